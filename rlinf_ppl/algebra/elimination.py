@@ -1,0 +1,301 @@
+"""One elimination for all answers: walk the sites of a step from last to first, holding one message W.
+
+    start        W = V_next(next state)
+    optimality   W <- W + log p(O | parents)
+    chance x     W <- E_x W                                   solve, evaluate: the true dynamics
+                 W <- (1 / tau) log E_x exp(tau W)            condition: the exact posterior
+    decision d   q(d | scope) = p exp(tau W) / Z,  W <- (1 / tau) log Z       solve, condition
+                 W <- E_q[W - (1 / tau) log(q / p)]                           evaluate a given q
+    what is left is V.
+
+The three answers are three sets of `Rules`, and nothing here knows which algebra the messages belong to. A discount
+is no rule at all: it is the chance site `alive` between two steps, with 0 for the message of the dead.
+
+The forward pass is the transpose of the backward one. The derivative of E_q[V_next] in V_next is the marginal of the
+next state, and the derivative of a log evidence in a log factor is a posterior probability; so marginals are vector
+Jacobian products of the same walk, in every algebra.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from rlinf_ppl.algebra.tables import TIME, Arrival, Conditional, Table
+
+Message = Table
+
+
+class Site(eqx.Module):
+    """One site of a step: a decision or chance site with its law, or an optimality factor with its log probability."""
+
+    name: str = eqx.field(static=True)
+    kind: str = eqx.field(static=True)
+    content: Any
+    inverse_temperature: Table | None = None
+
+
+class Slice(eqx.Module):
+    """The sites of `initial` or `step` in program order, and how the next state depends on them."""
+
+    sites: tuple[Site, ...]
+    arrival: Arrival
+
+
+class Chain(eqx.Module):
+    """A program read as laws and factors: structure static, arrays leaves.
+
+    Attributes:
+        initial: chance sites that lead to the first state.
+        step: one step; what varies with time has a leading time axis of length `horizon`.
+        final: optimality factors of the last state.
+        alive: the chance site before every step but the first, or None without a discount.
+        inside: whether every next value lies in the support of its state variable.
+        horizon: the number of steps T.
+        state: the state variables in order.
+        carried: those of them that the value depends on.
+        scopes: for each decision the variables that its policy depends on.
+        sizes: number of values of each state variable and site.
+    """
+
+    initial: Slice
+    step: Slice
+    final: tuple[Site, ...]
+    alive: Site | None
+    inside: Array
+    horizon: int = eqx.field(static=True)
+    state: tuple[str, ...] = eqx.field(static=True)
+    carried: tuple[str, ...] = eqx.field(static=True)
+    scopes: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
+    sizes: tuple[tuple[str, int], ...] = eqx.field(static=True)
+
+    def size(self) -> dict[str, int]:
+        """Number of values of each state variable and site."""
+        return dict(self.sizes)
+
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """For each decision the axes of its policy: scope, then its own."""
+        return {name: (*scope, name) for name, scope in self.scopes}
+
+
+class Rules(NamedTuple):
+    """What the walk does at a chance site, and at a decision, where it also gives the policy in use there."""
+
+    chance: Callable[[Site, Message], Message]
+    decision: Callable[[Site, Message], tuple[Message, Conditional]]
+
+
+class Found(NamedTuple):
+    """What a walk met: the policy at each decision, and the message at each latent site before it was eliminated."""
+
+    policy: dict[str, Conditional]
+    message: dict[str, Message]
+
+
+def solve_rules() -> Rules:
+    """Average chance, take the soft maximum over decisions: the best policy under the true dynamics."""
+
+    def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
+        q, value = site.content.tilt(w, site.inverse_temperature)
+        return value, q
+
+    return Rules(lambda site, w: site.content.mean(w), decision)
+
+
+def condition_rules(tau: Table | None) -> Rules:
+    """Condition every site on optimality, all at the common inverse temperature `tau` (None: 1)."""
+
+    def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
+        q, value = site.content.tilt(w, tau)
+        return value, q
+
+    return Rules(lambda site, w: site.content.log_mean(w, tau), decision)
+
+
+def evaluate_rules(choose: Callable[[Site], tuple[Conditional, Message]]) -> Rules:
+    """Average chance and decisions under given policies; `choose` gives a site's q and its divergence from the prior."""
+
+    def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
+        q, divergence = choose(site)
+        return q.mean(w) - divergence.divided(site.inverse_temperature), q
+
+    return Rules(lambda site, w: site.content.mean(w), decision)
+
+
+def expectation_rules(policy: dict[str, Conditional]) -> Rules:
+    """Plain expectation under a policy: no cost of deviating from the prior."""
+    return Rules(lambda site, w: site.content.mean(w), lambda site, w: (policy[site.name].mean(w), policy[site.name]))
+
+
+def walk(sites: tuple[Site, ...], w: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:
+    """Eliminate `sites` from last to first; `added` are factors put in just before a decision is eliminated."""
+    found = Found({}, {})
+    for site in reversed(sites):
+        if site.kind == "optimality":
+            w = w + site.content
+            continue
+        if added is not None and site.name in added:
+            w = w + added[site.name]
+        found.message[site.name] = w
+        if site.kind == "chance":
+            w = rules.chance(site, w)
+        else:
+            w, found.policy[site.name] = rules.decision(site, w)
+    return w, found
+
+
+def backward(chain: Chain, rules: Callable[[Any], Rules], given: Any = None, found: Callable[[Found], Any] | None = None):
+    """Walk all steps from the last to the first.
+
+    Args:
+        chain: the program.
+        rules: makes the rules of one step from this step's slice of `given`.
+        given: a pytree of tables with a leading time axis, or None.
+        found: picks what to keep of what each walk found; None keeps nothing.
+
+    Returns:
+        Messages V_0..V_T over the carried state variables, stacked, and what was kept, stacked over T steps.
+    """
+    size = chain.size()
+    last = walk(chain.final, Table((), jnp.zeros(())), expectation_rules({}))[0]
+    last = last.over(chain.carried, size)
+    timed, constant = by_time(chain.step)
+
+    def body(v: Table, now: Any):
+        step, given = eqx.combine(now[0], constant), now[1]
+        here = rules(None if given is None else at_time(given))
+        w, met = one_step(chain, at_time(step), v, here)
+        v = w.over(chain.carried, size)
+        return v, (v.array, None if found is None else found(met))
+
+    _, (values, kept) = lax.scan(body, last, (timed, given), length=chain.horizon, reverse=True)
+    return Table((TIME, *chain.carried), jnp.concatenate([values, last.array[None]])), kept
+
+
+def one_step(
+    chain: Chain, step: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None, alive: bool = True
+) -> tuple[Message, Found]:
+    """The message of this state from the message `v` of the next one."""
+    if chain.alive is not None and alive:
+        v = rules.chance(chain.alive, v.gated(chain.alive.name))
+    return walk(step.sites, step.arrival.pull(v), rules, added)
+
+
+def start(chain: Chain, v: Message, rules: Rules) -> Array:
+    """The message V_0 averaged over the first state by the rules: a scalar."""
+    return walk(chain.initial.sites, chain.initial.arrival.pull(v), rules)[0].array
+
+
+def forward(chain: Chain, policy: dict[str, Conditional]) -> tuple[Array, dict[str, Array]]:
+    """Marginals of the states and decisions under a policy and the true dynamics, by the transposed expectation.
+
+    Args:
+        chain: the program.
+        policy: for each decision its law with a leading time axis.
+
+    Returns:
+        q(s_t) with shape (T + 1, state sizes) and for each decision q(scope, d) with shape (T, scope sizes, K).
+    """
+    size, axes = chain.size(), chain.axes()
+    timed, constant = by_time(chain.step)
+    first = jax.grad(lambda v: start(chain, Table(chain.state, v), expectation_rules({})))(zeros(chain.state, size))
+
+    def body(mu: Array, now: Any):
+        step, here = at_time(eqx.combine(now[0], constant)), expectation_rules(at_time(now[1]))
+
+        def value(v: Array, added: dict[str, Array]) -> Array:
+            w = one_step(chain, step, Table(chain.state, v), here, named(added, axes), alive=False)[0]
+            return w.over(chain.state, size).array
+
+        _, transpose = jax.vjp(value, zeros(chain.state, size), {name: zeros(axes[name], size) for name in axes})
+        following, decisions = transpose(mu)
+        return following, (mu, decisions)
+
+    last, (states, decisions) = lax.scan(body, first, (timed, policy), length=chain.horizon)
+    return jnp.concatenate([states, last[None]]), decisions
+
+
+def posterior_forward(
+    chain: Chain, values: Table, rules: Rules, prior: Callable[[Slice], Rules]
+) -> tuple[Array, dict[str, Array]]:
+    """Marginals of the states and decisions given optimality, by the derivative of the log evidence.
+
+    A dead trajectory collects no more factors: its states and decisions go on under `prior`, and the marginals are
+    over the living and the dead together.
+
+    Args:
+        chain: the program.
+        values: the messages V_0..V_T of `backward` under the same rules.
+        rules: the rules of conditioning.
+        prior: makes from one step's slice the rules of plain expectation under the action priors.
+
+    Returns:
+        p(s_t | O) with shape (T + 1, state sizes) and for each decision p(scope, d | O) with shape (T, scope sizes, K).
+    """
+    size, axes = chain.size(), chain.axes()
+    timed, constant = by_time(chain.step)
+    values = values.over((TIME, *chain.state), size | {TIME: chain.horizon + 1})
+    none = {name: zeros(axes[name], size) for name in axes}
+    first = jax.grad(lambda v: start(chain, Table(chain.state, v), rules))(values.array[0])
+
+    def gate(v: Array) -> Array:
+        if chain.alive is None:
+            return v
+        return rules.chance(chain.alive, Table(chain.state, v).gated(chain.alive.name)).over(chain.state, size).array
+
+    def transposed(step: Slice, v: Array, here: Rules, weight: Array) -> tuple[Array, dict[str, Array]]:
+        def value(v: Array, added: dict[str, Array]) -> Array:
+            w = one_step(chain, step, Table(chain.state, v), here, named(added, axes), alive=False)[0]
+            return w.over(chain.state, size).array
+
+        return jax.vjp(value, v, none)[1](weight)
+
+    def body(weights: tuple[Array, Array], now: Any):
+        (living, dead), step = weights, at_time(eqx.combine(now[0], constant))
+        gated, through_gate = jax.vjp(gate, now[1])
+        arriving, chosen = transposed(step, gated, rules, living)
+        (survived,) = through_gate(arriving)
+        following = survived, arriving - survived
+        if chain.alive is not None:
+            wandering, by_prior = transposed(step, jnp.zeros_like(dead), prior(step), dead)
+            following = survived, arriving - survived + wandering
+            chosen = jax.tree.map(jnp.add, chosen, by_prior)
+        return following, (living + dead, chosen)
+
+    carry = first, jnp.zeros_like(first)
+    (living, dead), (states, decisions) = lax.scan(body, carry, (timed, values.array[1:]), length=chain.horizon)
+    return jnp.concatenate([states, (living + dead)[None]]), decisions
+
+
+def by_time(step: Slice) -> tuple[Slice, Slice]:
+    """Split a step into the tables that have a time axis and those that do not."""
+    varies = jax.tree.map(lambda table: Table(table.axes, table.axes[:1] == (TIME,)), step, is_leaf=is_table)
+    return eqx.partition(step, varies)
+
+
+def at_time(tree: Any) -> Any:
+    """Drop the time axis from the names of tables that a scan has sliced."""
+    return jax.tree.map(
+        lambda table: Table(table.axes[1:] if table.axes[:1] == (TIME,) else table.axes, table.array),
+        tree,
+        is_leaf=is_table,
+    )
+
+
+def is_table(x: Any) -> bool:
+    """Whether a node of a pytree is a table."""
+    return isinstance(x, Table)
+
+
+def zeros(axes: tuple[str, ...], size: dict[str, int]) -> Array:
+    """A table's array of zeros."""
+    return jnp.zeros([size[name] for name in axes])
+
+
+def named(arrays: dict[str, Array], axes: dict[str, tuple[str, ...]]) -> dict[str, Table]:
+    """Arrays as tables over the given axes."""
+    return {name: Table(axes[name], array) for name, array in arrays.items()}

@@ -1,0 +1,99 @@
+"""Certainty equivalents that stay exact at zero probabilities, at small and at negative inverse temperatures.
+
+    CE_tau(w; p) = (1 / tau) log sum_x p(x) exp(tau w(x)),        CE_0(w; p) = sum_x p(x) w(x)
+
+Two forms of the same number are in use. With m = max over p > 0 of tau w,
+
+    (m + log sum p exp(tau w - m)) / tau                                                           (logarithmic)
+
+is right wherever |tau| (max w - min w) is not small; its gradient in p is exp(tau (w - CE)) / tau, at p = 0 too, where
+the usual logsumexp(tau w + log p) gives NaN. For small |tau| it divides a rounding error by tau; there, with c = w - m
+for any centre m, phi(x) = (e^x - 1) / x and psi(y) = log(1 + y) / y,
+
+    m + u psi(tau u),    u = sum p c phi(tau c)                                                    (series)
+
+has no division by tau at all, and its derivative at tau = 0 is half the variance of w.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+SERIES_RADIUS = 0.5
+
+
+def soft_maximum(
+    p: Float[Array, "... K"], w: Float[Array, "... K"], tau: Float[Array, ""] | None = None
+) -> tuple[Float[Array, "... K"], Float[Array, "..."]]:
+    """Tilt p by exp(tau w) and return the tilted distribution with the certainty equivalent of w.
+
+    Args:
+        p: probabilities over the last axis; zeros are allowed, a row of zeros is not. Broadcasts against w.
+        w: finite values.
+        tau: inverse temperature of any sign; None means 1.
+
+    Returns:
+        q = p exp(tau w) / Z, which sums to one over the last axis, and (1 / tau) log Z.
+    """
+    x = w if tau is None else tau * w
+    peak = lax.stop_gradient(jnp.max(jnp.where(p > 0, x, -jnp.inf), -1, keepdims=True))
+    weights = p * jnp.exp(jnp.minimum(x - peak, _largest_exponent(x)))
+    total = jnp.sum(weights, -1, keepdims=True)
+    log_total = (peak + jnp.log(total))[..., 0]
+    q = weights / total
+    if tau is None:
+        return q, log_total
+    centre = lax.stop_gradient(jnp.sum(p * w, -1, keepdims=True))
+    offset = jnp.where(p > 0, w - centre, 0.0)
+    reach = jnp.abs(tau) * jnp.max(jnp.abs(lax.stop_gradient(offset)), -1)
+    excess = jnp.sum(p * tilted_offset(w - centre, tau), -1)
+    return q, select_form(tau, reach, centre[..., 0], excess, log_total)
+
+
+def tilted_offset(c: Float[Array, "..."], tau: Float[Array, ""]) -> Float[Array, "..."]:
+    """c phi(tau c) = (exp(tau c) - 1) / tau, and c at tau = 0; clipped where the series is not in use."""
+    return c * expm1_over(jnp.clip(tau * c, -2 * SERIES_RADIUS, 2 * SERIES_RADIUS))
+
+
+def select_form(
+    tau: Float[Array, ""],
+    reach: Float[Array, "..."],
+    centre: Float[Array, "..."],
+    excess: Float[Array, "..."],
+    log_total: Float[Array, "..."],
+) -> Float[Array, "..."]:
+    """The certainty equivalent by whichever of the two forms is exact: by series where reach = |tau| max |c| is small."""
+    small = reach < SERIES_RADIUS
+    y = jnp.where(small, tau * excess, 0.0)
+    series = centre + excess * log1p_over(y)
+    return jnp.where(small, series, log_total / jnp.where(tau == 0, 1.0, tau))
+
+
+def relative_entropy(q: Float[Array, "... K"], p: Float[Array, "... K"]) -> Float[Array, "..."]:
+    """KL(q || p) over the last axis in nats: 0 log 0 = 0 with zero gradient, infinite where q has mass and p has none."""
+    positive = q > 0
+    ratio = jnp.log(jnp.where(positive, q, 1.0)) - jnp.log(jnp.where(positive, p, 1.0))
+    return jnp.sum(jnp.where(positive, q * ratio, 0.0), -1)
+
+
+def expm1_over(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """(e^x - 1) / x with its limit 1 at 0, differentiable there."""
+    small = jnp.abs(x) < 0.05
+    # Taylor coefficients 1 / (n + 1)!: the first one left out is below 1e-16 inside the radius.
+    near = jnp.polyval(jnp.asarray([1 / 40320, 1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0], x.dtype), x)
+    safe = jnp.where(small, 1.0, x)
+    return jnp.where(small, near, jnp.expm1(safe) / safe)
+
+
+def log1p_over(y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """log(1 + y) / y with its limit 1 at 0, differentiable there."""
+    small = jnp.abs(y) < 0.02
+    near = jnp.polyval(jnp.asarray([(-1.0) ** n / (n + 1) for n in range(9, -1, -1)], y.dtype), y)
+    safe = jnp.where(small, 1.0, y)
+    return jnp.where(small, near, jnp.log1p(safe) / safe)
+
+
+def _largest_exponent(x: Array) -> float:
+    """Half the largest exponent of the dtype: where p = 0 an exponent may be positive, and 0 times infinity is NaN."""
+    return float(jax.numpy.finfo(x.dtype).maxexp) * 0.6931471805599453 / 2

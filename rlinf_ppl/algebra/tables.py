@@ -1,0 +1,188 @@
+"""Functions of named finite variables, and what the elimination asks of them.
+
+A message of the elimination is a `Table`: an array whose axes carry the names of variables. A `Conditional` is the law
+p(x | parents) of one site; it can average a message over x, average it in the exponent, and be tilted by it. An
+`Arrival` says how the next state depends on the variables of a step and pulls a message about it back to them.
+
+Elimination calls these methods and nothing else, so any other closed algebra of messages with the same methods can
+take the tables' place.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from rlinf_ppl.algebra.numerics import relative_entropy, select_form, soft_maximum, tilted_offset
+
+TIME = "t"
+
+
+class Table(eqx.Module):
+    """A function of named finite variables.
+
+    Attributes:
+        axes: the variables' names, one for each dimension of `array`; a leading "t" is the time index.
+        array: the values, indexed by position in the variables' supports.
+    """
+
+    axes: tuple[str, ...] = eqx.field(static=True)
+    array: Array
+
+    def aligned(self, axes: tuple[str, ...]) -> Array:
+        """The array with one dimension for each name of `axes`, of size 1 where the table does not vary."""
+        array = jnp.transpose(self.array, [self.axes.index(name) for name in axes if name in self.axes])
+        return jnp.expand_dims(array, [i for i, name in enumerate(axes) if name not in self.axes])
+
+    def over(self, axes: tuple[str, ...], sizes: dict[str, int]) -> "Table":
+        """The same function, broadcast over all of `axes`."""
+        return Table(axes, jnp.broadcast_to(self.aligned(axes), [sizes[name] for name in axes]))
+
+    def __add__(self, other: "Table") -> "Table":
+        axes = union(self.axes, other.axes)
+        return Table(axes, self.aligned(axes) + other.aligned(axes))
+
+    def __sub__(self, other: "Table") -> "Table":
+        return self + Table(other.axes, -other.array)
+
+    def divided(self, divisor: "Table | None") -> "Table":
+        """The table divided by a scalar (None: by 1); an exact zero stays zero whatever the divisor."""
+        if divisor is None:
+            return self
+        zero = self.array == 0
+        return Table(self.axes, jnp.where(zero, 0.0, jnp.where(zero, 1.0, self.array) / divisor.array))
+
+    def gated(self, name: str) -> "Table":
+        """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
+        return Table((name, *self.axes), jnp.stack([jnp.zeros_like(self.array), self.array]))
+
+    def rows(self, positions: dict[str, Array]) -> Array:
+        """The table at given positions of its leading axes, one row a particle.
+
+        Args:
+            positions: for at least the leading axes the positions, each of shape (n,); others are ignored.
+
+        Returns:
+            Shape (n, remaining axes); n is 1 where no axis is given.
+        """
+        index = tuple(positions[name] for name in self.axes if name in positions)
+        return self.array[index] if index else self.array[None]
+
+    def rows_for(self, name: str, positions: dict[str, Array]) -> Array:
+        """`rows` with the axis of a variable that has no position yet as the last one, shape (n, K)."""
+        axes = (*(axis for axis in self.axes if axis != name), name)
+        return Table(axes, self.aligned(axes)).rows(positions)
+
+
+class Conditional(eqx.Module):
+    """The law p(name | parents) of a site as a table of probabilities whose last axis is the site's own."""
+
+    name: str = eqx.field(static=True)
+    table: Table
+
+    def mean(self, w: Table) -> Table:
+        """E[w | parents]: averages a message over this variable."""
+        if self.name not in w.axes:
+            return w
+        return contract(self.table, w, self.name)
+
+    def log_mean(self, w: Table, tau: Table | None) -> Table:
+        """(1 / tau) log E[exp(tau w) | parents]: averages a message over this variable in the exponent.
+
+        The exponentials are shifted by one peak for all rows, so that the law is read once, by a matrix product. A row
+        that sees only values far below the peak underflows; then every row is shifted by its own peak instead.
+        """
+        if self.name not in w.axes:
+            return w
+        scale = None if tau is None else tau.array
+        axes = (*(name for name in w.axes if name != self.name), self.name)
+        values = w.aligned(axes)
+        x = values if scale is None else scale * values
+        peak = lax.stop_gradient(jnp.max(x, -1, keepdims=True))
+        total = contract(self.table, Table(axes, jnp.exp(x - peak)), self.name)
+        enough = jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps
+        safe = jnp.where(total.array > enough, total.array, 1.0)
+        shift = Table(axes[:-1], peak[..., 0]).aligned(total.axes)
+        log_total = jnp.log(safe) + shift
+        if scale is not None:
+            centre = lax.stop_gradient(jnp.mean(values, -1, keepdims=True))
+            excess = contract(self.table, Table(axes, tilted_offset(values - centre, scale)), self.name)
+            reach = jnp.abs(scale) * jnp.max(jnp.abs(lax.stop_gradient(values - centre)), -1)
+            reach, middle = (Table(axes[:-1], each).aligned(total.axes) for each in (reach, centre[..., 0]))
+            log_total = select_form(scale, reach, middle, excess.aligned(total.axes), log_total)
+        # Recomputed in reverse mode, so that the rare branch leaves no residuals of the law's size at every time step.
+        by_row = jax.checkpoint(lambda law, w, tau: law.tilt(w, tau)[1].aligned(total.axes))
+        result = lax.cond(
+            jnp.all(total.array > enough), lambda law, w, tau: log_total, by_row, self, Table(axes, values), tau
+        )
+        return Table(total.axes, result)
+
+    def tilt(self, w: Table, tau: Table | None = None) -> "tuple[Conditional, Table]":
+        """The law q = p exp(tau w) / Z and the message (1 / tau) log Z: a soft maximum of w over this variable."""
+        if self.name not in w.axes:
+            return self, w
+        scope = tuple(name for name in union(self.table.axes, w.axes) if name != self.name)
+        axes = (*scope, self.name)
+        q, value = soft_maximum(self.table.aligned(axes), w.aligned(axes), None if tau is None else tau.array)
+        return Conditional(self.name, Table(axes, q)), Table(scope, value)
+
+    def divergence(self, prior: "Conditional") -> Table:
+        """KL of this law from `prior` in nats, a function of what either depends on."""
+        scope = tuple(name for name in union(self.table.axes, prior.table.axes) if name != self.name)
+        axes = (*scope, self.name)
+        return Table(scope, relative_entropy(self.table.aligned(axes), prior.table.aligned(axes)))
+
+
+class Arrival(eqx.Module):
+    """How the next state depends on the variables of a step.
+
+    Attributes:
+        sources: for each state variable, the variable of the step that becomes its next value, or None.
+        positions: for the state variables without a source, the position of the next value in the support.
+    """
+
+    sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
+    positions: dict[str, Table]
+
+    def pull(self, v: Table) -> Table:
+        """The message about the next state as a function of the variables of this step."""
+        source = dict(self.sources)
+        if all(source[name] for name in v.axes) and len({source[name] for name in v.axes}) == len(v.axes):
+            return Table(tuple(str(source[name]) for name in v.axes), v.array)
+        tables = {
+            name: self.positions[name] if source[name] is None else Table((str(source[name]),), jnp.arange(size))
+            for name, size in zip(v.axes, v.array.shape, strict=True)
+        }
+        axes = union(*(tables[name].axes for name in v.axes))
+        index = tuple(tables[name].aligned(axes) for name in v.axes)
+        # An index outside the support gives NaN, which results report, where JAX would clamp it silently.
+        return Table(axes, v.array.at[index].get(mode="fill", fill_value=jnp.nan))
+
+    def positions_at(self, positions: dict[str, Array]) -> dict[str, Array]:
+        """The positions of the next state, each of shape (n,), from those of the variables of this step."""
+        return {
+            name: self.positions[name].rows(positions) if source is None else positions[source]
+            for name, source in self.sources
+        }
+
+
+def union(*axes: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of all tuples in order of first appearance."""
+    return tuple(dict.fromkeys(name for names in axes for name in names))
+
+
+def contract(p: Table, w: Table, name: str) -> Table:
+    """The sum of p w over one variable.
+
+    A product over shared variables is a sum of products that XLA fuses; without shared variables it is a matrix
+    product, which reads a large p at the memory's speed.
+    """
+    scope = tuple(axis for axis in union(p.axes, w.axes) if axis != name)
+    if set(p.axes) & set(w.axes) - {name}:
+        axes = (*scope, name)
+        return Table(scope, jnp.sum(p.aligned(axes) * w.aligned(axes), -1))
+    product = jnp.tensordot(
+        p.array, w.array, axes=([p.axes.index(name)], [w.axes.index(name)]), precision=lax.Precision.HIGHEST
+    )
+    return Table(scope, product)

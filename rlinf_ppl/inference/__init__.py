@@ -1,0 +1,1 @@
+"""Engines: each turns any step program into a posterior, and knows no model."""

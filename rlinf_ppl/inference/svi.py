@@ -1,0 +1,263 @@
+"""Variational inference with the exact ELBO: fits a program's guide, q(d | scope) = p exp(theta) / Z at each time.
+
+The ELBO and its gradients come from the elimination, without sampling. The natural gradient of the ELBO in the logits
+theta is, at every time and every value of the scope, whether visited or not,
+
+    tau Q^pi - theta,         Q^pi the message that the current policy of the later decisions leaves
+
+so a step of size 1 at all times together is soft policy iteration: every sweep improves the policy everywhere, and
+the closed form is its fixed point (Kakade 2001, A natural policy gradient; Levine 2018, section 3.2). Any optax
+optimiser can take its place; its gradients vanish where the policy itself does not go, and there it learns nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from rlinf_ppl import algebra
+from rlinf_ppl.algebra import Chain, Conditional, Found, Site, Table
+from rlinf_ppl.algebra.tables import TIME
+from rlinf_ppl.inference.exact import at_first
+from rlinf_ppl.program import ControlProgram, read
+
+Logits = dict[str, Float[Array, "T ..."]]
+
+STEPS_AT_ONCE = 100
+VERDICT_EVERY = 10
+INITIAL_SPREAD = 0.1
+
+
+class Fit(NamedTuple):
+    """A fitted guide.
+
+    Attributes:
+        policy: for each decision (T, scope, K) probabilities.
+        elbo: its exact ELBO, in units of optimality.
+        losses: the negative ELBO before each step that was run.
+        converged: whether `residual` is within the tolerance.
+        residual: how much a natural gradient step of size 1 would still change any probability: with the natural
+            gradient the largest change anywhere, with an optimiser the change that the policy expects to meet at the
+            worst time.
+        logits: theta, shapes as the policy's.
+    """
+
+    policy: dict[str, Float[Array, "T ..."]]
+    elbo: Float[Array, ""]
+    losses: Float[Array, " steps"]
+    converged: Bool[Array, ""]
+    residual: Float[Array, ""]
+    logits: Logits
+
+
+class State(NamedTuple):
+    """What a step needs of the steps before it, and the losses on the way."""
+
+    logits: Logits
+    memory: Any
+    residual: Float[Array, ""]
+    steps: Array
+    losses: Float[Array, " steps"]
+
+
+class Update(NamedTuple):
+    """One way to improve the logits: (chain, logits, memory, steps) -> (logits, memory, loss, residual)."""
+
+    initial: Callable[[Logits], Any]
+    step: Callable[..., tuple[Logits, Any, Array, Array]]
+
+
+def fit(
+    program: ControlProgram,
+    key: PRNGKeyArray | Array,
+    num_steps: int = 1000,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    step_size: float = 1.0,
+    tolerance: float | None = None,
+    progress: bool = False,
+) -> Fit:
+    """Fit the guide by ascent of the exact ELBO, and stop early once it has converged.
+
+    Args:
+        program: any tabular step program.
+        key: a JAX random key, for the logits to start from (normal, standard deviation 0.1).
+        num_steps: the most steps to run.
+        optimizer: an optax optimiser of the plain gradient; None: the natural gradient.
+        step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own.
+        tolerance: stop once `residual` is at most this; default 1e-6, with an optimiser 1e-4. 0 runs every step.
+        progress: show a progress bar.
+
+    Returns:
+        The fit. Without convergence it is returned all the same, and says so.
+
+    Raises:
+        ValueError: on a number of steps or a step size out of range, or a program whose numbers are no distributions.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
+    if not 0 < step_size <= 1:
+        raise ValueError(f"step_size must be above 0 and at most 1; got {step_size}.")
+    chain = read(program)
+    update = NATURAL if optimizer is None else by_optimizer(optimizer)
+    limit = jnp.asarray((1e-6 if optimizer is None else 1e-4) if tolerance is None else tolerance, dtype=float)
+    logits = initial_logits(chain, key)
+    memory = jnp.asarray(step_size, dtype=float) if optimizer is None else update.initial(logits)
+    losses = []
+    with progress_bar(num_steps, progress) as report:
+        residual, done = jnp.asarray(jnp.inf), 0
+        while done < num_steps and not residual <= limit:
+            now = jnp.asarray(min(STEPS_AT_ONCE, num_steps - done))
+            state = advance(update, chain, logits, memory, limit, now)
+            logits, memory, residual = state.logits, state.memory, state.residual
+            ran = int(state.steps)
+            losses.append(state.losses[:ran])
+            done += ran
+            report(ran, float(losses[-1][-1]))
+    policy, bound = summary(chain, logits)
+    return Fit(policy, bound, jnp.concatenate(losses), residual <= limit, residual, logits)
+
+
+def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
+    """Small random logits for every decision."""
+    size, axes = chain.size(), chain.axes()
+    keys = jax.random.split(key, len(axes))
+    shapes = {name: (chain.horizon, *(size[axis] for axis in axes[name])) for name in axes}
+    return {
+        name: INITIAL_SPREAD * jax.random.normal(each, shapes[name]) for name, each in zip(axes, keys, strict=True)
+    }
+
+
+@eqx.filter_jit
+def advance(update: Update, chain: Chain, logits: Logits, memory: Any, limit: Array, steps: Array) -> State:
+    """At most `steps` steps (no more than STEPS_AT_ONCE), fewer once the residual is within the limit."""
+
+    def body(state: State) -> State:
+        logits, memory, loss, residual = update.step(chain, state.logits, state.memory, state.steps + 1)
+        return State(logits, memory, residual, state.steps + 1, state.losses.at[state.steps].set(loss))
+
+    start = State(logits, memory, jnp.asarray(jnp.inf), jnp.asarray(0), jnp.zeros(STEPS_AT_ONCE))
+    return lax.while_loop(lambda state: (state.steps < steps) & ~(state.residual <= limit), body, start)
+
+
+@eqx.filter_jit
+def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Array], Array]:
+    """The policy of the logits and its ELBO."""
+    return policy_of(chain, logits), bound(chain, logits)
+
+
+def bound(chain: Chain, logits: Logits) -> Float[Array, ""]:
+    """The exact ELBO as a function of the logits."""
+    values, _ = algebra.backward(chain, evaluated, given=tables(chain, logits))
+    return algebra.start(chain, at_first(values), algebra.solve_rules())
+
+
+def evaluated(theta: dict[str, Table]) -> algebra.Rules:
+    """The rules that evaluate one step's guide; log(q / p) = theta - log Z needs no log p, finite at p = 0."""
+
+    def choose(site: Site) -> tuple[Conditional, Table]:
+        q, log_z = site.content.tilt(theta[site.name])
+        return q, q.mean(theta[site.name]) - log_z
+
+    return algebra.evaluate_rules(choose)
+
+
+def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:
+    """The ELBO, and for each decision tau Q^pi: the logits of the best reply to the current policy."""
+    axes, size = chain.axes(), chain.size()
+    taus = {site.name: site.inverse_temperature for site in chain.step.sites if site.kind == "decision"}
+
+    def replies(found: Found) -> dict[str, Array]:
+        return {name: found.message[name].over(axes[name], size).array for name in axes}
+
+    values, messages = algebra.backward(chain, evaluated, given=tables(chain, logits), found=replies)
+    for name, tau in taus.items():
+        if tau is not None:
+            scale = Table((TIME, *axes[name])[: tau.array.ndim], tau.array).aligned((TIME, *axes[name]))
+            messages[name] = scale * messages[name]
+    return algebra.start(chain, at_first(values), algebra.solve_rules()), messages
+
+
+def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> tuple[Logits, Array, Array, Array]:
+    """theta <- theta + step_size (tau Q^pi - theta) at all times together; the step size is the memory."""
+    elbo, target = natural_target(chain, logits)
+    change = changes(chain, logits, target)
+    moved = {name: theta + memory * (target[name] - theta) for name, theta in logits.items()}
+    return moved, memory, -elbo, jnp.max(jnp.stack([jnp.max(each) for each in change.values()]))
+
+
+NATURAL = Update(lambda logits: None, natural_step)
+
+
+def by_optimizer(optimizer: optax.GradientTransformation) -> Update:
+    """Steps of an optax optimiser on the negative ELBO."""
+
+    def step(chain: Chain, logits: Logits, memory: Any, steps: Array) -> tuple[Logits, Any, Array, Array]:
+        loss, gradient = jax.value_and_grad(lambda logits: -bound(chain, logits))(logits)
+        change, memory = optimizer.update(gradient, memory, logits)
+        moved = optax.apply_updates(logits, change)
+        due = steps % VERDICT_EVERY == 0
+        return moved, memory, loss, lax.cond(due, lambda: expected_change(chain, moved), lambda: jnp.asarray(jnp.inf))
+
+    return Update(optimizer.init, step)
+
+
+def expected_change(chain: Chain, logits: Logits) -> Float[Array, ""]:
+    """How much the best reply would change the policy where it goes itself, at the worst time."""
+    _, target = natural_target(chain, logits)
+    change = changes(chain, logits, target)
+    axes = chain.axes()
+    laws = {name: Conditional(name, Table((TIME, *axes[name]), q)) for name, q in policy_of(chain, logits).items()}
+    visits = algebra.forward(chain, laws)[1]
+    worst = [
+        jnp.max(jnp.sum((visits[name].sum(-1) * change[name]).reshape(chain.horizon, -1), -1)) for name in visits
+    ]
+    return jnp.max(jnp.stack(worst))
+
+
+def changes(chain: Chain, logits: Logits, target: Logits) -> dict[str, Array]:
+    """For each decision, time and scope the largest difference between two policies' probabilities."""
+    q, best = policy_of(chain, logits), policy_of(chain, target)
+    return {name: jnp.max(jnp.abs(q[name] - best[name]), -1) for name in q}
+
+
+def policy_of(chain: Chain, logits: Logits) -> dict[str, Array]:
+    """q = p exp(theta) / Z over the whole scope."""
+    axes, size = chain.axes(), chain.size() | {TIME: chain.horizon}
+    priors = {site.name: site.content for site in chain.step.sites if site.kind == "decision"}
+    theta = tables(chain, logits)
+    return {name: priors[name].tilt(theta[name])[0].table.over((TIME, *axes[name]), size).array for name in axes}
+
+
+def tables(chain: Chain, logits: Logits) -> dict[str, Table]:
+    """Logits as tables over time, scope and the decision itself."""
+    return {name: Table((TIME, *axes), logits[name]) for name, axes in chain.axes().items()}
+
+
+class progress_bar:
+    """A tqdm bar over steps, or nothing; gives a function (steps run, loss) -> None."""
+
+    def __init__(self, total: int, shown: bool):
+        self.total, self.shown = total, shown
+
+    def __enter__(self) -> Callable[[int, float], None]:
+        if not self.shown:
+            return lambda ran, loss: None
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=self.total, desc="svi", unit="step")
+        return self.report
+
+    def report(self, ran: int, loss: float) -> None:
+        """Move the bar."""
+        self.bar.update(ran)
+        self.bar.set_postfix(elbo=f"{-loss:.6g}")
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.shown:
+            self.bar.close()

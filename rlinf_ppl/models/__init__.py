@@ -1,0 +1,5 @@
+"""The classic models, one file a graphical model: a task in, a step program out."""
+
+from rlinf_ppl.models.single_agent import single_agent
+
+__all__ = ["single_agent"]

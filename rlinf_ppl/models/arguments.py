@@ -1,0 +1,44 @@
+"""The arguments that models share: action priors and finite numbers, checked where the user stands."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlinf_ppl.tasks import checks
+from rlinf_ppl.types import ArrayLike
+
+
+def action_prior(
+    name: str, prior: ArrayLike | None, horizon: int, conditions: tuple[str, ...], shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """A prior over the last axis of `shape`, with or without a leading time axis; uniform where None.
+
+    Args:
+        name: the argument's name, for the messages.
+        prior: shape `shape` or (horizon, *shape), or None.
+        horizon: number of steps T.
+        conditions: what the leading axes of `shape` stand for, in the singular.
+        shape: the shape without time.
+
+    Raises:
+        ValueError: on another shape, or rows that are no distributions.
+    """
+    if prior is None:
+        return jnp.full(shape, 1.0 / shape[-1])
+    array = checks.as_reals(name, prior)
+    checks.check_shape(name, array.shape, [shape, (horizon, *shape)], "the task's policy", shape)
+    timed = ("time",) if array.ndim > len(shape) else ()
+    checks.check_distribution(name, array, (*timed, *conditions))
+    return array
+
+
+def finite_number(name: str, value: ArrayLike) -> Float[Array, ""]:
+    """A finite number as a float scalar.
+
+    Raises:
+        ValueError: it is an array, NaN or infinite.
+    """
+    array = checks.as_reals(name, value)
+    if array.ndim != 0:
+        raise ValueError(f"{name} has shape {array.shape}: give one number, and use jax.vmap for several.")
+    checks.check_finite(name, array)
+    return array

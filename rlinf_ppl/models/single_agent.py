@@ -1,0 +1,72 @@
+"""Control as inference for one agent (Levine 2018, Reinforcement learning and control as probabilistic inference).
+
+    s_1 ~ p0,   a_t ~ p(a | s_t),   factor exp(beta r(s_t, a_t)),   s_{t+1} ~ P(. | s_t, a_t)
+
+With discount gamma the process is alive at the next step with probability gamma; values are in nats.
+
+    solve       Q = beta r + gamma E V,                         V = log sum_a p exp Q,   pi = p exp(Q - V)
+    condition   Q = beta r + log(gamma E exp V + 1 - gamma),    V = log sum_a p exp Q
+
+The first maximises the evidence lower bound with the true dynamics (Levine's section 3): its maximum is E V_1. The
+second conditions the dynamics on optimality as well (his section 2.3): it is optimistic, and log p(O) = log E exp V_1.
+They agree for deterministic dynamics, gamma = 1 and a fixed first state; otherwise ELBO <= log p(O). Levine takes a
+uniform prior and drops its log |A| from V; here the prior always stands inside V.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import numpyro
+from jaxtyping import Array
+from numpyro.distributions import Categorical
+
+from rlinf_ppl.models.arguments import action_prior, finite_number
+from rlinf_ppl.models.dynamics import next_state
+from rlinf_ppl.program import ControlProgram, decide, optimality
+from rlinf_ppl.tasks import MDP
+from rlinf_ppl.types import ArrayLike
+
+
+def initial(mdp: MDP, prior: Array, beta: Array) -> dict[str, Any]:
+    """The first state."""
+    return {"s": numpyro.sample("s", Categorical(probs=mdp.initial))}
+
+
+def step(mdp: MDP, prior: Array, beta: Array, s: Any) -> dict[str, Any]:
+    """One step of the model."""
+    a = decide("a", Categorical(probs=prior[s]))
+    optimality(beta * mdp.reward[s, a])
+    return {"s": next_state(mdp, s, a)}
+
+
+def timed_step(mdp: MDP, prior: Array, beta: Array, s: Any, t: Any) -> dict[str, Any]:
+    """One step where the reward or the action prior changes with time."""
+    now = mdp if mdp.reward.ndim == 2 else eqx.tree_at(lambda task: task.reward, mdp, mdp.reward[t])
+    return step(now, prior if prior.ndim == 2 else prior[t], beta, s)
+
+
+def single_agent(
+    mdp: MDP, horizon: int, beta: ArrayLike = 1.0, prior: ArrayLike | None = None, discount: ArrayLike = 1.0
+) -> ControlProgram:
+    """One agent in a Markov decision process.
+
+    Args:
+        mdp: the task, S states and A actions; its reward may have a leading time axis of length `horizon`.
+        horizon: number of steps T.
+        beta: inverse temperature, in 1 / units of reward: how much a difference in reward matters.
+        prior: action prior p(a | s), shape (S, A) or (T, S, A); default uniform. Zeros forbid an action.
+        discount: gamma in [0, 1].
+
+    Returns:
+        The program, with state `s` and decision `a`; its values, ELBO and log evidence are in nats.
+
+    Raises:
+        ValueError: on shapes that do not fit, prior rows that are no distributions, a beta that is not finite.
+    """
+    probabilities = action_prior("prior", prior, horizon, ("state",), (mdp.num_states, mdp.num_actions))
+    if mdp.reward.ndim == 3 and mdp.reward.shape[0] != horizon:
+        raise ValueError(f"the task's reward has {mdp.reward.shape[0]} time steps, but horizon is {horizon}.")
+    timed = mdp.reward.ndim == 3 or probabilities.ndim == 3
+    args = mdp.anonymous(), probabilities, finite_number("beta", beta)
+    return ControlProgram(initial, timed_step if timed else step, horizon, discount, args=args)
+

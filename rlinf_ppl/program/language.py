@@ -1,0 +1,41 @@
+"""The language: two words on top of NumPyro's own.
+
+`decide` marks a `numpyro.sample` site as the agent's to choose, `optimality` is a `numpyro.factor`. Every other latent
+`numpyro.sample` site of a step is chance. A step written in these words is an ordinary NumPyro function.
+"""
+
+from typing import Any
+
+import numpyro
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution
+
+DECISION = "decision"
+INVERSE_TEMPERATURE = "inverse_temperature"
+
+
+def decide(name: str, prior: Distribution, inverse_temperature: ArrayLike = 1.0) -> Any:
+    """Sample a decision from its prior; engines replace the prior by the policy that they find.
+
+    The policy is q = prior * exp(inverse_temperature * (Q - V)) with Q and V in the units of optimality.
+
+    Args:
+        name: the site's name.
+        prior: its distribution before optimality is taken into account, over finitely many values; zeros are allowed.
+        inverse_temperature: in 1 / units of optimality; 0 keeps the prior, a negative one minimises. It may depend on
+            the time, on arguments of the program, never on the state.
+
+    Returns:
+        The value of the site.
+    """
+    return numpyro.sample(name, prior, infer={DECISION: True, INVERSE_TEMPERATURE: inverse_temperature})
+
+
+def optimality(log_prob: ArrayLike, name: str = "optimality") -> None:
+    """State log p(O_t = 1 | what it depends on): the reward of a step, unnormalised, any finite scalar.
+
+    Args:
+        log_prob: the log probability, in nats where every inverse temperature is 1.
+        name: the factor's name; a step with several factors names each.
+    """
+    numpyro.factor(name, log_prob)

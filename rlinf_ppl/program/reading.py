@@ -1,0 +1,227 @@
+"""Read a program as tables: evaluate its traced arithmetic over the values of what each site depends on.
+
+A site's table is the jaxpr's output, vmapped over its parents only; what is not needed for it XLA drops. On concrete
+arrays the numbers are checked here, once, for every program: rows that are no distribution, rewards that are not
+finite, next values outside the support.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.program.control_program import ControlProgram
+from rlinf_ppl.program.tracing import Form, Support, first_value, positions_of, values_of
+
+TIME = "t"
+TOLERANCE = 1e-5
+
+
+def read(program: ControlProgram) -> Chain:
+    """The program as laws and factors over named finite variables.
+
+    Raises:
+        ValueError: where concrete arrays hold a row that is no distribution, a factor that is not finite, or a next
+            value outside its support. Under tracing the results are NaN there, and say so by `converged`.
+    """
+    chain = tabulate(program)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(chain)):
+        check(program, chain)
+    return chain
+
+
+@eqx.filter_jit
+def tabulate(program: ControlProgram) -> Chain:
+    """Evaluate every site of the program over its parents."""
+    structure = program.structure
+    time = range(program.horizon)
+    leaves = jax.tree.leaves(program.args)
+    supports = dict(structure.state) | structure.step.supports() | {TIME: time}
+    first = tabulate_part(structure.initial, program.constants[0], leaves, structure.initial.supports())
+    every = tabulate_part(structure.step, program.constants[1], leaves, supports)
+    last: tuple[Site, ...] = ()
+    if structure.final is not None:
+        last = tabulate_part(structure.final, program.constants[2], leaves, dict(structure.state))[0]
+    state = dict(structure.state)
+    initial, starts_inside = arrivals(structure.initial, first, structure.initial.supports(), state)
+    step, stays_inside = arrivals(structure.step, every, supports, state)
+    alive = None
+    if structure.discounted:
+        law = jnp.stack([1.0 - program.discount, program.discount])
+        alive = Site("alive", "chance", Conditional("alive", Table(("alive",), law)))
+    return Chain(
+        initial=initial,
+        step=step,
+        final=last,
+        alive=alive,
+        inside=starts_inside & stays_inside,
+        horizon=program.horizon,
+        state=program.state,
+        carried=structure.carried,
+        scopes=structure.scopes,
+        sizes=tuple(program.sizes.items()),
+    )
+
+
+def tabulate_part(
+    form: Form, constants: tuple[Array, ...], leaves: list[Array], supports: dict[str, Support]
+) -> tuple[tuple[Site, ...], list[Table]]:
+    """The sites of one part as tables, and the next values of the state variables."""
+    decisions = [site for site in form.sites if site.kind == "decision"]
+
+    def output(index: int, parents: tuple[str, ...]) -> Table:
+        return on_grid(form, constants, leaves, supports, index, parents)
+
+    taus = {
+        site.name: output(len(form.sites) + i, site.temperature_parents) for i, site in enumerate(decisions) if site.tempered
+    }
+    sites = []
+    for i, site in enumerate(form.sites):
+        table = output(i, site.parents)
+        law = table if site.kind == "optimality" else Conditional(site.name, Table((*table.axes, site.name), table.array))
+        sites.append(Site(site.name, site.kind, law, taus.get(site.name)))
+    after = len(form.sites) + len(decisions)
+    return tuple(sites), [output(after + i, following.parents) for i, following in enumerate(form.following)]
+
+
+def on_grid(
+    form: Form,
+    constants: tuple[Array, ...],
+    leaves: list[Array],
+    supports: dict[str, Support],
+    index: int,
+    parents: tuple[str, ...],
+) -> Table:
+    """One output of the traced arithmetic over all values of `parents`, the other inputs held at their first value."""
+
+    def value(*values: Array) -> Array:
+        inputs = {name: first_value(supports[name]) for name in form.inputs} | dict(zip(parents, values, strict=True))
+        return form.arithmetic(constants, *inputs.values(), *leaves)[index]
+
+    for i in reversed(range(len(parents))):
+        value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(parents))])
+    return Table(parents, value(*(values_of(supports[name]) for name in parents)))
+
+
+def arrivals(
+    form: Form, read: tuple[tuple[Site, ...], list[Table]], supports: dict[str, Support], state: dict[str, Support]
+) -> tuple[Slice, Array]:
+    """The slice with its arrival, and whether all next values lie in the support."""
+    sources, positions, inside = [], {}, jnp.asarray(True)
+    for following, table in zip(form.following, read[1], strict=True):
+        name, source = following.name, following.source
+        if source is not None and supports[source] == state[name]:
+            sources.append((name, source))
+            continue
+        sources.append((name, None))
+        positions[name] = Table(table.axes, positions_of(state[name], table.array))
+        inside &= jnp.all(positions[name].array < len(state[name]))
+    return Slice(read[0], Arrival(tuple(sources), positions)), inside
+
+
+def common_inverse_temperature(program: ControlProgram) -> Array | None:
+    """The inverse temperature that all decisions share; None where all are the plain number 1.
+
+    Raises:
+        ValueError: where they differ, vary in time, or are traced and not one and the same number.
+    """
+    form = program.structure.step
+    decisions = [site for site in form.sites if site.kind == "decision"]
+    if not any(site.tempered for site in decisions):
+        return None
+    leaves = jax.tree.leaves(program.args)
+    supports = dict(program.structure.state) | form.supports() | {TIME: range(program.horizon)}
+    taus = [
+        on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
+        for i, site in enumerate(decisions)
+    ]
+    if form.shared_temperature and taus[0].ndim == 0:
+        return taus[0]
+    if any(isinstance(tau, jax.core.Tracer) for tau in taus):
+        raise ValueError(
+            "the inverse temperatures are traced and not one number, so they cannot be compared; "
+            "conditioning and prog.model need one inverse temperature: give every decide the same one."
+        )
+    every = np.concatenate([np.ravel(tau) for tau in taus])
+    if not np.all(every == every[0]):
+        raise ValueError(
+            f"the decisions' inverse temperatures differ ({dict(zip([s.name for s in decisions], taus, strict=True))}); "
+            "then there is no joint model to condition or to sample: exact.solve, exact.elbo and svi.fit work."
+        )
+    return jnp.asarray(every[0])
+
+
+def check(program: ControlProgram, chain: Chain) -> None:
+    """Raise on numbers that are no program: see `read`."""
+    bad = jax.device_get(find_bad(chain))
+    for part, flags in bad["sites"].items():
+        for name, wrong in flags.items():
+            if wrong:
+                raise ValueError(describe_bad(program, part, next(s for s in sites_of(chain)[part] if s.name == name)))
+    for name, wrong in bad["temperature"].items():
+        if wrong:
+            raise ValueError(f"the inverse temperature of {name!r} is not finite.")
+    if not bad["inside"]:
+        raise ValueError(describe_outside(program, chain))
+
+
+@eqx.filter_jit
+def find_bad(chain: Chain) -> dict[str, Any]:
+    """For each site whether any number of it is wrong."""
+
+    def wrong(site: Site) -> Array:
+        if site.kind == "optimality":
+            return ~jnp.all(jnp.isfinite(site.content.array))
+        p = site.content.table.array
+        return ~jnp.all(jnp.abs(p.sum(-1) - 1) <= TOLERANCE) | ~jnp.all(p >= 0)
+
+    parts = {part: {site.name: wrong(site) for site in sites} for part, sites in sites_of(chain).items()}
+    tempered = {s.name: ~jnp.all(jnp.isfinite(t.array)) for s in chain.step.sites if (t := s.inverse_temperature) is not None}
+    return {"sites": parts, "temperature": tempered, "inside": chain.inside}
+
+
+def sites_of(chain: Chain) -> dict[str, tuple[Site, ...]]:
+    """The sites of each part."""
+    return {"initial": chain.initial.sites, "step": chain.step.sites, "final": chain.final}
+
+
+def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
+    """What is wrong with a site's numbers, where, and what to do."""
+    if site.kind == "optimality":
+        array = np.asarray(site.content.array)
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        where = describe_place(site.content.axes, at)
+        return (
+            f"{part}: optimality {site.name!r} is {array[at]}{where}; rewards must be finite: give prior 0 to impossible "
+            "actions."
+        )
+    p = np.asarray(site.content.table.array, dtype=float)
+    sums = p.sum(-1)
+    at = tuple(int(i) for i in np.argwhere(~((np.abs(sums - 1) <= TOLERANCE) & np.all(p >= 0, -1)))[0])
+    where = describe_place(site.content.table.axes[:-1], at)
+    law = "prior" if site.kind == "decision" else "distribution"
+    found = f"sums to {sums[at]:.6g}, {sums[at] - 1:+.3g} off" if np.all(p[at] >= 0) else f"is {p[at]}"
+    return f"{part}: the {law} of {site.name!r}{where} {found}; its probabilities must be at least 0 and sum to 1."
+
+
+def describe_place(axes: tuple[str, ...], at: tuple[int, ...]) -> str:
+    """The values of the parents at an index."""
+    return f" at {', '.join(f'{name} = {i}' for name, i in zip(axes, at, strict=True))}" if axes else ""
+
+
+def describe_outside(program: ControlProgram, chain: Chain) -> str:
+    """Which next value lies outside its support, where, and what to do."""
+    for part, arrival in (("initial", chain.initial.arrival), ("step", chain.step.arrival)):
+        for name, table in arrival.positions.items():
+            outside = np.argwhere(np.asarray(table.array) >= program.sizes[name])
+            if len(outside):
+                where = describe_place(table.axes, tuple(int(i) for i in outside[0]))
+                return (
+                    f"{part} returns a value of {name!r}{where} outside its {program.sizes[name]} values; clip it, or make "
+                    "the last state absorbing."
+                )
+    raise AssertionError("no next value lies outside its support")

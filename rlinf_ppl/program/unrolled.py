@@ -1,0 +1,177 @@
+"""The program unrolled over time in Python: a NumPyro model, and the same program under a handler as a guide.
+
+NumPyro's sampled estimators are silently wrong over `scan`, and right over a Python loop with one scope a step.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import lax
+from jaxtyping import Array
+from numpyro import handlers
+from numpyro.primitives import Messenger
+
+from rlinf_ppl.program.language import DECISION
+from rlinf_ppl.program.tracing import Support, positions_of, probabilities, values_of
+
+# Stands for log 0: its exponential is exactly 0, and NumPyro's validation accepts it.
+IMPOSSIBLE = -1e30
+
+
+def run(program: Any, handled: Callable[[int | None, dict[str, Array]], Any]) -> None:
+    """Run initial, every step and final, each part in its own scope under the handler that `handled` makes for it."""
+    with handlers.scope(prefix="init"):
+        state = program.initial(*program.args)
+    alive = None
+    for t in range(program.horizon):
+        with handlers.scope(prefix=f"t{t}"):
+            alive = survive(program, t, alive)
+            time = {"t": jnp.int32(t)} if program.structure.takes_time else {}
+            with masked(alive), handled(t, state):
+                state = program.step(*program.args, **state, **time)
+    if program.final is not None:
+        with handlers.scope(prefix="final"):
+            alive = survive(program, program.horizon, alive)
+            with masked(alive), handled(None, state):
+                program.final(*program.args, **state)
+
+
+def survive(program: Any, t: int, alive: Any) -> Any:
+    """Sample whether the process is still alive; None without a discount."""
+    if not program.structure.discounted or t == 0:
+        return alive
+    still = numpyro.sample("alive", dist.Bernoulli(probs=program.discount))
+    return still if alive is None else alive * still
+
+
+@contextmanager
+def masked(alive: Any) -> Any:
+    """Let a dead step contribute nothing."""
+    with ExitStack() as stack:
+        if alive is not None:
+            stack.enter_context(handlers.mask(mask=alive == 1))
+        yield
+
+
+def as_model(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
+    """The handler of the model: multiplies optimality by the common inverse temperature."""
+    from rlinf_ppl.program.reading import common_inverse_temperature
+
+    tau = common_inverse_temperature(program)
+    return lambda t, state: Tempered(tau)
+
+
+def as_guide(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
+    """The handler of the guide; declares its parameters."""
+    sizes, supports = program.sizes, program.supports
+    logits = {
+        name: numpyro.param(
+            f"{name}_logits", jnp.zeros([program.horizon, *(sizes[parent] for parent in scope), sizes[name]])
+        )
+        for name, scope in program.scopes.items()
+    }
+
+    def handled(t: int | None, state: dict[str, Array]) -> Learned:
+        now = {} if t is None else {name: array[t] for name, array in logits.items()}
+        return Learned(program.scopes, supports, now, state)
+
+    return handled
+
+
+class Tempered(Messenger):
+    """Multiplies every factor by an inverse temperature."""
+
+    def __init__(self, tau: Array | None):
+        self.tau = tau
+        super().__init__()
+
+    def process_message(self, msg: Any) -> None:
+        if self.tau is not None and is_factor(msg):
+            msg["fn"] = dist.Unit(self.tau * msg["fn"].log_factor)
+
+
+class Learned(Messenger):
+    """Replaces each decision's prior by prior * exp(logits[scope]), normalised, and drops every factor.
+
+    Stands inside the scope of its step, so that it sees the sites' own names; a site's value is known once the site
+    has run, hence it keeps the messages.
+    """
+
+    def __init__(
+        self,
+        scopes: dict[str, tuple[str, ...]],
+        supports: dict[str, Support],
+        logits: dict[str, Array],
+        state: dict[str, Array],
+    ):
+        self.scopes, self.supports, self.logits = scopes, supports, logits
+        self.seen: dict[str, Any] = {name: {"value": value} for name, value in state.items()}
+        super().__init__()
+
+    def process_message(self, msg: Any) -> None:
+        if is_factor(msg):
+            msg["stop"] = True
+        elif msg["type"] == "sample":
+            self.seen[msg["name"]] = msg
+            if msg["infer"].get(DECISION):
+                msg["fn"] = self.tilted(msg["name"], msg["fn"])
+
+    def tilted(self, name: str, prior: Any) -> dist.Distribution:
+        """The learned conditional at the values that the scope has now."""
+        index = tuple(positions_of(self.supports[n], jnp.asarray(self.seen[n]["value"])) for n in self.scopes[name])
+        support, mask = self.supports[name], None
+        if isinstance(prior, dist.MaskedDistribution):
+            prior, mask = prior.base_dist, prior._mask
+        p = probabilities(prior, support)
+        log_p = jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), IMPOSSIBLE)
+        fn = Finite(log_p + self.logits[name][index], values_of(support))
+        return fn if mask is None else fn.mask(mask)
+
+
+class Finite(dist.Distribution):
+    """A distribution over given values by unnormalised log probabilities.
+
+    Args:
+        logits: shape (K,).
+        values: shape (K,), increasing.
+    """
+
+    arg_constraints = {"logits": dist.constraints.real_vector}
+    pytree_data_fields = ("logits", "values")
+    has_enumerate_support = True
+
+    def __init__(self, logits: Array, values: Array, *, validate_args: bool | None = None):
+        self.logits, self.values = logits, values
+        super().__init__(batch_shape=logits.shape[:-1], validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        """The interval of integers that holds the values."""
+        return dist.constraints.integer_interval(self.values[0], self.values[-1])
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw values; shape sample_shape + batch_shape."""
+        return self.values[jax.random.categorical(key, self.logits, shape=sample_shape + self.batch_shape)]
+
+    def log_prob(self, value: Array) -> Array:
+        """Log probability of values of the support."""
+        log_p = jax.nn.log_softmax(self.logits)
+        position = jnp.searchsorted(self.values, jnp.asarray(value))
+        shape = lax.broadcast_shapes(jnp.shape(value), self.batch_shape)
+        log_p = jnp.broadcast_to(log_p, (*shape, log_p.shape[-1]))
+        return jnp.take_along_axis(log_p, jnp.broadcast_to(position, shape)[..., None], -1)[..., 0]
+
+    def enumerate_support(self, expand: bool = True) -> Array:
+        """All values, along a new leading axis."""
+        values = self.values.reshape((-1,) + (1,) * len(self.batch_shape))
+        return jnp.broadcast_to(values, values.shape[:1] + self.batch_shape) if expand else values
+
+
+def is_factor(msg: Any) -> bool:
+    """Whether a message is an optimality factor."""
+    return msg["type"] == "sample" and isinstance(msg["fn"], dist.Unit)
