@@ -6,18 +6,21 @@ from rlinf_ppl.algebra.elimination import (
     Rules,
     Site,
     Slice,
+    at_time,
     backward,
+    by_time,
     condition_rules,
     evaluate_rules,
     expectation_rules,
-    forward,
-    posterior_forward,
     solve_rules,
     start,
+    walk,
 )
-from rlinf_ppl.algebra.tables import Arrival, Conditional, Table
+from rlinf_ppl.algebra.marginals import forward, posterior_forward
+from rlinf_ppl.algebra.tables import TIME, Arrival, Conditional, Table
 
 __all__ = [
+    "TIME",
     "Arrival",
     "Chain",
     "Conditional",
@@ -26,7 +29,9 @@ __all__ = [
     "Site",
     "Slice",
     "Table",
+    "at_time",
     "backward",
+    "by_time",
     "condition_rules",
     "evaluate_rules",
     "expectation_rules",
@@ -34,4 +39,5 @@ __all__ = [
     "posterior_forward",
     "solve_rules",
     "start",
+    "walk",
 ]

@@ -10,10 +10,6 @@
 
 The three answers are three sets of `Rules`, and nothing here knows which algebra the messages belong to. A discount
 is no rule at all: it is the chance site `alive` between two steps, with 0 for the message of the dead.
-
-The forward pass is the transpose of the backward one. The derivative of E_q[V_next] in V_next is the marginal of the
-next state, and the derivative of a log evidence in a log factor is a posterior probability; so marginals are vector
-Jacobian products of the same walk, in every algebra.
 """
 
 from collections.abc import Callable
@@ -117,7 +113,7 @@ def condition_rules(tau: Table | None) -> Rules:
 
 
 def evaluate_rules(choose: Callable[[Site], tuple[Conditional, Message]]) -> Rules:
-    """Average chance and decisions under given policies; `choose` gives a site's q and its divergence from the prior."""
+    """Average chance and decisions under given policies; `choose` gives a q and its divergence from the prior."""
 
     def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
         q, divergence = choose(site)
@@ -131,7 +127,9 @@ def expectation_rules(policy: dict[str, Conditional]) -> Rules:
     return Rules(lambda site, w: site.content.mean(w), lambda site, w: (policy[site.name].mean(w), policy[site.name]))
 
 
-def walk(sites: tuple[Site, ...], w: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:
+def walk(
+    sites: tuple[Site, ...], w: Message, rules: Rules, added: dict[str, Message] | None = None
+) -> tuple[Message, Found]:
     """Eliminate `sites` from last to first; `added` are factors put in just before a decision is eliminated."""
     found = Found({}, {})
     for site in reversed(sites):
@@ -148,7 +146,9 @@ def walk(sites: tuple[Site, ...], w: Message, rules: Rules, added: dict[str, Mes
     return w, found
 
 
-def backward(chain: Chain, rules: Callable[[Any], Rules], given: Any = None, found: Callable[[Found], Any] | None = None):
+def backward(
+    chain: Chain, rules: Callable[[Any], Rules], given: Any = None, found: Callable[[Found], Any] | None = None
+):
     """Walk all steps from the last to the first.
 
     Args:
@@ -163,7 +163,7 @@ def backward(chain: Chain, rules: Callable[[Any], Rules], given: Any = None, fou
     size = chain.size()
     last = walk(chain.final, Table((), jnp.zeros(())), expectation_rules({}))[0]
     last = last.over(chain.carried, size)
-    timed, constant = by_time(chain.step)
+    varying, constant = by_time(chain.step)
 
     def body(v: Table, now: Any):
         step, given = eqx.combine(now[0], constant), now[1]
@@ -172,7 +172,7 @@ def backward(chain: Chain, rules: Callable[[Any], Rules], given: Any = None, fou
         v = w.over(chain.carried, size)
         return v, (v.array, None if found is None else found(met))
 
-    _, (values, kept) = lax.scan(body, last, (timed, given), length=chain.horizon, reverse=True)
+    _, (values, kept) = lax.scan(body, last, (varying, given), length=chain.horizon, reverse=True)
     return Table((TIME, *chain.carried), jnp.concatenate([values, last.array[None]])), kept
 
 
@@ -190,112 +190,24 @@ def start(chain: Chain, v: Message, rules: Rules) -> Array:
     return walk(chain.initial.sites, chain.initial.arrival.pull(v), rules)[0].array
 
 
-def forward(chain: Chain, policy: dict[str, Conditional]) -> tuple[Array, dict[str, Array]]:
-    """Marginals of the states and decisions under a policy and the true dynamics, by the transposed expectation.
-
-    Args:
-        chain: the program.
-        policy: for each decision its law with a leading time axis.
-
-    Returns:
-        q(s_t) with shape (T + 1, state sizes) and for each decision q(scope, d) with shape (T, scope sizes, K).
-    """
-    size, axes = chain.size(), chain.axes()
-    timed, constant = by_time(chain.step)
-    first = jax.grad(lambda v: start(chain, Table(chain.state, v), expectation_rules({})))(zeros(chain.state, size))
-
-    def body(mu: Array, now: Any):
-        step, here = at_time(eqx.combine(now[0], constant)), expectation_rules(at_time(now[1]))
-
-        def value(v: Array, added: dict[str, Array]) -> Array:
-            w = one_step(chain, step, Table(chain.state, v), here, named(added, axes), alive=False)[0]
-            return w.over(chain.state, size).array
-
-        _, transpose = jax.vjp(value, zeros(chain.state, size), {name: zeros(axes[name], size) for name in axes})
-        following, decisions = transpose(mu)
-        return following, (mu, decisions)
-
-    last, (states, decisions) = lax.scan(body, first, (timed, policy), length=chain.horizon)
-    return jnp.concatenate([states, last[None]]), decisions
-
-
-def posterior_forward(
-    chain: Chain, values: Table, rules: Rules, prior: Callable[[Slice], Rules]
-) -> tuple[Array, dict[str, Array]]:
-    """Marginals of the states and decisions given optimality, by the derivative of the log evidence.
-
-    A dead trajectory collects no more factors: its states and decisions go on under `prior`, and the marginals are
-    over the living and the dead together.
-
-    Args:
-        chain: the program.
-        values: the messages V_0..V_T of `backward` under the same rules.
-        rules: the rules of conditioning.
-        prior: makes from one step's slice the rules of plain expectation under the action priors.
-
-    Returns:
-        p(s_t | O) with shape (T + 1, state sizes) and for each decision p(scope, d | O) with shape (T, scope sizes, K).
-    """
-    size, axes = chain.size(), chain.axes()
-    timed, constant = by_time(chain.step)
-    values = values.over((TIME, *chain.state), size | {TIME: chain.horizon + 1})
-    none = {name: zeros(axes[name], size) for name in axes}
-    first = jax.grad(lambda v: start(chain, Table(chain.state, v), rules))(values.array[0])
-
-    def gate(v: Array) -> Array:
-        if chain.alive is None:
-            return v
-        return rules.chance(chain.alive, Table(chain.state, v).gated(chain.alive.name)).over(chain.state, size).array
-
-    def transposed(step: Slice, v: Array, here: Rules, weight: Array) -> tuple[Array, dict[str, Array]]:
-        def value(v: Array, added: dict[str, Array]) -> Array:
-            w = one_step(chain, step, Table(chain.state, v), here, named(added, axes), alive=False)[0]
-            return w.over(chain.state, size).array
-
-        return jax.vjp(value, v, none)[1](weight)
-
-    def body(weights: tuple[Array, Array], now: Any):
-        (living, dead), step = weights, at_time(eqx.combine(now[0], constant))
-        gated, through_gate = jax.vjp(gate, now[1])
-        arriving, chosen = transposed(step, gated, rules, living)
-        (survived,) = through_gate(arriving)
-        following = survived, arriving - survived
-        if chain.alive is not None:
-            wandering, by_prior = transposed(step, jnp.zeros_like(dead), prior(step), dead)
-            following = survived, arriving - survived + wandering
-            chosen = jax.tree.map(jnp.add, chosen, by_prior)
-        return following, (living + dead, chosen)
-
-    carry = first, jnp.zeros_like(first)
-    (living, dead), (states, decisions) = lax.scan(body, carry, (timed, values.array[1:]), length=chain.horizon)
-    return jnp.concatenate([states, (living + dead)[None]]), decisions
-
-
 def by_time(step: Slice) -> tuple[Slice, Slice]:
     """Split a step into the tables that have a time axis and those that do not."""
-    varies = jax.tree.map(lambda table: Table(table.axes, table.axes[:1] == (TIME,)), step, is_leaf=is_table)
+    varies = jax.tree.map(lambda table: jax.tree.map(lambda _: timed(table), table), step, is_leaf=is_table)
     return eqx.partition(step, varies)
 
 
 def at_time(tree: Any) -> Any:
     """Drop the time axis from the names of tables that a scan has sliced."""
     return jax.tree.map(
-        lambda table: Table(table.axes[1:] if table.axes[:1] == (TIME,) else table.axes, table.array),
-        tree,
-        is_leaf=is_table,
+        lambda table: Table(table.axes[1:], table.array) if timed(table) else table, tree, is_leaf=is_table
     )
+
+
+def timed(table: Table) -> bool:
+    """Whether a table's first axis is the time."""
+    return table.axes[:1] == (TIME,)
 
 
 def is_table(x: Any) -> bool:
     """Whether a node of a pytree is a table."""
     return isinstance(x, Table)
-
-
-def zeros(axes: tuple[str, ...], size: dict[str, int]) -> Array:
-    """A table's array of zeros."""
-    return jnp.zeros([size[name] for name in axes])
-
-
-def named(arrays: dict[str, Array], axes: dict[str, tuple[str, ...]]) -> dict[str, Table]:
-    """Arrays as tables over the given axes."""
-    return {name: Table(axes[name], array) for name, array in arrays.items()}

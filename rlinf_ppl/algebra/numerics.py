@@ -52,7 +52,7 @@ def soft_maximum(
 
 
 def tilted_offset(c: Float[Array, "..."], tau: Float[Array, ""]) -> Float[Array, "..."]:
-    """c phi(tau c) = (exp(tau c) - 1) / tau, and c at tau = 0; clipped where the series is not in use."""
+    """C phi(tau c) = (exp(tau c) - 1) / tau, and c at tau = 0; clipped where the series is not in use."""
     return c * expm1_over(jnp.clip(tau * c, -2 * SERIES_RADIUS, 2 * SERIES_RADIUS))
 
 
@@ -63,7 +63,7 @@ def select_form(
     excess: Float[Array, "..."],
     log_total: Float[Array, "..."],
 ) -> Float[Array, "..."]:
-    """The certainty equivalent by whichever of the two forms is exact: by series where reach = |tau| max |c| is small."""
+    """The certainty equivalent by whichever form is exact: by series where reach = |tau| max |c| is small."""
     small = reach < SERIES_RADIUS
     y = jnp.where(small, tau * excess, 0.0)
     series = centre + excess * log1p_over(y)
@@ -71,7 +71,7 @@ def select_form(
 
 
 def relative_entropy(q: Float[Array, "... K"], p: Float[Array, "... K"]) -> Float[Array, "..."]:
-    """KL(q || p) over the last axis in nats: 0 log 0 = 0 with zero gradient, infinite where q has mass and p has none."""
+    """KL(q || p) over the last axis in nats: 0 log 0 = 0 with zero gradient, infinite where q has mass, p none."""
     positive = q > 0
     ratio = jnp.log(jnp.where(positive, q, 1.0)) - jnp.log(jnp.where(positive, p, 1.0))
     return jnp.sum(jnp.where(positive, q * ratio, 0.0), -1)

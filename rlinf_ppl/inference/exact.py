@@ -8,14 +8,12 @@ Everything here is differentiable in the program's arrays, and can be vmapped ov
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Conditional, Table
+from rlinf_ppl.algebra import TIME, Chain, Conditional, Table
 from rlinf_ppl.algebra.numerics import relative_entropy
-from rlinf_ppl.algebra.tables import TIME
 from rlinf_ppl.inference import trajectories
 from rlinf_ppl.inference.policies import Policy, as_arrays, as_conditionals
 from rlinf_ppl.program import ControlProgram, read

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra import Chain, Conditional, Table
-from rlinf_ppl.algebra.tables import TIME
+from rlinf_ppl.algebra import TIME, Chain, Conditional, Table
+from rlinf_ppl.types import ArrayLike
 
-Policy = Mapping[str, Float[Array, "..."]]
+Policy = Mapping[str, ArrayLike]
 
 TOLERANCE = 1e-4
 
@@ -44,8 +44,8 @@ def with_time(chain: Chain, name: str, array: Array) -> Float[Array, "..."]:
     )
     if not fits or shaped.shape[-1] != full[-1]:
         raise ValueError(
-            f"policy[{name!r}] has shape {array.shape}; its axes are ({', '.join(('T', *own))}), so {full}, with size 1 "
-            "where it ignores an axis and without T where it is stationary."
+            f"policy[{name!r}] has shape {array.shape}; its axes are ({', '.join(('T', *own))}), so {full}, with size "
+            "1 where it ignores an axis and without T where it is stationary."
         )
     return jnp.broadcast_to(shaped, full)
 
@@ -60,7 +60,8 @@ def check_rows(chain: Chain, arrays: dict[str, Array]) -> None:
             worst = jnp.unravel_index(jnp.argmax(jnp.abs(rows - 1) + jnp.any(arrays[name] < 0, -1)), rows.shape)
             at = ", ".join(f"{axis} = {int(i)}" for axis, i in zip((TIME, *chain.axes()[name]), worst, strict=False))
             raise ValueError(
-                f"policy[{name!r}] at {at} is {arrays[name][worst]}: it must be at least 0 and sum to 1 over its last axis."
+                f"policy[{name!r}] at {at} is {arrays[name][worst]}: it must be at least 0 and sum to 1 over its last "
+                "axis."
             )
 
 

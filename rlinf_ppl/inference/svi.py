@@ -21,8 +21,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Conditional, Found, Site, Table
-from rlinf_ppl.algebra.tables import TIME
+from rlinf_ppl.algebra import TIME, Chain, Conditional, Found, Site, Table
 from rlinf_ppl.inference.exact import at_first
 from rlinf_ppl.program import ControlProgram, read
 
@@ -128,9 +127,7 @@ def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
     size, axes = chain.size(), chain.axes()
     keys = jax.random.split(key, len(axes))
     shapes = {name: (chain.horizon, *(size[axis] for axis in axes[name])) for name in axes}
-    return {
-        name: INITIAL_SPREAD * jax.random.normal(each, shapes[name]) for name, each in zip(axes, keys, strict=True)
-    }
+    return {name: INITIAL_SPREAD * jax.random.normal(each, shapes[name]) for name, each in zip(axes, keys, strict=True)}
 
 
 @eqx.filter_jit
@@ -184,7 +181,7 @@ def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:
 
 
 def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> tuple[Logits, Array, Array, Array]:
-    """theta <- theta + step_size (tau Q^pi - theta) at all times together; the step size is the memory."""
+    """Theta <- theta + step_size (tau Q^pi - theta) at all times together; the step size is the memory."""
     elbo, target = natural_target(chain, logits)
     change = changes(chain, logits, target)
     moved = {name: theta + memory * (target[name] - theta) for name, theta in logits.items()}
@@ -214,9 +211,7 @@ def expected_change(chain: Chain, logits: Logits) -> Float[Array, ""]:
     axes = chain.axes()
     laws = {name: Conditional(name, Table((TIME, *axes[name]), q)) for name, q in policy_of(chain, logits).items()}
     visits = algebra.forward(chain, laws)[1]
-    worst = [
-        jnp.max(jnp.sum((visits[name].sum(-1) * change[name]).reshape(chain.horizon, -1), -1)) for name in visits
-    ]
+    worst = [jnp.max(jnp.sum((visits[name].sum(-1) * change[name]).reshape(chain.horizon, -1), -1)) for name in visits]
     return jnp.max(jnp.stack(worst))
 
 
@@ -227,7 +222,7 @@ def changes(chain: Chain, logits: Logits, target: Logits) -> dict[str, Array]:
 
 
 def policy_of(chain: Chain, logits: Logits) -> dict[str, Array]:
-    """q = p exp(theta) / Z over the whole scope."""
+    """Q = p exp(theta) / Z over the whole scope."""
     axes, size = chain.axes(), chain.size() | {TIME: chain.horizon}
     priors = {site.name: site.content for site in chain.step.sites if site.kind == "decision"}
     theta = tables(chain, logits)

@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Conditional, Site, Slice, Table
-from rlinf_ppl.program.tracing import Support, values_of
+from rlinf_ppl.program.sites import Support, values_of
 
 
 def draw(
@@ -45,7 +45,7 @@ def _draw_posterior(chain: Chain, key: Array, tau: Table | None, n: int) -> dict
     # The message at each site before it was eliminated is what its prior is tilted by.
     values, messages = algebra.backward(chain, lambda _: rules, found=lambda found: found.message)
     first = Table(values.axes[1:], values.array[0])
-    start = algebra.elimination.walk(chain.initial.sites, chain.initial.arrival.pull(first), rules)[1].message
+    start = algebra.walk(chain.initial.sites, chain.initial.arrival.pull(first), rules)[1].message
 
     def tilted(site: Site, message: Table, at: dict[str, Array]) -> Array:
         log_p = jnp.log(site.content.table.rows(at))
@@ -82,13 +82,13 @@ def sample_steps(
         survival: (this step's `given`, next positions) -> log probabilities (n, 2) of dying and living on, up to a
             constant; None: the discount itself.
     """
-    timed, constant = algebra.elimination.by_time(chain.step)
+    varying, constant = algebra.by_time(chain.step)
 
     def body(carry: Any, now: Any) -> Any:
         positions, alive = carry
         site_key, alive_key = jax.random.split(now[0])
-        step = algebra.elimination.at_time(eqx.combine(now[1], constant))
-        here = algebra.elimination.at_time(now[2])
+        step = algebra.at_time(eqx.combine(now[1], constant))
+        here = algebra.at_time(now[2])
         following, seen = sample_slice(step, site_key, lambda s, at: laws(s, here, at, alive), n, positions)
         still = alive
         if chain.alive is not None:
@@ -98,7 +98,7 @@ def sample_steps(
 
     keys = jax.random.split(key, chain.horizon)
     living = jnp.ones(n, dtype=bool)
-    (last, still), (states, seen, alive) = lax.scan(body, (state, living), (keys, timed, given))
+    (last, still), (states, seen, alive) = lax.scan(body, (state, living), (keys, varying, given))
     result = {name: jnp.concatenate([states[name], last[name][None]]).T for name in chain.state}
     result |= {name: array.T for name, array in seen.items()}
     if chain.alive is not None:

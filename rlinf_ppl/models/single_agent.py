@@ -69,4 +69,3 @@ def single_agent(
     timed = mdp.reward.ndim == 3 or probabilities.ndim == 3
     args = mdp.anonymous(), probabilities, finite_number("beta", beta)
     return ControlProgram(initial, timed_step if timed else step, horizon, discount, args=args)
-

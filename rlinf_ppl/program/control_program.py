@@ -13,7 +13,9 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.program import unrolled
 from rlinf_ppl.program.graph import scopes_of, slice_graph
-from rlinf_ppl.program.tracing import RESERVED, Form, Support, positions_of, trace_part
+from rlinf_ppl.program.sites import RESERVED, Support, positions_of
+from rlinf_ppl.program.tracing import Form, trace_part
+
 
 class Structure(NamedTuple):
     """A program without its numbers: hashable, equal for programs of one shape."""
@@ -75,16 +77,12 @@ class ControlProgram(eqx.Module):
         order, takes_time = state_order(step, len(self.args), [form.name for form in first.following])
         state = state_supports(first, order, dict(sizes or {}))
         every, step_constants = trace_part("step", step, self.args, state, order, takes_time=takes_time)
-        last, last_constants = (
-            (None, ()) if final is None else trace_part("final", final, self.args, state, None)
-        )
+        last, last_constants = (None, ()) if final is None else trace_part("final", final, self.args, state, None)
         check_forms(first, every, last)
         self.constants = (first_constants, step_constants, last_constants)
         carried, scopes = scopes_of(every, last, order)
         discounted = isinstance(self.discount, jax.core.Tracer) or float(self.discount) != 1.0
-        self.structure = Structure(
-            first, every, last, tuple(state.items()), carried, scopes, takes_time, discounted
-        )
+        self.structure = Structure(first, every, last, tuple(state.items()), carried, scopes, takes_time, discounted)
 
     @property
     def state(self) -> tuple[str, ...]:

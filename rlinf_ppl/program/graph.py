@@ -46,8 +46,9 @@ def scopes_of(
             break
         carried |= left
     order = [*state, *(site.name for site in step.latent)]
-    named = {site.name: tuple(n for n in order if n in scopes[site.name]) for site in step.latent if site.name in scopes}
-    return tuple(name for name in state if name in carried), tuple(named.items())
+    decisions = (site.name for site in step.latent if site.name in scopes)
+    named = tuple((decision, tuple(name for name in order if name in scopes[decision])) for decision in decisions)
+    return tuple(name for name in state if name in carried), named
 
 
 def eliminate_names(step: Form, carried: set[str]) -> tuple[set[str], dict[str, set[str]]]:

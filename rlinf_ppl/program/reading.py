@@ -15,7 +15,8 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.tracing import Form, Support, first_value, positions_of, values_of
+from rlinf_ppl.program.sites import Support, first_value, positions_of, values_of
+from rlinf_ppl.program.tracing import Form
 
 TIME = "t"
 TOLERANCE = 1e-5
@@ -77,13 +78,16 @@ def tabulate_part(
         return on_grid(form, constants, leaves, supports, index, parents)
 
     taus = {
-        site.name: output(len(form.sites) + i, site.temperature_parents) for i, site in enumerate(decisions) if site.tempered
+        site.name: output(len(form.sites) + i, site.temperature_parents)
+        for i, site in enumerate(decisions)
+        if site.tempered
     }
     sites = []
     for i, site in enumerate(form.sites):
-        table = output(i, site.parents)
-        law = table if site.kind == "optimality" else Conditional(site.name, Table((*table.axes, site.name), table.array))
-        sites.append(Site(site.name, site.kind, law, taus.get(site.name)))
+        content = output(i, site.parents)
+        if site.kind != "optimality":
+            content = Conditional(site.name, Table((*content.axes, site.name), content.array))
+        sites.append(Site(site.name, site.kind, content, taus.get(site.name)))
     after = len(form.sites) + len(decisions)
     return tuple(sites), [output(after + i, following.parents) for i, following in enumerate(form.following)]
 
@@ -149,8 +153,8 @@ def common_inverse_temperature(program: ControlProgram) -> Array | None:
     every = np.concatenate([np.ravel(tau) for tau in taus])
     if not np.all(every == every[0]):
         raise ValueError(
-            f"the decisions' inverse temperatures differ ({dict(zip([s.name for s in decisions], taus, strict=True))}); "
-            "then there is no joint model to condition or to sample: exact.solve, exact.elbo and svi.fit work."
+            f"the inverse temperatures of {[site.name for site in decisions]} differ: {every}; then there is no joint "
+            "model to condition or to sample: exact.solve, exact.elbo and svi.fit work."
         )
     return jnp.asarray(every[0])
 
@@ -180,8 +184,9 @@ def find_bad(chain: Chain) -> dict[str, Any]:
         return ~jnp.all(jnp.abs(p.sum(-1) - 1) <= TOLERANCE) | ~jnp.all(p >= 0)
 
     parts = {part: {site.name: wrong(site) for site in sites} for part, sites in sites_of(chain).items()}
-    tempered = {s.name: ~jnp.all(jnp.isfinite(t.array)) for s in chain.step.sites if (t := s.inverse_temperature) is not None}
-    return {"sites": parts, "temperature": tempered, "inside": chain.inside}
+    taus = {site.name: site.inverse_temperature for site in chain.step.sites if site.inverse_temperature is not None}
+    temperature = {name: ~jnp.all(jnp.isfinite(tau.array)) for name, tau in taus.items()}
+    return {"sites": parts, "temperature": temperature, "inside": chain.inside}
 
 
 def sites_of(chain: Chain) -> dict[str, tuple[Site, ...]]:
@@ -196,8 +201,8 @@ def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         where = describe_place(site.content.axes, at)
         return (
-            f"{part}: optimality {site.name!r} is {array[at]}{where}; rewards must be finite: give prior 0 to impossible "
-            "actions."
+            f"{part}: optimality {site.name!r} is {array[at]}{where}; rewards must be finite: give prior 0 to "
+            "impossible actions."
         )
     p = np.asarray(site.content.table.array, dtype=float)
     sums = p.sum(-1)
@@ -221,7 +226,7 @@ def describe_outside(program: ControlProgram, chain: Chain) -> str:
             if len(outside):
                 where = describe_place(table.axes, tuple(int(i) for i in outside[0]))
                 return (
-                    f"{part} returns a value of {name!r}{where} outside its {program.sizes[name]} values; clip it, or make "
-                    "the last state absorbing."
+                    f"{part} returns a value of {name!r}{where} outside its {program.sizes[name]} values; clip it, or "
+                    "make the last state absorbing."
                 )
     raise AssertionError("no next value lies outside its support")

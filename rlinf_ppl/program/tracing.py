@@ -12,18 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro.distributions as dist
 from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array
 from numpyro.ops.provenance import track_deps_jaxpr
-from numpyro.primitives import Messenger
 
-from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE
-
-RESERVED = ("t", "alive")
-
-Support = range | tuple[float, ...]
+from rlinf_ppl.program.sites import Sites, Support, check_names, first_value, is_one
 
 
 class SiteForm(NamedTuple):
@@ -62,7 +55,7 @@ class Arithmetic:
 
     def __call__(self, constants: tuple[Array, ...], *inputs: Array) -> list[Array]:
         """The outputs for flat inputs."""
-        return jax.core.eval_jaxpr(self.jaxpr, constants, *inputs)
+        return [jnp.asarray(output) for output in jax.core.eval_jaxpr(self.jaxpr, constants, *inputs)]
 
 
 class Form(NamedTuple):
@@ -82,60 +75,6 @@ class Form(NamedTuple):
     def supports(self) -> dict[str, Support]:
         """The values of each latent site."""
         return {site.name: site.support for site in self.latent if site.support is not None}
-
-
-class Sites(Messenger):
-    """Runs a function on given values of its sites and records them; unnamed sites take their first value."""
-
-    def __init__(self, part: str, values: dict[str, Any]):
-        self.part, self.values = part, values
-        self.contents: dict[str, Any] = {}
-        self.kinds: dict[str, str] = {}
-        self.supports: dict[str, Support] = {}
-        self.temperatures: dict[str, Any] = {}
-        super().__init__()
-
-    def process_message(self, msg: Any) -> None:
-        if msg["type"] == "deterministic":
-            msg["stop"] = True
-            return
-        name, fn = msg["name"], msg.get("fn")
-        self._refuse(name, msg)
-        if name in self.kinds:
-            raise ValueError(f"{self.part} has two sites named {name!r}; give each site its own name.")
-        msg["stop"] = True
-        if msg["is_observed"]:
-            self.kinds[name] = "optimality"
-            self.contents[name] = self._factor(name, fn.log_prob(msg["value"]))
-            return
-        decision = bool(msg["infer"].get(DECISION))
-        self.kinds[name] = "decision" if decision else "chance"
-        self.supports[name] = finite_support(self.part, name, fn)
-        msg["value"] = self.values.get(name, first_value(self.supports[name]))
-        self.contents[name] = probabilities(fn, self.supports[name])
-        if decision:
-            self.temperatures[name] = msg["infer"][INVERSE_TEMPERATURE]
-
-    def _refuse(self, name: str, msg: Any) -> None:
-        where = f"{self.part}: site {name!r}"
-        if msg["type"] == "param":
-            raise ValueError(f"{where} is a numpyro.param; pass it to the program in args instead.")
-        if msg["type"] != "sample":
-            raise ValueError(f"{where} is a numpyro {msg['type']} statement; a step holds sample sites and factors only.")
-        if msg["cond_indep_stack"]:
-            raise ValueError(f"{where} stands in a plate; write each variable of a step as a site of its own.")
-        if msg.get("scale") is not None:
-            raise ValueError(f"{where} is scaled; multiply the log probability that optimality is given instead.")
-        if msg["is_observed"] and not msg["infer"].get("is_auxiliary"):
-            raise ValueError(f"{where} has obs=...; state evidence as optimality(log_prob, name={name!r}).")
-
-    def _factor(self, name: str, log_prob: Any) -> Array:
-        if jnp.shape(log_prob) != ():
-            raise ValueError(
-                f"{self.part}: optimality {name!r} has shape {jnp.shape(log_prob)}; it must be one number, "
-                "so index the reward by every variable it depends on."
-            )
-        return jnp.asarray(log_prob, dtype=float)
 
 
 def trace_part(
@@ -165,7 +104,7 @@ def trace_part(
 
     def run(values: dict[str, Any], *leaves: Any) -> tuple[Sites, dict[str, Any]]:
         given = {name: values.get(name, first_value(support)) for name, support in state.items()}
-        time = {"t": values.get("t", jnp.int32(0))} if takes_time else {}
+        time = {"t": values.get("t", first_value(range(1)))} if takes_time else {}
         sites = Sites(part, values)
         with sites:
             returned = function(*jax.tree.unflatten(tree, leaves), **given, **time)
@@ -185,12 +124,12 @@ def trace_part(
         check_names(part, tuple(forms["sites"].kinds), tuple(state))
         supports = state | forms["sites"].supports
         inputs = {name: first_value(support) for name, support in supports.items()}
-        inputs = ({"t": jnp.int32(0)} if takes_time else {}) | inputs
+        inputs = ({"t": first_value(range(1))} if takes_time else {}) | inputs
         names = tuple(inputs)
         flat = jax.make_jaxpr(lambda xs, *leaves: arithmetic(dict(zip(names, xs, strict=True)), *leaves))
         closed = flat(tuple(inputs.values()), *leaves)
     form = describe(forms["sites"], tuple(forms["returned"]), names, forms["tempered"], closed)
-    return form, tuple(closed.consts)
+    return form, tuple(jnp.asarray(constant) for constant in closed.consts)
 
 
 def describe(
@@ -221,15 +160,6 @@ def describe(
     return Form(names, forms, following, shared, Arithmetic(closed))
 
 
-def check_names(part: str, sites: tuple[str, ...], state: tuple[str, ...]) -> None:
-    """Raise where a site has the name of something else."""
-    for name in sites:
-        if name in state:
-            raise ValueError(f"{part}: site {name!r} has a state variable's name; call it {name + '_next'!r}.")
-        if name in RESERVED:
-            raise ValueError(f"{part}: site {name!r} has a reserved name: t is the time index, alive the discount's site.")
-
-
 def check_returned(part: str, returned: Any, order: Iterable[str] | None) -> dict[str, Array]:
     """The returned state variables in order, as scalars; raises where the function returned something else."""
     if part == "final":
@@ -243,71 +173,15 @@ def check_returned(part: str, returned: Any, order: Iterable[str] | None) -> dic
             "initial and step must return the same names."
         )
     for name, value in returned.items():
-        if not jnp.issubdtype(jnp.result_type(value), jnp.integer) and jnp.result_type(value) != bool:
+        dtype = jnp.result_type(value)
+        if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)):
             raise TypeError(
-                f"{part} returned {name!r} with dtype {jnp.result_type(value)}; state variables take finitely many values, "
-                "given as integers."
+                f"{part} returned {name!r} with dtype {dtype}; state variables take finitely many values, so return an "
+                "integer."
             )
         if jnp.shape(value) != ():
             raise ValueError(f"{part} returned {name!r} with shape {jnp.shape(value)}; a state variable is one number.")
     return {name: jnp.asarray(returned[name]) for name in expected}
-
-
-def finite_support(part: str, name: str, fn: Any) -> Support:
-    """The values of a site's distribution; raises where they are infinite, depend on the state or are not scalars."""
-    where = f"{part}: site {name!r} ({type(fn).__name__})"
-    if fn.batch_shape != () or fn.event_shape != ():
-        raise ValueError(
-            f"{where} has shape {fn.batch_shape + fn.event_shape}; a site of a step is one number: index its "
-            "parameters by every variable they depend on, and use one site for each number."
-        )
-    if not fn.has_enumerate_support:
-        raise ValueError(f"{where} has infinitely many values; every site of a step must have a finite support.")
-    try:
-        with jax.ensure_compile_time_eval():
-            values = np.asarray(fn.enumerate_support(expand=False))
-    except (NotImplementedError, TypeError, jax.errors.JAXTypeError) as error:
-        raise ValueError(
-            f"{where} has a support that depends on the state or on a traced array; use the largest support, "
-            "and probability 0 for what is impossible."
-        ) from error
-    if np.issubdtype(values.dtype, np.integer) and np.all(np.diff(values) == 1):
-        return range(int(values[0]), int(values[-1]) + 1)
-    return tuple(values.tolist())
-
-
-def probabilities(fn: Any, support: Support) -> Array:
-    """The probability of each value of the support, exact at zero (NumPyro's log_prob clamps zeros)."""
-    if isinstance(fn, dist.CategoricalProbs | dist.CategoricalLogits):
-        return jnp.asarray(fn.probs, dtype=float)
-    if isinstance(fn, dist.BernoulliProbs | dist.BernoulliLogits):
-        return jnp.stack([1.0 - fn.probs, fn.probs]).astype(float)
-    return jnp.exp(fn.log_prob(values_of(support))).astype(float)
-
-
-def values_of(support: Support) -> Array:
-    """The values of a support as an array."""
-    return jnp.arange(support.start, support.stop) if isinstance(support, range) else jnp.asarray(support)
-
-
-def first_value(support: Support) -> Array:
-    """One value of a support, with the dtype of all of them."""
-    return values_of(support[:1])[0]
-
-
-def positions_of(support: Support, values: Array) -> Array:
-    """The position of each value in the support; the support's length where the value is not in it."""
-    if isinstance(support, range):
-        position = values - support.start
-        return jnp.where((position >= 0) & (position < len(support)), position, len(support))
-    ordered = np.argsort(support)
-    position = jnp.asarray(ordered)[jnp.clip(jnp.searchsorted(jnp.sort(values_of(support)), values), 0, len(support) - 1)]
-    return jnp.where(values_of(support)[position] == values, position, len(support))
-
-
-def is_one(tau: Any) -> bool:
-    """Whether an inverse temperature is the plain number 1 that `decide` has as its default."""
-    return isinstance(tau, int | float) and tau == 1
 
 
 class explained:
@@ -326,6 +200,6 @@ class explained:
             ) from error
         if isinstance(error, jax.errors.JAXTypeError):
             raise TypeError(
-                f"{self.part} uses the value of a variable in Python (if, while, int(), range()); a step is traced with "
-                "abstract values: write jnp.where, jax.lax.cond or an array lookup."
+                f"{self.part} uses the value of a variable in Python (if, while, int(), range()); a step is traced "
+                "with abstract values: write jnp.where, jax.lax.cond or an array lookup."
             ) from error

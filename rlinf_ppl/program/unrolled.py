@@ -17,7 +17,7 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from rlinf_ppl.program.language import DECISION
-from rlinf_ppl.program.tracing import Support, positions_of, probabilities, values_of
+from rlinf_ppl.program.sites import Support, positions_of, probabilities, values_of
 
 # Stands for log 0: its exponential is exactly 0, and NumPyro's validation accepts it.
 IMPOSSIBLE = -1e30
@@ -31,7 +31,7 @@ def run(program: Any, handled: Callable[[int | None, dict[str, Array]], Any]) ->
     for t in range(program.horizon):
         with handlers.scope(prefix=f"t{t}"):
             alive = survive(program, t, alive)
-            time = {"t": jnp.int32(t)} if program.structure.takes_time else {}
+            time = {"t": jnp.asarray(t)} if program.structure.takes_time else {}
             with masked(alive), handled(t, state):
                 state = program.step(*program.args, **state, **time)
     if program.final is not None:
@@ -91,6 +91,7 @@ class Tempered(Messenger):
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
+        """Scale the log factor."""
         if self.tau is not None and is_factor(msg):
             msg["fn"] = dist.Unit(self.tau * msg["fn"].log_factor)
 
@@ -114,6 +115,7 @@ class Learned(Messenger):
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
+        """Drop a factor, replace a decision's prior, note the rest."""
         if is_factor(msg):
             msg["stop"] = True
         elif msg["type"] == "sample":

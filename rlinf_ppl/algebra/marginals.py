@@ -1,0 +1,117 @@
+"""Marginals of states and decisions: the forward pass is the transpose of the backward one.
+
+The derivative of E_q[V_next] in V_next is the marginal of the next state, and the derivative of a log evidence in a
+log factor is a posterior probability. So marginals are vector Jacobian products of the same walk, in every algebra.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from rlinf_ppl.algebra.elimination import (
+    Chain,
+    Rules,
+    Slice,
+    at_time,
+    by_time,
+    expectation_rules,
+    one_step,
+    start,
+)
+from rlinf_ppl.algebra.tables import TIME, Conditional, Table
+
+
+def forward(chain: Chain, policy: dict[str, Conditional]) -> tuple[Array, dict[str, Array]]:
+    """Marginals of the states and decisions under a policy and the true dynamics, by the transposed expectation.
+
+    Args:
+        chain: the program.
+        policy: for each decision its law with a leading time axis.
+
+    Returns:
+        q(s_t) with shape (T + 1, state sizes) and for each decision q(scope, d) with shape (T, scope sizes, K).
+    """
+    size, axes = chain.size(), chain.axes()
+    varying, constant = by_time(chain.step)
+    first = jax.grad(lambda v: start(chain, Table(chain.state, v), expectation_rules({})))(zeros(chain.state, size))
+
+    def body(mu: Array, now: Any):
+        step, here = at_time(eqx.combine(now[0], constant)), expectation_rules(at_time(now[1]))
+
+        def value(v: Array, added: dict[str, Array]) -> Array:
+            w = one_step(chain, step, Table(chain.state, v), here, named(added, axes), alive=False)[0]
+            return w.over(chain.state, size).array
+
+        _, transpose = jax.vjp(value, zeros(chain.state, size), {name: zeros(axes[name], size) for name in axes})
+        following, decisions = transpose(mu)
+        return following, (mu, decisions)
+
+    last, (states, decisions) = lax.scan(body, first, (varying, policy), length=chain.horizon)
+    return jnp.concatenate([states, last[None]]), decisions
+
+
+def posterior_forward(
+    chain: Chain, values: Table, rules: Rules, prior: Callable[[Slice], Rules]
+) -> tuple[Array, dict[str, Array]]:
+    """Marginals of the states and decisions given optimality, by the derivative of the log evidence.
+
+    A dead trajectory collects no more factors: its states and decisions go on under `prior`, and the marginals are
+    over the living and the dead together.
+
+    Args:
+        chain: the program.
+        values: the messages V_0..V_T of `backward` under the same rules.
+        rules: the rules of conditioning.
+        prior: makes from one step's slice the rules of plain expectation under the action priors.
+
+    Returns:
+        p(s_t | O) with shape (T + 1, state sizes) and for each decision p(scope, d | O) with shape (T, scope sizes, K).
+    """
+    size, axes = chain.size(), chain.axes()
+    varying, constant = by_time(chain.step)
+    values = values.over((TIME, *chain.state), size | {TIME: chain.horizon + 1})
+    none = {name: zeros(axes[name], size) for name in axes}
+    first = jax.grad(lambda v: start(chain, Table(chain.state, v), rules))(values.array[0])
+
+    def gate(v: Array) -> Array:
+        if chain.alive is None:
+            return v
+        return rules.chance(chain.alive, Table(chain.state, v).gated(chain.alive.name)).over(chain.state, size).array
+
+    def transposed(step: Slice, v: Array, here: Rules, weight: Array) -> tuple[Array, dict[str, Array]]:
+        def value(v: Array, added: dict[str, Array]) -> Array:
+            w = one_step(chain, step, Table(chain.state, v), here, named(added, axes), alive=False)[0]
+            return w.over(chain.state, size).array
+
+        return jax.vjp(value, v, none)[1](weight)
+
+    def body(weights: tuple[Array, Array], now: Any):
+        (living, dead), step = weights, at_time(eqx.combine(now[0], constant))
+        gated, through_gate = jax.vjp(gate, now[1])
+        arriving, chosen = transposed(step, gated, rules, living)
+        (survived,) = through_gate(arriving)
+        following = survived, arriving - survived
+        if chain.alive is not None:
+            wandering, by_prior = transposed(step, jnp.zeros_like(dead), prior(step), dead)
+            following = survived, arriving - survived + wandering
+            chosen = jax.tree.map(jnp.add, chosen, by_prior)
+        return following, (living + dead, chosen)
+
+    carry = first, jnp.zeros_like(first)
+    (living, dead), (states, decisions) = lax.scan(body, carry, (varying, values.array[1:]), length=chain.horizon)
+    return jnp.concatenate([states, (living + dead)[None]]), decisions
+
+
+def zeros(axes: tuple[str, ...], size: dict[str, int]) -> Array:
+    """A table's array of zeros."""
+    return jnp.zeros([size[name] for name in axes])
+
+
+def named(arrays: dict[str, Array], axes: dict[str, tuple[str, ...]]) -> dict[str, Table]:
+    """Arrays as tables over the given axes."""
+    return {name: Table(axes[name], array) for name, array in arrays.items()}

@@ -1,0 +1,142 @@
+"""Run a part of a program on given values of its sites, and record what they are: kinds, supports, probabilities."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array
+from numpyro.primitives import Messenger
+
+from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE
+
+RESERVED = ("t", "alive")
+
+Support = range | tuple[float, ...]
+
+
+class Sites(Messenger):
+    """Runs a function on given values of its sites and records them; unnamed sites take their first value."""
+
+    def __init__(self, part: str, values: dict[str, Any]):
+        self.part, self.values = part, values
+        self.contents: dict[str, Any] = {}
+        self.kinds: dict[str, str] = {}
+        self.supports: dict[str, Support] = {}
+        self.temperatures: dict[str, Any] = {}
+        super().__init__()
+
+    def process_message(self, msg: Any) -> None:
+        """Give a site its value and record it; no handler outside sees it."""
+        if msg["type"] == "deterministic":
+            msg["stop"] = True
+            return
+        name, fn = msg["name"], msg.get("fn")
+        self._refuse(name, msg)
+        if name in self.kinds:
+            raise ValueError(f"{self.part} has two sites named {name!r}; give each site its own name.")
+        msg["stop"] = True
+        if msg["is_observed"]:
+            self.kinds[name] = "optimality"
+            self.contents[name] = self._factor(name, fn.log_prob(msg["value"]))
+            return
+        decision = bool(msg["infer"].get(DECISION))
+        self.kinds[name] = "decision" if decision else "chance"
+        self.supports[name] = finite_support(self.part, name, fn)
+        msg["value"] = self.values.get(name, first_value(self.supports[name]))
+        self.contents[name] = probabilities(fn, self.supports[name])
+        if decision:
+            self.temperatures[name] = msg["infer"][INVERSE_TEMPERATURE]
+
+    def _refuse(self, name: str, msg: Any) -> None:
+        where = f"{self.part}: site {name!r}"
+        if msg["type"] == "param":
+            raise ValueError(f"{where} is a numpyro.param; pass it to the program in args instead.")
+        if msg["type"] != "sample":
+            raise ValueError(
+                f"{where} is a numpyro {msg['type']} statement; a step holds sample sites and factors only."
+            )
+        if msg["cond_indep_stack"]:
+            raise ValueError(f"{where} stands in a plate; write each variable of a step as a site of its own.")
+        if msg.get("scale") is not None:
+            raise ValueError(f"{where} is scaled; multiply the log probability that optimality is given instead.")
+        if msg["is_observed"] and not msg["infer"].get("is_auxiliary"):
+            raise ValueError(f"{where} has obs=...; state evidence as optimality(log_prob, name={name!r}).")
+
+    def _factor(self, name: str, log_prob: Any) -> Array:
+        if jnp.shape(log_prob) != ():
+            raise ValueError(
+                f"{self.part}: optimality {name!r} has shape {jnp.shape(log_prob)}; it must be one number, "
+                "so index the reward by every variable it depends on."
+            )
+        return jnp.asarray(log_prob, dtype=float)
+
+
+def check_names(part: str, sites: tuple[str, ...], state: tuple[str, ...]) -> None:
+    """Raise where a site has the name of something else."""
+    for name in sites:
+        if name in state:
+            raise ValueError(f"{part}: site {name!r} has a state variable's name; call it {name + '_next'!r}.")
+        if name in RESERVED:
+            raise ValueError(
+                f"{part}: site {name!r} has a reserved name: t is the time index, alive the discount's site."
+            )
+
+
+def finite_support(part: str, name: str, fn: Any) -> Support:
+    """The values of a site's distribution; raises where they are infinite, depend on the state or are not scalars."""
+    where = f"{part}: site {name!r} ({type(fn).__name__})"
+    if fn.batch_shape != () or fn.event_shape != ():
+        raise ValueError(
+            f"{where} has shape {fn.batch_shape + fn.event_shape}; a site of a step is one number: index its "
+            "parameters by every variable they depend on, and use one site for each number."
+        )
+    if not fn.has_enumerate_support:
+        raise ValueError(f"{where} has infinitely many values; every site of a step must have a finite support.")
+    try:
+        with jax.ensure_compile_time_eval():
+            values = np.asarray(fn.enumerate_support(expand=False))
+    except (NotImplementedError, TypeError, jax.errors.JAXTypeError) as error:
+        raise ValueError(
+            f"{where} has a support that depends on the state or on a traced array; use the largest support, "
+            "and probability 0 for what is impossible."
+        ) from error
+    if np.issubdtype(values.dtype, np.integer) and np.all(np.diff(values) == 1):
+        return range(int(values[0]), int(values[-1]) + 1)
+    return tuple(values.tolist())
+
+
+def probabilities(fn: Any, support: Support) -> Array:
+    """The probability of each value of the support, exact at zero (NumPyro's log_prob clamps zeros)."""
+    if isinstance(fn, dist.CategoricalProbs | dist.CategoricalLogits):
+        return jnp.asarray(fn.probs, dtype=float)
+    if isinstance(fn, dist.BernoulliProbs | dist.BernoulliLogits):
+        return jnp.stack([1.0 - fn.probs, fn.probs]).astype(float)
+    return jnp.exp(fn.log_prob(values_of(support))).astype(float)
+
+
+def values_of(support: Support) -> Array:
+    """The values of a support as an array."""
+    return jnp.arange(support.start, support.stop) if isinstance(support, range) else jnp.asarray(support)
+
+
+def first_value(support: Support) -> Array:
+    """One value of a support, with the dtype of all of them."""
+    return values_of(support[:1])[0]
+
+
+def positions_of(support: Support, values: Array) -> Array:
+    """The position of each value in the support; the support's length where the value is not in it."""
+    if isinstance(support, range):
+        position = values - support.start
+        return jnp.where((position >= 0) & (position < len(support)), position, len(support))
+    order = np.argsort(support)
+    rank = jnp.searchsorted(values_of(support)[order], values)
+    position = jnp.asarray(order)[jnp.minimum(rank, len(support) - 1)]
+    return jnp.where(values_of(support)[position] == values, position, len(support))
+
+
+def is_one(tau: Any) -> bool:
+    """Whether an inverse temperature is the plain number 1 that `decide` has as its default."""
+    return isinstance(tau, int | float) and tau == 1

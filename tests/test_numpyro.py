@@ -1,0 +1,153 @@
+"""`prog.model` and `prog.guide` as ordinary NumPyro callables, in NumPyro's own inference."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import optax
+import pytest
+from numpyro import handlers
+from numpyro.distributions import Bernoulli, Categorical, DiscreteUniform
+from numpyro.infer import SVI, Predictive, TraceGraph_ELBO
+from numpyro.infer.inspect import render_model
+from numpyro.infer.util import log_density
+from programs_more import PAIRS
+
+from rlinf_ppl import ControlProgram, decide, optimality
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.program import read
+
+STATES, ACTIONS = 4, 3
+RNG = np.random.default_rng(3)
+TRANSITION = jnp.asarray(RNG.dirichlet(np.ones(STATES), size=(STATES, ACTIONS)))
+REWARD = jnp.asarray(RNG.normal(size=(STATES, ACTIONS)))
+PRIOR = jnp.array([0.0, 0.4, 0.6])
+
+
+def initial(transition, reward):
+    return {"s": numpyro.sample("s", Categorical(probs=jnp.full(STATES, 1 / STATES))), "z": jnp.int32(0)}
+
+
+def step(transition, reward, s, z):
+    """Two decisions, the second with a prior that has a zero, and a deterministic next state."""
+    b = decide("b", Bernoulli(0.4))
+    a = decide("a", Categorical(probs=PRIOR))
+    z_next = jnp.where(b == 1, a, z)
+    optimality(reward[s, z_next] + 0.3 * b)
+    return {"s": numpyro.sample("s_next", Categorical(probs=transition[s, a])), "z": z_next}
+
+
+@cache
+def program(horizon, discount):
+    return ControlProgram(initial, step, horizon, discount=discount, args=(TRANSITION, REWARD), sizes={"z": 3})
+
+
+def test_sites_of_model_and_guide():
+    sites = list(handlers.trace(handlers.seed(program(2, 0.8).model, 0)).get_trace())
+    assert sites == [
+        "init/s", "t0/b", "t0/a", "t0/optimality", "t0/s_next", "t1/alive", "t1/b", "t1/a", "t1/optimality", "t1/s_next",
+    ]  # fmt: skip
+    guide = handlers.trace(handlers.seed(program(2, 0.8).guide, 0)).get_trace()
+    assert [name for name in guide if guide[name]["type"] == "sample"] == [s for s in sites if "optimality" not in s]
+    assert guide["a_logits"]["value"].shape == (2, STATES, 3, 2, ACTIONS)
+    assert program(2, 0.8).scopes == {"b": ("s", "z"), "a": ("s", "z", "b")}
+
+
+def test_log_density_of_the_model_is_the_sum_of_its_parts():
+    trace = handlers.trace(handlers.seed(program(2, 1.0).model, 5)).get_trace()
+    values = {name: int(site["value"]) for name, site in trace.items() if not site["is_observed"]}
+    total, s, z = np.log(1 / STATES), values["init/s"], 0
+    for t in range(2):
+        b, a, s_next = (values[f"t{t}/{name}"] for name in ("b", "a", "s_next"))
+        z = a if b else z
+        total += np.log([0.6, 0.4][b]) + np.log(PRIOR[a]) + REWARD[s, z] + 0.3 * b + np.log(TRANSITION[s, a, s_next])
+        s = s_next
+    found, _ = log_density(program(2, 1.0).model, (), {}, values)
+    assert float(found) == pytest.approx(float(total), rel=1e-12)
+
+
+def test_a_dead_step_contributes_nothing():
+    values = {"init/s": 0, "t0/b": 1, "t0/a": 1, "t0/s_next": 2, "t1/alive": 0, "t1/b": 1, "t1/a": 2, "t1/s_next": 3}
+    first, _ = log_density(program(1, 0.8).model, (), {}, {k: v for k, v in values.items() if "t1" not in k})
+    both, _ = log_density(program(2, 0.8).model, (), {}, values)
+    assert float(both - first) == pytest.approx(np.log(0.2), rel=1e-6)
+
+
+def test_predictive_draws_from_the_model():
+    draws = Predictive(program(2, 1.0).model, num_samples=4000)(jax.random.key(0))
+    frequency = np.bincount(np.asarray(draws["t1/b"])) / 4000
+    assert abs(frequency[1] - 0.4) < 5 * np.sqrt(0.24 / 4000)
+    assert (draws["t0/a"] != 0).all()
+
+
+def test_the_model_of_a_tempered_program_multiplies_optimality():
+    def tempered(s):
+        a = decide("a", Categorical(probs=jnp.array([0.5, 0.5])), inverse_temperature=2.5)
+        optimality(1.0 * a)
+        return {"s": a}
+
+    prog = ControlProgram(lambda: {"s": numpyro.sample("s", Bernoulli(0.5))}, tempered, 1)
+    with numpyro.handlers.seed(rng_seed=0):
+        trace = handlers.trace(handlers.substitute(prog.model, data={"t0/a": 1})).get_trace()
+    assert float(trace["t0/optimality"]["fn"].log_factor) == 2.5
+
+
+def test_the_guide_of_a_shifted_support_draws_values():
+    def shifted(s):
+        a = decide("a", DiscreteUniform(3, 5))
+        optimality(1.0 * a)
+        return {"s": a - 3}
+
+    prog = ControlProgram(lambda: {"s": numpyro.sample("s", Categorical(probs=jnp.ones(3) / 3))}, shifted, 1)
+    logits = {"a_logits": jnp.array([[0.0, 0.0, 50.0]])}
+    draws = Predictive(prog.guide, params=logits, num_samples=20)(jax.random.key(0))["t0/a"]
+    assert (draws == 5).all()
+
+
+@pytest.mark.parametrize("discount", [1.0, 0.8])
+def test_numpyros_gradient_of_model_and_guide_is_the_exact_one(discount):
+    prog, chain = program(3, discount), read(program(3, discount))
+    logits = {k: 10 * v for k, v in svi.initial_logits(chain, jax.random.key(3)).items()}
+    loss, gradient = jax.value_and_grad(lambda logits: -svi.bound(chain, logits))(logits)
+    estimate = jax.jit(jax.vmap(jax.value_and_grad(
+        lambda params, key: TraceGraph_ELBO(num_particles=100).loss(key, params, prog.model, prog.guide)
+    ), in_axes=(None, 0)))  # fmt: skip
+    values, gradients = estimate({f"{k}_logits": v for k, v in logits.items()}, jax.random.split(jax.random.key(0), 100))
+    assert abs(z_scores(values, loss)) < 4
+    for name, truth in gradient.items():
+        found = np.asarray(gradients[f"{name}_logits"])
+        never_met = found.std(0) == 0
+        np.testing.assert_array_equal(found.mean(0)[never_met], truth[never_met])
+        assert np.abs(z_scores(found, truth)[~never_met]).max() < 4
+
+
+def z_scores(samples, truth):
+    samples = np.asarray(samples)
+    error = samples.std(0) / np.sqrt(len(samples))
+    return (samples.mean(0) - np.asarray(truth)) / np.where(error == 0, 1, error)
+
+
+def test_numpyros_own_svi_fits_the_guide_under_validation():
+    prog = program(2, 1.0)
+    with numpyro.validation_enabled():
+        fit = SVI(prog.model, prog.guide, optax.adam(0.05), TraceGraph_ELBO(num_particles=20)).run(
+            jax.random.key(0), 500, progress_bar=False
+        )
+    logits = {name: fit.params[f"{name}_logits"] for name in prog.scopes}
+    policy, bound = svi.summary(read(prog), logits)
+    best = exact.solve(prog).elbo
+    assert float(best - bound) < 0.05 < float(best - exact.elbo(prog, exact.prior_policy(prog)))
+
+
+def test_a_two_step_template_can_be_drawn():
+    source = render_model(program(2, 1.0).model).source
+    for site in ("init/s", "t0/b", "t1/a", "t1/s_next"):
+        assert f'"{site}"' in source
+
+
+def test_different_inverse_temperatures_have_no_joint_model():
+    prog = PAIRS["two_temperatures"].control()
+    with pytest.raises(ValueError, match="no joint model"):
+        handlers.seed(prog.model, 0)()
