@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
@@ -115,11 +116,11 @@ def fit(
             state = advance(update, chain, logits, memory, limit, now)
             logits, memory, residual = state.logits, state.memory, state.residual
             ran = int(state.steps)
-            losses.append(state.losses[:ran])
+            losses.append(np.asarray(state.losses)[:ran])
             done += ran
             report(ran, float(losses[-1][-1]))
     policy, bound = summary(chain, logits)
-    return Fit(policy, bound, jnp.concatenate(losses), residual <= limit, residual, logits)
+    return Fit(policy, bound, jax.device_put(np.concatenate(losses)), residual <= limit, residual, logits)
 
 
 def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:

@@ -17,6 +17,7 @@ def draw(
     chain: Chain, supports: dict[str, Support], key: PRNGKeyArray | Array, policy: dict[str, Conditional], n: int
 ) -> dict[str, Array]:
     """Trajectories under a policy and the true dynamics."""
+    check_number(n)
     return in_values(supports, _draw(chain, key, policy, n))
 
 
@@ -24,6 +25,7 @@ def draw_posterior(
     chain: Chain, supports: dict[str, Support], key: PRNGKeyArray | Array, tau: Table | None, n: int
 ) -> dict[str, Array]:
     """Trajectories of the posterior given optimality at the common inverse temperature tau."""
+    check_number(n)
     return in_values(supports, _draw_posterior(chain, key, tau, n))
 
 
@@ -120,6 +122,12 @@ def sample_slice(
         at[site.name] = jax.random.categorical(site_key, jnp.broadcast_to(log_p, (n, log_p.shape[-1])))
         seen[site.name] = at[site.name]
     return {name: jnp.broadcast_to(x, (n,)) for name, x in part.arrival.positions_at(at).items()}, seen
+
+
+def check_number(n: int) -> None:
+    """Raise on a number of trajectories below 1."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1; got {n}.")
 
 
 def in_values(supports: dict[str, Support], drawn: dict[str, Array]) -> dict[str, Array]:

@@ -53,12 +53,12 @@ class Sites(Messenger):
         where = f"{self.part}: site {name!r}"
         if msg["type"] == "param":
             raise ValueError(f"{where} is a numpyro.param; pass it to the program in args instead.")
+        if msg["type"] == "plate":
+            raise ValueError(f"{self.part} has the plate {name!r}; write each variable of a step as a site of its own.")
         if msg["type"] != "sample":
             raise ValueError(
                 f"{where} is a numpyro {msg['type']} statement; a step holds sample sites and factors only."
             )
-        if msg["cond_indep_stack"]:
-            raise ValueError(f"{where} stands in a plate; write each variable of a step as a site of its own.")
         if msg.get("scale") is not None:
             raise ValueError(f"{where} is scaled; multiply the log probability that optimality is given instead.")
         if msg["is_observed"] and not msg["infer"].get("is_auxiliary"):

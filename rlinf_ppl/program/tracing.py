@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array
+from numpyro.distributions.distribution import validation_enabled
 from numpyro.ops.provenance import track_deps_jaxpr
 
 from rlinf_ppl.program.sites import Sites, Support, check_names, first_value, is_one
@@ -106,7 +107,8 @@ def trace_part(
         given = {name: values.get(name, first_value(support)) for name, support in state.items()}
         time = {"t": values.get("t", first_value(range(1)))} if takes_time else {}
         sites = Sites(part, values)
-        with sites:
+        # Numbers are checked where they are read, with a message that names the site; traced ones NumPyro cannot see.
+        with validation_enabled(False), sites:
             returned = function(*jax.tree.unflatten(tree, leaves), **given, **time)
         return sites, check_returned(part, returned, order)
 
