@@ -188,7 +188,8 @@ def _condition(chain: Chain, tau: Array | None) -> Posterior:
 @eqx.filter_jit
 def _elbo(chain: Chain, policy: dict[str, Conditional]) -> Float[Array, ""]:
     values, _ = algebra.backward(chain, evaluated, given=policy)
-    return algebra.start(chain, at_first(values), algebra.solve_rules())
+    total = algebra.start(chain, at_first(values), algebra.solve_rules())
+    return jnp.where(jnp.abs(total) > jnp.sqrt(forbidden(total)), jnp.sign(total) * jnp.inf, total)
 
 
 @eqx.filter_jit
@@ -222,8 +223,21 @@ def _prior_policy(chain: Chain) -> dict[str, Array]:
 
 
 def evaluated(given: dict[str, Conditional]) -> algebra.Rules:
-    """The rules that evaluate one step's policy."""
-    return algebra.evaluate_rules(lambda site: (given[site.name], given[site.name].divergence(site.content)))
+    """The rules that evaluate one step's policy; what the prior forbids costs a huge finite amount.
+
+    An infinite cost in a state that is never reached would meet its probability 0, and give NaN.
+    """
+
+    def choose(site: algebra.Site) -> tuple[Conditional, Table]:
+        cost = given[site.name].divergence(site.content)
+        return given[site.name], Table(cost.axes, jnp.minimum(cost.array, forbidden(cost.array)))
+
+    return algebra.evaluate_rules(choose)
+
+
+def forbidden(array: Array) -> float:
+    """A cost beyond any other, far below the largest number of the dtype."""
+    return float(jnp.finfo(array.dtype).max) ** 0.8
 
 
 def by_priors(step: algebra.Slice) -> algebra.Rules:
