@@ -1,0 +1,19 @@
+"""Settings that every test runs under; they have to be made before the package is imported."""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"
+
+import jax  # noqa: E402
+from hypothesis import settings  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Every annotated shape of the package is checked at each call.
+HOOK = install_import_hook("rlinf_ppl", "beartype.beartype")
+
+# A first example compiles, so no deadline holds; the same examples are drawn on every machine.
+settings.register_profile("rlinf", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("rlinf")

@@ -1,0 +1,1 @@
+"""Truths in plain NumPy that the library is tested against; nothing here imports the library or JAX."""

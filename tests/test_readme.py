@@ -1,0 +1,29 @@
+"""The README's program prints what the README says, and the commands that it names exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_program_prints_what_the_readme_says():
+    program = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    expected = re.search(r"```text\n(.*?)```", README, re.DOTALL)[1]
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout == expected
+
+
+@pytest.mark.parametrize("target", re.findall(r"^\$ make (\S+)", README, re.MULTILINE))
+def test_the_makefile_has_the_targets(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_places_to_read_exist():
+    named = re.findall(r"`((?:rlinf_ppl|tests|notebooks)/[\w./]*)`", README)
+    assert named
+    assert [path for path in named if not (ROOT / path).exists()] == []
