@@ -149,7 +149,10 @@ CASES = {
     "step_returns_vector": (returning({"s": jnp.arange(2)}), r"step returned 's' with shape \(2,\)"),
     "initial_returns_none": (lambda: program(initial=lambda: None), "initial must return a dict"),
     "state_called_t": (named_t, "'t' cannot be a state variable"),
-    "size_unknown": (lambda: program(initial=lambda: {"s": 0}), r'number of values is unknown; give sizes=\{"s": ...\}'),
+    "size_unknown": (
+        lambda: program(initial=lambda: {"s": 0}),
+        r'number of values is unknown; give sizes=\{"s": ...\}',
+    ),
     "size_wrong": (lambda: program(sizes={"s": 5}), r"sizes\['s'\] is 5, and initial's site has 2 values"),
     "size_of_nothing": (lambda: program(sizes={"z": 5}), r"sizes names 'z', but the state variables are \['s'\]"),
     "initial_decides": (lambda: program(initial=deciding_first), "initial holds the decision site 's'"),
@@ -179,7 +182,10 @@ CASES = {
         with_site(lambda s, a: numpyro.sample("x", Categorical(probs=EYE))),
         r"'x' \(CategoricalProbs\) has shape \(2,\); a site of a step is one number",
     ),
-    "observed_site": (with_site(lambda s, a: numpyro.sample("x", Bernoulli(0.5), obs=1)), "has obs=...; state evidence"),
+    "observed_site": (
+        with_site(lambda s, a: numpyro.sample("x", Bernoulli(0.5), obs=1)),
+        "has obs=...; state evidence",
+    ),
     "scaled": (lambda: program(handlers.scale(step, scale=0.5)), "is scaled; multiply the log probability"),
     "param": (lambda: program(with_param), "is a numpyro.param; pass it to the program in args"),
     "plate": (lambda: program(with_plate), "step has the plate 'many'"),

@@ -9,7 +9,9 @@ import pytest
 from oracles import answers
 from programs_more import PAIRS, listed
 
+from rlinf_ppl import models
 from rlinf_ppl.inference import exact
+from rlinf_ppl.tasks import gallery
 
 DRAWS = 20_000
 NAMES = ["plain", "dice", "three_decisions", "tempered", "discounted_final"]
@@ -133,3 +135,10 @@ def test_same_key_same_draws_and_another_key_others():
         first, again, other = draw(jax.random.key(3)), draw(jax.random.key(3)), draw(jax.random.key(4))
         assert all(jnp.array_equal(first[k], again[k]) for k in first)
         assert not jnp.array_equal(first["s"], other["s"])
+
+
+def test_successors_of_a_narrower_integer_type_can_be_sampled():
+    """A sparse task holds int32 positions also where x64 makes sampled ones int64."""
+    program = models.single_agent(gallery.slippery_grid(), 3)
+    drawn = exact.posterior_sample(program, jax.random.key(0), 5)
+    assert drawn["s"].shape == (5, 4) and drawn["s"].dtype == drawn["a"].dtype

@@ -148,7 +148,7 @@ def walk(
 
 def backward(
     chain: Chain, rules: Callable[[Any], Rules], given: Any = None, found: Callable[[Found], Any] | None = None
-):
+) -> tuple[Message, Any]:
     """Walk all steps from the last to the first.
 
     Args:
@@ -161,14 +161,12 @@ def backward(
         Messages V_0..V_T over the carried state variables, stacked, and what was kept, stacked over T steps.
     """
     size = chain.size()
-    last = walk(chain.final, Table((), jnp.zeros(())), expectation_rules({}))[0]
-    last = last.over(chain.carried, size)
+    last = walk(chain.final, Table((), jnp.zeros(())), expectation_rules({}))[0].over(chain.carried, size)
     varying, constant = by_time(chain.step)
 
-    def body(v: Table, now: Any):
-        step, given = eqx.combine(now[0], constant), now[1]
-        here = rules(None if given is None else at_time(given))
-        w, met = one_step(chain, at_time(step), v, here)
+    def body(v: Message, now: Any) -> tuple[Message, Any]:
+        step, here = at_time(eqx.combine(now[0], constant)), rules(at_time(now[1]))
+        w, met = through(step, survive(chain, v, here), here)
         v = w.over(chain.carried, size)
         return v, (v.array, None if found is None else found(met))
 
@@ -176,18 +174,19 @@ def backward(
     return Table((TIME, *chain.carried), jnp.concatenate([values, last.array[None]])), kept
 
 
-def one_step(
-    chain: Chain, step: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None, alive: bool = True
-) -> tuple[Message, Found]:
-    """The message of this state from the message `v` of the next one."""
-    if chain.alive is not None and alive:
-        v = rules.chance(chain.alive, v.gated(chain.alive.name))
-    return walk(step.sites, step.arrival.pull(v), rules, added)
+def through(part: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:
+    """The message before a slice from the message `v` of the state that it leads to."""
+    return walk(part.sites, part.arrival.pull(v), rules, added)
+
+
+def survive(chain: Chain, v: Message, rules: Rules) -> Message:
+    """The message of the next state by the chance to be alive there; the dead have the message 0."""
+    return v if chain.alive is None else rules.chance(chain.alive, v.gated(chain.alive.name))
 
 
 def start(chain: Chain, v: Message, rules: Rules) -> Array:
     """The message V_0 averaged over the first state by the rules: a scalar."""
-    return walk(chain.initial.sites, chain.initial.arrival.pull(v), rules)[0].array
+    return through(chain.initial, v, rules)[0].array
 
 
 def by_time(step: Slice) -> tuple[Slice, Slice]:

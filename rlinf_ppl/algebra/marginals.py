@@ -20,8 +20,9 @@ from rlinf_ppl.algebra.elimination import (
     at_time,
     by_time,
     expectation_rules,
-    one_step,
     start,
+    survive,
+    through,
 )
 from rlinf_ppl.algebra.tables import TIME, Conditional, Table
 
@@ -36,19 +37,13 @@ def forward(chain: Chain, policy: dict[str, Conditional]) -> tuple[Array, dict[s
     Returns:
         q(s_t) with shape (T + 1, state sizes) and for each decision q(scope, d) with shape (T, scope sizes, K).
     """
-    size, axes = chain.size(), chain.axes()
     varying, constant = by_time(chain.step)
-    first = jax.grad(lambda v: start(chain, Table(chain.state, v), expectation_rules({})))(zeros(chain.state, size))
+    nothing = jnp.zeros([chain.size()[name] for name in chain.state])
+    first = jax.grad(lambda v: start(chain, Table(chain.state, v), expectation_rules({})))(nothing)
 
-    def body(mu: Array, now: Any):
+    def body(mu: Array, now: Any) -> tuple[Array, Any]:
         step, here = at_time(eqx.combine(now[0], constant)), expectation_rules(at_time(now[1]))
-
-        def value(v: Array, added: dict[str, Array]) -> Array:
-            w = one_step(chain, step, Table(chain.state, v), here, named(added, axes), alive=False)[0]
-            return w.over(chain.state, size).array
-
-        _, transpose = jax.vjp(value, zeros(chain.state, size), {name: zeros(axes[name], size) for name in axes})
-        following, decisions = transpose(mu)
+        following, decisions = transposed(chain, step, jnp.zeros_like(mu), here, mu)
         return following, (mu, decisions)
 
     last, (states, decisions) = lax.scan(body, first, (varying, policy), length=chain.horizon)
@@ -72,32 +67,22 @@ def posterior_forward(
     Returns:
         p(s_t | O) with shape (T + 1, state sizes) and for each decision p(scope, d | O) with shape (T, scope sizes, K).
     """
-    size, axes = chain.size(), chain.axes()
+    size = chain.size()
     varying, constant = by_time(chain.step)
     values = values.over((TIME, *chain.state), size | {TIME: chain.horizon + 1})
-    none = {name: zeros(axes[name], size) for name in axes}
     first = jax.grad(lambda v: start(chain, Table(chain.state, v), rules))(values.array[0])
 
     def gate(v: Array) -> Array:
-        if chain.alive is None:
-            return v
-        return rules.chance(chain.alive, Table(chain.state, v).gated(chain.alive.name)).over(chain.state, size).array
+        return survive(chain, Table(chain.state, v), rules).over(chain.state, size).array
 
-    def transposed(step: Slice, v: Array, here: Rules, weight: Array) -> tuple[Array, dict[str, Array]]:
-        def value(v: Array, added: dict[str, Array]) -> Array:
-            w = one_step(chain, step, Table(chain.state, v), here, named(added, axes), alive=False)[0]
-            return w.over(chain.state, size).array
-
-        return jax.vjp(value, v, none)[1](weight)
-
-    def body(weights: tuple[Array, Array], now: Any):
+    def body(weights: tuple[Array, Array], now: Any) -> tuple[tuple[Array, Array], Any]:
         (living, dead), step = weights, at_time(eqx.combine(now[0], constant))
         gated, through_gate = jax.vjp(gate, now[1])
-        arriving, chosen = transposed(step, gated, rules, living)
+        arriving, chosen = transposed(chain, step, gated, rules, living)
         (survived,) = through_gate(arriving)
         following = survived, arriving - survived
         if chain.alive is not None:
-            wandering, by_prior = transposed(step, jnp.zeros_like(dead), prior(step), dead)
+            wandering, by_prior = transposed(chain, step, jnp.zeros_like(dead), prior(step), dead)
             following = survived, arriving - survived + wandering
             chosen = jax.tree.map(jnp.add, chosen, by_prior)
         return following, (living + dead, chosen)
@@ -107,11 +92,18 @@ def posterior_forward(
     return jnp.concatenate([states, (living + dead)[None]]), decisions
 
 
-def zeros(axes: tuple[str, ...], size: dict[str, int]) -> Array:
-    """A table's array of zeros."""
-    return jnp.zeros([size[name] for name in axes])
+def transposed(chain: Chain, step: Slice, v: Array, rules: Rules, weights: Array) -> tuple[Array, dict[str, Array]]:
+    """Push weights on this state forwards through a step, linearised at the message `v` of the next state.
 
+    Returns:
+        The weights on the next state, and for each decision those on its scope and itself: the derivative in a factor
+        put in just before the decision is eliminated.
+    """
+    size, axes = chain.size(), chain.axes()
+    nothing = {name: jnp.zeros([size[axis] for axis in axes[name]]) for name in axes}
 
-def named(arrays: dict[str, Array], axes: dict[str, tuple[str, ...]]) -> dict[str, Table]:
-    """Arrays as tables over the given axes."""
-    return {name: Table(axes[name], array) for name, array in arrays.items()}
+    def value(v: Array, added: dict[str, Array]) -> Array:
+        factors = {name: Table(axes[name], array) for name, array in added.items()}
+        return through(step, Table(chain.state, v), rules, factors)[0].over(chain.state, size).array
+
+    return jax.vjp(value, v, nothing)[1](weights)

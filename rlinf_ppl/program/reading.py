@@ -84,9 +84,10 @@ def tabulate_part(
     }
     sites = []
     for i, site in enumerate(form.sites):
-        content = output(i, site.parents)
+        table = output(i, site.parents)
+        content: Table | Conditional = table
         if site.kind != "optimality":
-            content = Conditional(site.name, Table((*content.axes, site.name), content.array))
+            content = Conditional(site.name, Table((*table.axes, site.name), table.array))
         sites.append(Site(site.name, site.kind, content, taus.get(site.name)))
     after = len(form.sites) + len(decisions)
     return tuple(sites), [output(after + i, following.parents) for i, following in enumerate(form.following)]
@@ -115,7 +116,9 @@ def arrivals(
     form: Form, read: tuple[tuple[Site, ...], list[Table]], supports: dict[str, Support], state: dict[str, Support]
 ) -> tuple[Slice, Array]:
     """The slice with its arrival, and whether all next values lie in the support."""
-    sources, positions, inside = [], {}, jnp.asarray(True)
+    sources: list[tuple[str, str | None]] = []
+    positions: dict[str, Table] = {}
+    inside = jnp.asarray(True)
     for following, table in zip(form.following, read[1], strict=True):
         name, source = following.name, following.source
         if source is not None and supports[source] == state[name]:

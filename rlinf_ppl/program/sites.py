@@ -129,7 +129,7 @@ def first_value(support: Support) -> Array:
 def positions_of(support: Support, values: Array) -> Array:
     """The position of each value in the support; the support's length where the value is not in it."""
     if isinstance(support, range):
-        position = values - support.start
+        position = values.astype(int) - support.start
         return jnp.where((position >= 0) & (position < len(support)), position, len(support))
     order = np.argsort(support)
     rank = jnp.searchsorted(values_of(support)[order], values)

@@ -158,6 +158,7 @@ class Finite(dist.Distribution):
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw values; shape sample_shape + batch_shape."""
+        assert key is not None
         return self.values[jax.random.categorical(key, self.logits, shape=sample_shape + self.batch_shape)]
 
     def log_prob(self, value: Array) -> Array:

@@ -1,0 +1,270 @@
+"""The command `rlinf`: list the cases, show one, draw its graph, recover them all.
+
+Answers go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 a file could not be
+written, 2 something was asked for that does not exist, 130 interrupted. JAX, NumPyro and the plotting libraries are
+imported by the commands that need them, so that `rlinf --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rlinf_ppl.report.cases import Case
+    from rlinf_ppl.report.recovery import Row
+
+PHASES = ("building", "solving", "fitting", "conditioning", "drawing")
+
+EXAMPLES = """
+Control is inference in a program of one time step: solve it exactly, fit its guide, condition it on optimality.
+
+\b
+Examples:
+  rlinf list                                   the cases
+  rlinf show lottery                           its maths, its graph, its task
+  rlinf graph lottery --out lottery.png        a drawing of one time step
+  rlinf recover                                every case: one table, and figures in results/
+  rlinf recover lottery taxi --json            two cases, as JSON on standard output
+"""
+
+app = typer.Typer(
+    help=EXAMPLES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Runs the command line."""
+    app(prog_name="rlinf")
+
+
+@contextmanager
+def plain_endings() -> Iterator[None]:
+    """Ends a command by one line and an exit code where the user interrupts it or a file cannot be written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except OSError as error:
+        fail(f"cannot write {error.filename or 'a file'}: {error.strerror or error}", 1)
+
+
+def fail(message: str, code: int) -> None:
+    """Says what is wrong on standard error and ends the command.
+
+    Raises:
+        typer.Exit: Always.
+    """
+    typer.echo(f"rlinf: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def show_version(asked: bool) -> bool:
+    """Prints the version and ends the command, if asked to; else hands the option's value on."""
+    if asked:
+        from rlinf_ppl import __version__
+
+        typer.echo(f"rlinf_ppl {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback(help=EXAMPLES)
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What every command accepts."""
+
+
+@app.command("list", short_help="list the cases", help="List the cases by name.\n\nExample: rlinf list")
+def list_cases() -> None:
+    """One line a case: its name, model, horizon, inverse temperature and title."""
+    from rlinf_ppl.report.cases import CASES
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("name", "model", "horizon", "beta", "what it is"):
+        table.add_column(title, justify="right" if title in ("horizon", "beta") else "left", no_wrap=True)
+    for case in CASES:
+        table.add_row(case.name, case.model.__name__, str(case.horizon), f"{case.beta:g}", case.title)
+    show_table(table)
+
+
+@app.command(
+    short_help="show a case in words",
+    help="Show a case: its maths, the graph and scopes of its program, and its task.\n\nExample: rlinf show lottery",
+)
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `rlinf list`.", show_default=False)],
+) -> None:
+    """The case in words."""
+    case = chosen([name])[0]
+    with plain_endings():
+        from rlinf_ppl.report import graphs
+        from rlinf_ppl.report.facts import task_facts
+
+        task = case.task()
+        program = case.program(task)
+        parts = {
+            case.title: [],
+            "Task": task_facts(task),
+            "Model": [f"{case.model.__name__}, horizon {case.horizon}, inverse temperature beta {case.beta:g}"],
+            "Maths": maths(case.model).splitlines(),
+            "One time step": graphs.describe(program.graph()),
+            **({"Note": textwrap.wrap(case.note, 110)} if case.note else {}),
+            "Scopes": [
+                f"q({decision} | {', '.join(scope) or 'nothing'})" for decision, scope in program.scopes.items()
+            ],
+        }
+    for title, lines in parts.items():
+        typer.secho(title, bold=True)
+        typer.echo("\n".join(f"  {line}".rstrip() for line in lines) + ("\n" if lines else ""))
+
+
+@app.command(
+    short_help="draw the graph of a case",
+    help="Draw the graph of a case's time step.\n\nExample: rlinf graph lottery --out lottery.png",
+)
+def graph(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `rlinf list`.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The picture; its ending says which kind (png, svg, pdf).")
+    ] = Path("graph.png"),
+) -> None:
+    """Writes the picture of one time step."""
+    case = chosen([name])[0]
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
+        fail(f"cannot draw {str(out)!r}: a picture's name ends in .png, .svg or .pdf", 2)
+    with plain_endings():
+        from rlinf_ppl.report import graphs
+
+        figure = graphs.draw(case.program(case.task()).graph(), f"{case.name}: one time step")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, dpi=130)
+    typer.echo(str(out))
+
+
+@app.command(
+    short_help="solve, fit and condition cases",
+    help="Solve cases exactly, fit their guides, condition them on optimality; print one table.\n\n"
+    "\b\nExamples:\n  rlinf recover\n  rlinf recover lottery cliff-walking --json --out results --seed 1",
+)
+def recover(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Names from `rlinf list`; all cases if none is given.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where figures, posteriors and the table go.")] = Path(
+        "results"
+    ),
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of every random number.")] = 0,
+) -> None:
+    """Recovers the cases and writes what belongs to them."""
+    cases = chosen(names or [])
+    with plain_endings():
+        rows = recover_all(cases, out, seed)
+        from rlinf_ppl.report import table
+
+        if as_json:
+            typer.echo(table.to_json(rows))
+        else:
+            show_table(table.rich_table(rows))
+            typer.echo(f"Figures, graphs and posteriors (netCDF, for ArviZ) are in {out}/<task>/.")
+
+
+def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[Row]:
+    """Recovers one case after the other under a progress bar, and writes figures and table.
+
+    Computes in float64: the differences between the answers are far below what float32 resolves.
+    """
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from rlinf_ppl.report import recovery, results
+
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with progress_bar(len(cases) * len(PHASES)) as begin:
+        for case, key in zip(cases, jax.random.split(jax.random.key(seed), len(cases)), strict=True):
+            key_fit, key_draws = jax.random.split(key)
+            announce = functools.partial(begin, case.name)
+            answers = recovery.answer(case, key_fit, announce)
+            announce("drawing")
+            results.write_case(answers, key_draws, out)
+            rows.append(recovery.summarize(answers))
+    results.write_table(rows, out)
+    return rows
+
+
+@contextmanager
+def progress_bar(total: int) -> Iterator[Callable[[str, str], None]]:
+    """A progress bar on standard error; yields a function (case, phase) to call as each of `total` phases begins."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        work = progress.add_task("starting", total=total)
+        begun = 0
+
+        def begin(case: str, phase: str) -> None:
+            nonlocal begun
+            progress.update(work, description=f"{case}: {phase}", completed=begun)
+            begun += 1
+
+        yield begin
+        progress.update(work, completed=total)
+
+
+def chosen(names: Sequence[str]) -> list[Case]:
+    """The cases of these names without repetition, in the order given; all of them for no names.
+
+    Raises:
+        typer.Exit: With code 2 where a name belongs to no case, after saying which names come close.
+    """
+    from rlinf_ppl.report import cases
+
+    for name in names:
+        if name not in cases.names():
+            close = difflib.get_close_matches(name, cases.names(), n=3, cutoff=0.5)
+            near = " or ".join(known for known in cases.names() if known in close)
+            fail(f"no case is named {name!r}; {f'did you mean {near}?' if near else 'see `rlinf list`.'}", 2)
+    return [cases.find(name) for name in dict.fromkeys(names or cases.names())]
+
+
+def maths(model: Callable[..., Any]) -> str:
+    """The mathematics of a model: it opens the file that the model stands in."""
+    module = inspect.getmodule(model)
+    return inspect.cleandoc((module and module.__doc__) or model.__doc__ or "")
+
+
+def show_table(table: Table) -> None:
+    """Prints a table whole, also where standard output is narrower or no terminal."""
+    console = Console()
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    Console(width=max(console.width, needed)).print(table)
+
+
+if __name__ == "__main__":
+    main()

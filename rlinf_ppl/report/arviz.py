@@ -1,0 +1,157 @@
+"""Answers as labelled arrays for ArviZ, and on disk as netCDF.
+
+One set of xarray datasets, under both of ArviZ's interfaces: `to_inference_data` for ArviZ before 1.0, `to_datatree`
+for 1.0 and later (and for arviz-base); `to_arviz` picks the one that the installed ArviZ reads. A file holds one
+netCDF group for each dataset, which is what both interfaces expect.
+
+    posterior      trajectories drawn from the fitted guide:         (chain, draw, time) or (chain, draw, instant)
+    sample_stats   the optimality factors along them, in nats:       (chain, draw, time)
+    conditioned    trajectories drawn from p(trajectory | optimal):  the same axes
+    policies       policy_<decision>: (answer, time, scope..., decision); answer is exact, fit or conditioned
+    values         value: (answer, instant, state variables...), in nats; answer is exact or conditioned
+
+`time` numbers the T decisions, `instant` the T + 1 states. Optimality factors are rewards, not the likelihood of
+data: there is no log_likelihood group, so that a leave-one-out estimate cannot count them by accident.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from rlinf_ppl.inference import exact
+from rlinf_ppl.report.recovery import Answers
+
+if TYPE_CHECKING:
+    import xarray
+
+DRAWS = 500
+
+
+def datasets(answers: Answers, key: Array, num_draws: int = DRAWS) -> dict[str, xarray.Dataset]:
+    """Everything that the answers say, as named datasets.
+
+    Args:
+        answers: The solution, the fit and the posterior of one case.
+        key: The random key of the trajectories.
+        num_draws: The number of trajectories from the fitted guide, and again from the posterior given optimality.
+
+    Returns:
+        The datasets by group: posterior, sample_stats, conditioned, policies, values.
+    """
+    key_guide, key_posterior = jax.random.split(key)
+    program, horizon = answers.program, answers.case.horizon
+    drawn = exact.sample(program, key_guide, answers.fit.policy, num_draws)
+    conditioned = exact.posterior_sample(program, key_posterior, num_draws)
+    latent = {*program.sizes, "alive"}
+    groups = {
+        "posterior": trajectories({name: drawn[name] for name in drawn if name in latent}, horizon),
+        "sample_stats": trajectories({name: drawn[name] for name in drawn if name not in latent}, horizon),
+        "conditioned": trajectories({name: conditioned[name] for name in conditioned if name in latent}, horizon),
+        "policies": policies(answers),
+        "values": values(answers),
+    }
+    facts = {"case": answers.case.name, "horizon": horizon, "beta": answers.case.beta}
+    return {name: group.assign_attrs(facts) for name, group in groups.items()}
+
+
+def trajectories(samples: Mapping[str, Array], horizon: int) -> xarray.Dataset:
+    """Sampled trajectories as one chain.
+
+    Args:
+        samples: Arrays (N, T) of what happens in a step, and (N, T + 1) of states.
+        horizon: T.
+
+    Returns:
+        A dataset with axes chain, draw, and time or instant.
+    """
+    import xarray
+
+    axes = {horizon: "time", horizon + 1: "instant"}
+    data = {name: (("chain", "draw", axes[array.shape[1]]), np.asarray(array)[None]) for name, array in samples.items()}
+    dataset = xarray.Dataset(data)
+    return dataset.assign_coords({axis: np.arange(size) for axis, size in dataset.sizes.items()})
+
+
+def policies(answers: Answers) -> xarray.Dataset:
+    """The policy tables of the three answers, one variable a decision."""
+    import xarray
+
+    tables = {"exact": answers.solution.policy, "fit": answers.fit.policy, "conditioned": answers.posterior.policy}
+    data = {}
+    for name, scope in answers.program.scopes.items():
+        stacked = np.stack([np.asarray(policy[name]) for policy in tables.values()])
+        data[f"policy_{name}"] = (("answer", "time", *scope, name), stacked)
+    return labelled(xarray.Dataset(data), answers, tuple(tables))
+
+
+def values(answers: Answers) -> xarray.Dataset:
+    """The values of the two exact answers; the last instant is the terminal value."""
+    import xarray
+
+    tables = {"exact": answers.solution.value, "conditioned": answers.posterior.value}
+    stacked = np.stack([np.asarray(value) for value in tables.values()])
+    data = {"value": (("answer", "instant", *answers.program.state), stacked, {"units": "nats"})}
+    return labelled(xarray.Dataset(data), answers, tuple(tables))
+
+
+def labelled(dataset: xarray.Dataset, answers: Answers, kinds: Sequence[str]) -> xarray.Dataset:
+    """The dataset with coordinates on every axis: the task's own names where it has them, else positions."""
+    known = {"answer": list(kinds), **axis_names(answers)}
+    return dataset.assign_coords({axis: known.get(str(axis), np.arange(size)) for axis, size in dataset.sizes.items()})
+
+
+def axis_names(answers: Answers) -> dict[str, list[str]]:
+    """The names that a task gives to values of the program's variables, by variable.
+
+    A task's state names belong to the state variable `s` and its action names to the decision `a`, which is what
+    every model of a task calls them.
+    """
+    named = {"s": getattr(answers.task, "state_names", None), "a": getattr(answers.task, "action_names", None)}
+    sizes = answers.program.sizes
+    return {name: list(names) for name, names in named.items() if names is not None and sizes.get(name) == len(names)}
+
+
+def to_inference_data(groups: Mapping[str, xarray.Dataset]) -> Any:
+    """The groups as ArviZ's InferenceData (ArviZ before 1.0)."""
+    import arviz
+
+    return arviz.InferenceData(**groups, warn_on_custom_groups=False)
+
+
+def to_datatree(groups: Mapping[str, xarray.Dataset]) -> xarray.DataTree:
+    """The groups as xarray's DataTree (ArviZ from 1.0 on, arviz-base)."""
+    import xarray
+
+    return xarray.DataTree.from_dict(dict(groups))
+
+
+def to_arviz(groups: Mapping[str, xarray.Dataset]) -> Any:
+    """The groups in the form that the installed ArviZ reads."""
+    return to_inference_data(groups) if before_version_one() else to_datatree(groups)
+
+
+def before_version_one() -> bool:
+    """Whether the installed ArviZ is older than 1.0; asking it for InferenceData would warn where it is not."""
+    return int(version("arviz").split(".")[0]) < 1
+
+
+def save(groups: Mapping[str, xarray.Dataset], path: Path) -> None:
+    """Writes the groups to one compressed netCDF file."""
+    packed = {"zlib": True, "complevel": 4}
+    encoding = {f"/{group}": {str(name): packed for name in dataset} for group, dataset in groups.items()}
+    to_datatree(groups).to_netcdf(path, engine="h5netcdf", encoding=encoding)
+
+
+def load(path: Path) -> dict[str, xarray.Dataset]:
+    """Reads the groups back from a file that `save` wrote, into memory."""
+    import xarray
+
+    with xarray.open_datatree(path, engine="h5netcdf") as tree:
+        return {name: child.to_dataset().load() for name, child in tree.children.items()}

@@ -1,0 +1,212 @@
+"""The named cases that the command line lists, draws and recovers.
+
+A case is a task, a model of it, a horizon and an inverse temperature; it is one row of `CASES`. A new model joins by
+another row; nothing else has to change. Nothing is built, and Gymnasium is not loaded, before `case.task()` is
+called.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from rlinf_ppl.models import single_agent
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.tasks import MDP, gallery
+
+Move = tuple[int, int] | None
+
+LEFT: Move = (0, -1)
+DOWN: Move = (1, 0)
+RIGHT: Move = (0, 1)
+UP: Move = (-1, 0)
+STAY: Move = None
+
+
+FROZEN_LAKE_4X4 = """
+    SFFF
+    FHFH
+    FFFH
+    HFFG
+"""
+FROZEN_LAKE_8X8 = """
+    SFFFFFFF
+    FFFFFFFF
+    FFFHFFFF
+    FFFFFHFF
+    FFFHFFFF
+    FHHFFFHF
+    FHFFHFHF
+    FFFHFFFG
+"""
+CLIFF = """
+    ............
+    ............
+    ............
+    SCCCCCCCCCCG
+"""
+TAXI = """
+    R...G
+    .....
+    .....
+    .....
+    Y..B.
+"""
+
+EXPECTED_REWARD = (
+    "Gymnasium pays on arrival at the goal; the task pays the expectation r(s, a) = E r instead. Control that averages "
+    "over chance cannot tell the two apart. The answer given optimality can: next to the goal it is paid for each try, "
+    "and believes that the ice will keep it there to try again. That is what the large gap consists of."
+)
+
+
+class Grid(NamedTuple):
+    """Where states of a task lie on a map, for pictures.
+
+    Attributes:
+        states: The state of each cell by row and column; -1 where a cell holds none (a wall).
+        letters: What each cell is, one letter a cell; nothing is written for `.`, `F` and `#`.
+        moves: What each action means to do, as (rows down, columns right); None for an action that is no move.
+        caption: What the letters mean, and which states the map shows where it does not show all of them.
+        ends: The letters of cells where nothing is left to decide.
+    """
+
+    states: tuple[tuple[int, ...], ...]
+    letters: tuple[str, ...]
+    moves: tuple[Move, ...]
+    caption: str
+    ends: str = "GHX"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the recovery.
+
+    Attributes:
+        name: What the command line calls it.
+        title: One line about it.
+        model: The function that turns a task into a program; its docstring holds the maths.
+        task: Builds the task.
+        horizon: The number of decisions in time, T.
+        beta: The inverse temperature, in nats per unit of reward.
+        options: Further keyword arguments of the model.
+        note: What the reader should know of the case before reading its numbers.
+        grid: The map for pictures; None for a task without one.
+    """
+
+    name: str
+    title: str
+    model: Callable[..., ControlProgram]
+    task: Callable[[], Any]
+    horizon: int
+    beta: float
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    note: str = ""
+    grid: Grid | None = None
+
+    def program(self, task: Any) -> ControlProgram:
+        """The step program of the task under this case's model."""
+        return self.model(task, self.horizon, beta=self.beta, **self.options)
+
+
+def drawing(text: str, moves: tuple[Move, ...], caption: str) -> Grid:
+    """A map drawn as text: states are the cells but walls (#), row by row."""
+    numbers = itertools.count()
+    rows = tuple(line.strip() for line in text.strip().splitlines())
+    states = tuple(tuple(-1 if cell == "#" else next(numbers) for cell in row) for row in rows)
+    return Grid(states, rows, moves, caption)
+
+
+def taxi_grid(passenger: int, destination: int, caption: str) -> Grid:
+    """The taxi's position on the map, at one place of the passenger and one destination.
+
+    Gymnasium numbers a state ((row * 5 + column) * 5 + passenger) * 4 + destination.
+    """
+    cells = drawing(TAXI, (DOWN, UP, RIGHT, LEFT, STAY, STAY), caption)
+    states = tuple(tuple((cell * 5 + passenger) * 4 + destination for cell in row) for row in cells.states)
+    return cells._replace(states=states, ends="")
+
+
+def gymnasium_task(name: str, **options: Any) -> Callable[[], MDP]:
+    """A function that imports a Gymnasium environment when it is called."""
+    return lambda: MDP.from_gymnasium(name, **options)
+
+
+CASES: tuple[Case, ...] = (
+    Case(
+        name="frozen-lake-4x4",
+        title="FrozenLake-v1, 4x4: cross slippery ice to the goal without falling into a hole",
+        model=single_agent,
+        task=gymnasium_task("FrozenLake-v1", map_name="4x4"),
+        horizon=100,
+        beta=100.0,
+        note=EXPECTED_REWARD,
+        grid=drawing(FROZEN_LAKE_4X4, (LEFT, DOWN, RIGHT, UP), "S start, G goal, H hole"),
+    ),
+    Case(
+        name="frozen-lake-8x8",
+        title="FrozenLake-v1, 8x8: the same on a larger lake",
+        model=single_agent,
+        task=gymnasium_task("FrozenLake-v1", map_name="8x8"),
+        horizon=200,
+        beta=200.0,
+        note=EXPECTED_REWARD,
+        grid=drawing(FROZEN_LAKE_8X8, (LEFT, DOWN, RIGHT, UP), "S start, G goal, H hole"),
+    ),
+    Case(
+        name="cliff-walking",
+        note="A step is certain and the start is one state, so that the two answers are one: the gap is zero.",
+        title="CliffWalking-v1: the short way along the cliff, or the safe way round",
+        model=single_agent,
+        task=gymnasium_task("CliffWalking-v1"),
+        horizon=100,
+        beta=1.0,
+        grid=drawing(CLIFF, (UP, RIGHT, DOWN, LEFT), "S start, G goal, C cliff (costs 100, and back to the start)"),
+    ),
+    Case(
+        name="taxi",
+        note="Every step is certain: the gap is the choice of a good first state out of 300 that are equally likely.",
+        title="Taxi-v4: pick a passenger up at one corner and set them down at another",
+        model=single_agent,
+        task=gymnasium_task("Taxi-v4"),
+        horizon=100,
+        beta=1.0,
+        grid=taxi_grid(
+            passenger=0, destination=1, caption="passenger at R, destination G; a disc: pick up or drop off"
+        ),
+    ),
+    Case(
+        name="slippery-grid",
+        title="Three ways to a goal past walls and pits, and one move in five slips sideways",
+        model=single_agent,
+        task=gallery.slippery_grid,
+        horizon=20,
+        beta=1.0,
+        grid=drawing(gallery.SLIPPERY_MAP, (UP, RIGHT, DOWN, LEFT), "S start, G goal, X pit"),
+    ),
+    Case(
+        name="lottery",
+        title="A safe prize against a risky one: where soft-optimal control and conditioning on optimality part",
+        model=single_agent,
+        task=gallery.lottery,
+        horizon=2,
+        beta=1.0,
+    ),
+)
+
+
+def names() -> tuple[str, ...]:
+    """The names of all cases, in the order of the table."""
+    return tuple(case.name for case in CASES)
+
+
+def find(name: str) -> Case:
+    """The case of that name.
+
+    Raises:
+        KeyError: No case has that name.
+    """
+    return {case.name: case for case in CASES}[name]

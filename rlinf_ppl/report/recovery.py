@@ -1,0 +1,174 @@
+"""The recovery: one program, three answers, and how far they are from each other.
+
+For a program with optimality O and true dynamics,
+
+    soft value     max_q ELBO(q) = E_{s_1} V_1(s_1)                 exact.solve
+    ELBO           of the guide that svi.fit arrived at              svi.fit
+    log evidence   log p(O_{1:T} = 1)                                exact.condition
+
+so ELBO <= soft value <= log evidence. The first inequality is tight where the fit has recovered the closed form, and
+its slack is KL(fit || closed form) over trajectories; the slack of the second is what is gained by conditioning the
+dynamics as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.report.cases import Case
+
+FIT_STEPS = 1000
+
+
+class Answers(NamedTuple):
+    """A case with everything that was computed for it.
+
+    Attributes:
+        case: The row of the list of cases.
+        task: The task, as data.
+        program: The step program of the task.
+        solution: Soft-optimal control, from `exact.solve`.
+        fit: The variational fit, from `svi.fit`.
+        posterior: The answer given optimality, from `exact.condition`.
+        seconds: Wall time of building, solving, fitting and conditioning, compilation included.
+    """
+
+    case: Case
+    task: Any
+    program: ControlProgram
+    solution: exact.Solution
+    fit: svi.Fit
+    posterior: exact.Posterior
+    seconds: float
+
+
+class Row(NamedTuple):
+    """One line of the table; values, ELBO, divergences and evidence in nats.
+
+    Attributes:
+        task: The case's name.
+        states: The number of joint values of the state variables.
+        actions: The number of joint values of a step's decisions.
+        horizon: The number of time steps.
+        soft_value: The largest ELBO, expected over the initial state.
+        elbo: The ELBO that the fit reached.
+        kl: KL(fit || closed form) between the two guides' trajectories.
+        policy_error: The largest difference of a probability of the fit from the closed form; see `policy_error`.
+        log_evidence: log p(optimal at every step).
+        gap: log_evidence - soft_value, the distance of the two answers.
+        seconds: Wall time, compilation included.
+        converged: Whether the fit's own verdict is that it arrived.
+    """
+
+    task: str
+    states: int
+    actions: int
+    horizon: int
+    soft_value: float
+    elbo: float
+    kl: float
+    policy_error: float
+    log_evidence: float
+    gap: float
+    seconds: float
+    converged: bool
+
+
+def ignore(_phase: str) -> None:
+    """Reports progress to nobody."""
+
+
+def answer(case: Case, key: Array, progress: Callable[[str], None] = ignore) -> Answers:
+    """Builds a case, solves it, fits its guide and conditions it on optimality.
+
+    Args:
+        case: What to recover.
+        key: The random key of the fit.
+        progress: Called with the name of each phase as it begins.
+
+    Returns:
+        The three answers with the task and the program they belong to.
+    """
+    start = time.perf_counter()
+    progress("building")
+    task = case.task()
+    program = case.program(task)
+    progress("solving")
+    solution = jax.block_until_ready(exact.solve(program))
+    progress("fitting")
+    fit = jax.block_until_ready(svi.fit(program, key, num_steps=FIT_STEPS))
+    progress("conditioning")
+    posterior = jax.block_until_ready(exact.condition(program))
+    return Answers(case, task, program, solution, fit, posterior, time.perf_counter() - start)
+
+
+def summarize(answers: Answers) -> Row:
+    """The line of the table that belongs to the answers."""
+    case, program, solution = answers.case, answers.program, answers.solution
+    soft_value, log_evidence = float(solution.elbo), float(answers.posterior.log_evidence)
+    return Row(
+        task=case.name,
+        states=joint_size(program, program.state),
+        actions=joint_size(program, tuple(program.scopes)),
+        horizon=case.horizon,
+        soft_value=soft_value,
+        elbo=float(answers.fit.elbo),
+        kl=float(exact.kl(program, answers.fit.policy, solution.policy)),
+        policy_error=policy_error(program, answers.fit.policy, solution.policy),
+        log_evidence=log_evidence,
+        gap=log_evidence - soft_value,
+        seconds=answers.seconds,
+        converged=bool(answers.fit.converged),
+    )
+
+
+def recover(case: Case, key: Array) -> Row:
+    """One case, from its name to its line of the table."""
+    return summarize(answer(case, key))
+
+
+def joint_size(program: ControlProgram, variables: tuple[str, ...]) -> int:
+    """The number of joint values of some of a program's variables."""
+    size = 1
+    for name in variables:
+        size *= program.sizes[name]
+    return size
+
+
+def policy_error(
+    program: ControlProgram, policy: dict[str, Float[Array, "T *scope K"]], other: dict[str, Float[Array, "T *scope K"]]
+) -> float:
+    """The largest difference of two policies' probabilities, wherever the prior can take a trajectory.
+
+    A row of a policy table, p(d | scope) at time t, matters only where a trajectory can meet it. A trajectory that
+    the prior (of the initial state, the decisions and the chance sites) gives no probability has none under any
+    policy of finite ELBO, because a policy has no mass where its prior has none; and every one that the prior gives
+    some has some under the soft-optimal policy, because rewards are finite. So a row counts exactly if its
+    conditioning value has positive marginal probability at its time under the prior, however improbable it is under
+    the policies compared.
+
+    Args:
+        program: The program of both policies.
+        policy: Probabilities (T, scope axes, K) for each decision.
+        other: The same for the policy to compare with.
+
+    Returns:
+        The maximum over decisions, times, reachable scope values and alternatives of |policy - other|.
+    """
+    met = reachable(program)
+    errors = [jnp.where(met[name][..., None], jnp.abs(policy[name] - other[name]), 0.0).max() for name in met]
+    return float(jnp.stack(errors).max())
+
+
+def reachable(program: ControlProgram) -> dict[str, Bool[Array, "T *scope"]]:
+    """For each decision, the times and scope values that a trajectory of the prior meets with positive probability."""
+    marginals = exact.marginals(program, exact.prior_policy(program))
+    return {name: table.sum(-1) > 0 for name, table in marginals.decision.items()}

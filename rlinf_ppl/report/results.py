@@ -1,0 +1,63 @@
+"""What a recovery leaves on disk.
+
+    results/table.json, table.md     one row a case
+    results/<case>/policy.png        both answers at the first time step
+    results/<case>/fit.png           the ELBO of the fit, step by step
+    results/<case>/graph.png         the graph of one time step
+    results/<case>/posterior.nc      trajectories, policies and values for ArviZ
+
+Files of an earlier recovery are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import Array
+
+from rlinf_ppl.report import arviz, graphs, plots, table
+from rlinf_ppl.report.recovery import Answers, Row
+
+DOTS_PER_INCH = 130
+
+
+def write_case(answers: Answers, key: Array, folder: Path) -> list[Path]:
+    """Draws a case's pictures and samples its posteriors into `folder/<case>/`.
+
+    Args:
+        answers: What was computed.
+        key: The random key of the sampled trajectories.
+        folder: Where results go; made if it does not exist.
+
+    Returns:
+        The files written.
+    """
+    place = folder / answers.case.name
+    place.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "policy.png": plots.policy(answers),
+        "fit.png": plots.fit(answers),
+        "graph.png": graphs.draw(answers.program.graph(), f"{answers.case.name}: one time step"),
+    }
+    for name, figure in figures.items():
+        figure.savefig(place / name, dpi=DOTS_PER_INCH)
+    arviz.save(arviz.datasets(answers, key), place / "posterior.nc")
+    return [place / name for name in (*figures, "posterior.nc")]
+
+
+def write_table(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Writes the table as JSON and as Markdown into `folder`.
+
+    Args:
+        rows: One a case.
+        folder: Where results go; made if it does not exist.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"table.json": table.to_json(rows) + "\n", "table.md": table.markdown(rows)}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
