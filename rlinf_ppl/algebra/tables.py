@@ -47,10 +47,11 @@ class Table(eqx.Module):
         return self + Table(other.axes, -other.array)
 
     def divided(self, divisor: "Table | None") -> "Table":
-        """The table divided by a scalar (None: by 1); an exact zero stays zero whatever the divisor."""
+        """The table divided by a scalar (None: by 1); what is zero up to rounding is zero also when divided by 0."""
         if divisor is None:
             return self
-        zero = self.array == 0
+        rounding = 8 * jnp.finfo(self.array.dtype).eps
+        zero = (divisor.array == 0) & (jnp.abs(self.array) <= rounding)
         return Table(self.axes, jnp.where(zero, 0.0, jnp.where(zero, 1.0, self.array) / divisor.array))
 
     def gated(self, name: str) -> "Table":

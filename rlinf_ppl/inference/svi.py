@@ -86,7 +86,7 @@ def fit(
 
     Args:
         program: any tabular step program.
-        key: a JAX random key, for the logits to start from (normal, standard deviation 0.1).
+        key: a JAX random key, for the action values to start from (normal, standard deviation 0.1).
         num_steps: the most steps to run.
         optimizer: an optax optimiser of the plain gradient; None: the natural gradient.
         step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own.
@@ -124,11 +124,11 @@ def fit(
 
 
 def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
-    """Small random logits for every decision."""
+    """The logits of small random action values, for every decision."""
     size, axes = chain.size(), chain.axes()
-    keys = jax.random.split(key, len(axes))
+    keys = dict(zip(axes, jax.random.split(key, len(axes)), strict=True))
     shapes = {name: (chain.horizon, *(size[axis] for axis in axes[name])) for name in axes}
-    return {name: INITIAL_SPREAD * jax.random.normal(each, shapes[name]) for name, each in zip(axes, keys, strict=True)}
+    return tempered(chain, {name: INITIAL_SPREAD * jax.random.normal(keys[name], shapes[name]) for name in axes})
 
 
 @eqx.filter_jit
@@ -168,17 +168,22 @@ def evaluated(theta: dict[str, Table]) -> algebra.Rules:
 def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:
     """The ELBO, and for each decision tau Q^pi: the logits of the best reply to the current policy."""
     axes, size = chain.axes(), chain.size()
-    taus = {site.name: site.inverse_temperature for site in chain.step.sites if site.kind == "decision"}
 
     def replies(found: Found) -> dict[str, Array]:
         return {name: found.message[name].over(axes[name], size).array for name in axes}
 
     values, messages = algebra.backward(chain, evaluated, given=tables(chain, logits), found=replies)
-    for name, tau in taus.items():
-        if tau is not None:
-            scale = Table((TIME, *axes[name])[: tau.array.ndim], tau.array).aligned((TIME, *axes[name]))
-            messages[name] = scale * messages[name]
-    return algebra.start(chain, at_first(values), algebra.solve_rules()), messages
+    return algebra.start(chain, at_first(values), algebra.solve_rules()), tempered(chain, messages)
+
+
+def tempered(chain: Chain, action_values: dict[str, Array]) -> Logits:
+    """Action values in units of optimality as logits: multiplied by each decision's inverse temperature."""
+    logits = dict(action_values)
+    for site in chain.step.sites:
+        if site.kind == "decision" and site.inverse_temperature is not None:
+            axes = (TIME, *chain.axes()[site.name])
+            logits[site.name] = site.inverse_temperature.aligned(axes) * logits[site.name]
+    return logits
 
 
 def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> tuple[Logits, Array, Array, Array]:

@@ -121,7 +121,7 @@ def summarize(answers: Answers) -> Row:
         horizon=case.horizon,
         soft_value=soft_value,
         elbo=float(answers.fit.elbo),
-        kl=float(exact.kl(program, answers.fit.policy, solution.policy)),
+        kl=max(0.0, float(exact.kl(program, answers.fit.policy, solution.policy))),  # below 0 by rounding only
         policy_error=policy_error(program, answers.fit.policy, solution.policy),
         log_evidence=log_evidence,
         gap=log_evidence - soft_value,
