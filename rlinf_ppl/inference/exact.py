@@ -17,7 +17,7 @@ from rlinf_ppl.algebra.numerics import relative_entropy
 from rlinf_ppl.inference import trajectories
 from rlinf_ppl.inference.policies import Policy, as_arrays, as_conditionals
 from rlinf_ppl.program import ControlProgram, read
-from rlinf_ppl.program.reading import common_inverse_temperature
+from rlinf_ppl.program.evaluation import common_inverse_temperature
 
 
 class Solution(NamedTuple):

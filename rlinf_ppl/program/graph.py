@@ -2,9 +2,8 @@
 
 import networkx as nx
 
+from rlinf_ppl.algebra import TIME
 from rlinf_ppl.program.tracing import Form
-
-TIME = "t"
 
 
 def slice_graph(step: Form) -> nx.DiGraph:

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.algebra import TIME, Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.sites import Support, first_value, positions_of, values_of
+from rlinf_ppl.program.evaluation import on_grid
+from rlinf_ppl.program.sites import Support, positions_of
 from rlinf_ppl.program.tracing import Form
 
-TIME = "t"
 TOLERANCE = 1e-5
 
 
@@ -93,25 +93,6 @@ def tabulate_part(
     return tuple(sites), [output(after + i, following.parents) for i, following in enumerate(form.following)]
 
 
-def on_grid(
-    form: Form,
-    constants: tuple[Array, ...],
-    leaves: list[Array],
-    supports: dict[str, Support],
-    index: int,
-    parents: tuple[str, ...],
-) -> Table:
-    """One output of the traced arithmetic over all values of `parents`, the other inputs held at their first value."""
-
-    def value(*values: Array) -> Array:
-        inputs = {name: first_value(supports[name]) for name in form.inputs} | dict(zip(parents, values, strict=True))
-        return form.arithmetic(constants, *inputs.values(), *leaves)[index]
-
-    for i in reversed(range(len(parents))):
-        value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(parents))])
-    return Table(parents, value(*(values_of(supports[name]) for name in parents)))
-
-
 def arrivals(
     form: Form, read: tuple[tuple[Site, ...], list[Table]], supports: dict[str, Support], state: dict[str, Support]
 ) -> tuple[Slice, Array]:
@@ -128,38 +109,6 @@ def arrivals(
         positions[name] = Table(table.axes, positions_of(state[name], table.array))
         inside &= jnp.all(positions[name].array < len(state[name]))
     return Slice(read[0], Arrival(tuple(sources), positions)), inside
-
-
-def common_inverse_temperature(program: ControlProgram) -> Array | None:
-    """The inverse temperature that all decisions share; None where all are the plain number 1.
-
-    Raises:
-        ValueError: where they differ, vary in time, or are traced and not one and the same number.
-    """
-    form = program.structure.step
-    decisions = [site for site in form.sites if site.kind == "decision"]
-    if not any(site.tempered for site in decisions):
-        return None
-    leaves = jax.tree.leaves(program.args)
-    supports = dict(program.structure.state) | form.supports() | {TIME: range(program.horizon)}
-    taus = [
-        on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
-        for i, site in enumerate(decisions)
-    ]
-    if form.shared_temperature and taus[0].ndim == 0:
-        return taus[0]
-    if any(isinstance(tau, jax.core.Tracer) for tau in taus):
-        raise ValueError(
-            "the inverse temperatures are traced and not one number, so they cannot be compared; "
-            "conditioning and prog.model need one inverse temperature: give every decide the same one."
-        )
-    every = np.concatenate([np.ravel(tau) for tau in taus])
-    if not np.all(every == every[0]):
-        raise ValueError(
-            f"the inverse temperatures of {[site.name for site in decisions]} differ: {every}; then there is no joint "
-            "model to condition or to sample: exact.solve, exact.elbo and svi.fit work."
-        )
-    return jnp.asarray(every[0])
 
 
 def check(program: ControlProgram, chain: Chain) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.program.language import DECISION
 from rlinf_ppl.program.sites import Support, positions_of, probabilities, values_of
 
@@ -60,8 +61,6 @@ def masked(alive: Any) -> Any:
 
 def as_model(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
     """The handler of the model: multiplies optimality by the common inverse temperature."""
-    from rlinf_ppl.program.reading import common_inverse_temperature
-
     tau = common_inverse_temperature(program)
     return lambda t, state: Tempered(tau)
 

@@ -1,0 +1,63 @@
+"""Evaluate a program's traced arithmetic: one output over a grid of inputs, and the inverse temperature of all."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from rlinf_ppl.algebra import TIME, Table
+from rlinf_ppl.program.sites import Support, first_value, values_of
+from rlinf_ppl.program.tracing import Form
+
+
+def on_grid(
+    form: Form,
+    constants: tuple[Array, ...],
+    leaves: list[Array],
+    supports: dict[str, Support],
+    index: int,
+    parents: tuple[str, ...],
+) -> Table:
+    """One output of the traced arithmetic over all values of `parents`, the other inputs held at their first value."""
+
+    def value(*values: Array) -> Array:
+        inputs = {name: first_value(supports[name]) for name in form.inputs} | dict(zip(parents, values, strict=True))
+        return form.arithmetic(constants, *inputs.values(), *leaves)[index]
+
+    for i in reversed(range(len(parents))):
+        value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(parents))])
+    return Table(parents, value(*(values_of(supports[name]) for name in parents)))
+
+
+def common_inverse_temperature(program: Any) -> Array | None:
+    """The inverse temperature that all decisions share; None where all are the plain number 1.
+
+    Raises:
+        ValueError: where they differ, vary in time, or are traced and not one and the same number.
+    """
+    form = program.structure.step
+    decisions = [site for site in form.sites if site.kind == "decision"]
+    if not any(site.tempered for site in decisions):
+        return None
+    leaves = jax.tree.leaves(program.args)
+    supports = dict(program.structure.state) | form.supports() | {TIME: range(program.horizon)}
+    taus = [
+        on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
+        for i, site in enumerate(decisions)
+    ]
+    if form.shared_temperature and taus[0].ndim == 0:
+        return taus[0]
+    if any(isinstance(tau, jax.core.Tracer) for tau in taus):
+        raise ValueError(
+            "the inverse temperatures are traced and not one number, so they cannot be compared; "
+            "conditioning and prog.model need one inverse temperature: give every decide the same one."
+        )
+    every = np.concatenate([np.ravel(tau) for tau in taus])
+    if not np.all(every == every[0]):
+        raise ValueError(
+            f"the inverse temperatures of {[site.name for site in decisions]} differ: {every}; then there is no joint "
+            "model to condition or to sample: exact.solve, exact.elbo and svi.fit work."
+        )
+    return jnp.asarray(every[0])
