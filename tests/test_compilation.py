@@ -6,10 +6,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
 from jax import monitoring
+from numpyro.distributions import Categorical
 
-from rlinf_ppl import models
+from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.tasks import MDP
 
@@ -68,6 +70,26 @@ def test_the_solver_itself_compiles_once(compilations):
         for beta in (0.3, 0.6):
             exact.solve(models.single_agent(task(seed), HORIZON + 1, beta=beta))
     assert exact._solve._cached._cache_size() == before + 1
+
+
+def test_closures_of_one_form_share_all_compiled_code(compilations):
+    def solved(transition, scale):
+        def initial():
+            return {"s": numpyro.sample("s", Categorical(probs=jnp.full(STATES, 1 / STATES)))}
+
+        def step(s):
+            a = decide("a", Categorical(probs=jnp.full(ACTIONS, 1 / ACTIONS)))
+            optimality(scale * s * a)
+            return {"s": numpyro.sample("s_next", Categorical(probs=transition[s, a]))}
+
+        return exact.solve(ControlProgram(initial, step, HORIZON)).elbo
+
+    scales = [jnp.asarray(0.1), jnp.asarray(0.7)]
+    first = solved(task(0).transition, scales[0])
+    with compilations() as later:
+        second = solved(task(1).transition, scales[1])
+    assert later == []
+    assert float(first) != float(second)
 
 
 def test_vmap_over_beta_equals_a_loop():

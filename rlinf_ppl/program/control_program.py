@@ -26,8 +26,13 @@ class Structure(NamedTuple):
     state: tuple[tuple[str, Support], ...]
     carried: tuple[str, ...]
     scopes: tuple[tuple[str, tuple[str, ...]], ...]
+    horizon: int
     takes_time: bool
     discounted: bool
+
+    def supports(self) -> dict[str, Support]:
+        """The values of each state variable and of each latent site of the step, in program order."""
+        return dict(self.state) | self.step.supports()
 
 
 class ControlProgram(eqx.Module):
@@ -53,7 +58,6 @@ class ControlProgram(eqx.Module):
     initial: Callable[..., Any] = eqx.field(static=True)
     step: Callable[..., Any] = eqx.field(static=True)
     final: Callable[..., Any] | None = eqx.field(static=True)
-    horizon: int = eqx.field(static=True)
     structure: Structure = eqx.field(static=True)
     discount: Float[Array, "..."]
     args: Any
@@ -69,8 +73,8 @@ class ControlProgram(eqx.Module):
         args: tuple[Any, ...] = (),
         sizes: Mapping[str, int] | None = None,
     ):
+        steps = check_horizon(horizon)
         self.initial, self.step, self.final = initial, step, final
-        self.horizon = check_horizon(horizon)
         self.discount = check_discount(discount)
         self.args = check_args(args)
         first, first_constants = trace_part("initial", initial, self.args, {}, None)
@@ -82,7 +86,14 @@ class ControlProgram(eqx.Module):
         self.constants = (first_constants, step_constants, last_constants)
         carried, scopes = scopes_of(every, last, order)
         discounted = isinstance(self.discount, jax.core.Tracer) or float(self.discount) != 1.0
-        self.structure = Structure(first, every, last, tuple(state.items()), carried, scopes, takes_time, discounted)
+        self.structure = Structure(
+            first, every, last, tuple(state.items()), carried, scopes, steps, takes_time, discounted
+        )
+
+    @property
+    def horizon(self) -> int:
+        """Number of steps T."""
+        return self.structure.horizon
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -97,7 +108,7 @@ class ControlProgram(eqx.Module):
     @property
     def supports(self) -> dict[str, Support]:
         """The values of each state variable and of each latent site of the step; tables are indexed by position."""
-        return dict(self.structure.state) | self.structure.step.supports()
+        return self.structure.supports()
 
     @property
     def scopes(self) -> dict[str, tuple[str, ...]]:

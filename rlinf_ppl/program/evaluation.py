@@ -42,7 +42,7 @@ def common_inverse_temperature(program: Any) -> Array | None:
     if not any(site.tempered for site in decisions):
         return None
     leaves = jax.tree.leaves(program.args)
-    supports = dict(program.structure.state) | form.supports() | {TIME: range(program.horizon)}
+    supports = program.supports | {TIME: range(program.horizon)}
     taus = [
         on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
         for i, site in enumerate(decisions)

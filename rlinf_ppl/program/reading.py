@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import TIME, Arrival, Chain, Conditional, Site, Slice, Table
-from rlinf_ppl.program.control_program import ControlProgram
+from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import on_grid
 from rlinf_ppl.program.sites import Support, positions_of
 from rlinf_ppl.program.tracing import Form
@@ -29,30 +29,27 @@ def read(program: ControlProgram) -> Chain:
         ValueError: where concrete arrays hold a row that is no distribution, a factor that is not finite, or a next
             value outside its support. Under tracing the results are NaN there, and say so by `converged`.
     """
-    chain = tabulate(program)
+    chain = tabulate(program.structure, program.discount, jax.tree.leaves(program.args), program.constants)
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(chain)):
         check(program, chain)
     return chain
 
 
 @eqx.filter_jit
-def tabulate(program: ControlProgram) -> Chain:
-    """Evaluate every site of the program over its parents."""
-    structure = program.structure
-    time = range(program.horizon)
-    leaves = jax.tree.leaves(program.args)
-    supports = dict(structure.state) | structure.step.supports() | {TIME: time}
-    first = tabulate_part(structure.initial, program.constants[0], leaves, structure.initial.supports())
-    every = tabulate_part(structure.step, program.constants[1], leaves, supports)
+def tabulate(structure: Structure, discount: Array, leaves: list[Array], constants: tuple[Any, ...]) -> Chain:
+    """Evaluate every site of a program over its parents; compiled once for all programs of one structure."""
+    state = dict(structure.state)
+    supports = structure.supports() | {TIME: range(structure.horizon)}
+    first = tabulate_part(structure.initial, constants[0], leaves, structure.initial.supports())
+    every = tabulate_part(structure.step, constants[1], leaves, supports)
     last: tuple[Site, ...] = ()
     if structure.final is not None:
-        last = tabulate_part(structure.final, program.constants[2], leaves, dict(structure.state))[0]
-    state = dict(structure.state)
+        last = tabulate_part(structure.final, constants[2], leaves, state)[0]
     initial, starts_inside = arrivals(structure.initial, first, structure.initial.supports(), state)
     step, stays_inside = arrivals(structure.step, every, supports, state)
     alive = None
     if structure.discounted:
-        law = jnp.stack([1.0 - program.discount, program.discount])
+        law = jnp.stack([1.0 - discount, discount])
         alive = Site("alive", "chance", Conditional("alive", Table(("alive",), law)))
     return Chain(
         initial=initial,
@@ -60,11 +57,11 @@ def tabulate(program: ControlProgram) -> Chain:
         final=last,
         alive=alive,
         inside=starts_inside & stays_inside,
-        horizon=program.horizon,
-        state=program.state,
+        horizon=structure.horizon,
+        state=tuple(state),
         carried=structure.carried,
         scopes=structure.scopes,
-        sizes=tuple(program.sizes.items()),
+        sizes=tuple((name, len(support)) for name, support in structure.supports().items()),
     )
 
 
