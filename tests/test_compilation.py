@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import optax
 import pytest
 from jax import monitoring
 from numpyro.distributions import Categorical
@@ -16,6 +17,7 @@ from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.tasks import MDP
 
 STATES, ACTIONS, HORIZON = 7, 3, 5
+ADAM = optax.adam(0.1)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -52,6 +54,7 @@ def test_a_sweep_over_betas_and_tasks_compiles_each_engine_once(compilations):
         "condition": exact.condition,
         "posterior_marginals": exact.posterior_marginals,
         "fit": lambda program: svi.fit(program, jax.random.key(0)),
+        "fit by Adam": lambda program: svi.fit(program, jax.random.key(0), 20, optimizer=ADAM),
     }
     for name, engine in engines.items():
         sweep = [(task(seed), 0.1 * i) for seed in range(3) for i in range(20 if name == "solve" else 2)]

@@ -229,6 +229,53 @@ def test_what_is_read_are_distributions(name):
             np.testing.assert_allclose(site.content.table.array.sum(-1), 1.0, rtol=1e-12)
 
 
+LAW = jnp.asarray(np.random.default_rng(5).dirichlet(np.ones(3), size=(3, 3)))
+
+
+@pytest.mark.parametrize(
+    ("law", "found"),
+    [
+        (lambda s, a: LAW[s, a], True),
+        (lambda s, a: jnp.asarray(LAW)[s, a, :], True),
+        (lambda s, a: LAW[a, s], False),
+        (lambda s, a: LAW[s][a], False),
+        (lambda s, a: LAW[s, s], False),
+        (lambda s, a: LAW[s, 2 - a], False),
+        (lambda s, a: LAW[s - 3, a], False),
+        (lambda s, a: LAW[s, a][::-1], False),
+        (lambda s, a: LAW[s, a] * 1.0, False),
+        (lambda s, a: jnp.swapaxes(LAW, 0, 1)[s, a], False),
+        (lambda s, a: LAW.at[0, 0].set(LAW[1, 1])[s, a], False),
+    ],
+)
+def test_a_table_that_exists_already_is_not_copied(law, found):
+    def step(s):
+        a = decide("a", Categorical(probs=jnp.ones(3) / 3))
+        optimality(1.0 * s * a)
+        return {"s": numpyro.sample("s_next", Categorical(probs=law(s, a)))}
+
+    program = ControlProgram(lambda: {"s": 0}, step, 2, sizes={"s": 3})
+    table = read(program).step.sites[2].content.table
+    held = any(table.array is array for array in program.constants[1])
+    assert held == found
+    for s in range(3):
+        for a in range(3):
+            at = dict(s=s, a=a)
+            index = tuple(at[name] for name in table.axes[:-1])
+            np.testing.assert_allclose(table.array[index], law(jnp.asarray(s), jnp.asarray(a)), rtol=1e-14)
+
+
+def test_a_table_of_shifted_values_is_read_not_looked_up():
+    def step(s):
+        die = numpyro.sample("die", DiscreteUniform(1, 3))
+        a = decide("a", Categorical(probs=LAW[s, die]))
+        return {"s": a}
+
+    program = ControlProgram(lambda: {"s": 0}, step, 1, sizes={"s": 3})
+    table = read(program).step.sites[1].content.table
+    np.testing.assert_array_equal(table.array, LAW[:, jnp.array([1, 2, 2])])  # as JAX clamps what lies outside
+
+
 def test_exact_zeros_stay_exact():
     def step(s):
         a = decide("a", Categorical(probs=jnp.array([0.0, 0.25, 0.75])))

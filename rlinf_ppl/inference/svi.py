@@ -10,6 +10,7 @@ the closed form is its fixed point (Kakade 2001, A natural policy gradient; Levi
 optimiser can take its place; its gradients vanish where the policy itself does not go, and there it learns nothing.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -197,8 +198,9 @@ def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> t
 NATURAL = Update(lambda logits: None, natural_step)
 
 
+@functools.lru_cache(maxsize=64)
 def by_optimizer(optimizer: optax.GradientTransformation) -> Update:
-    """Steps of an optax optimiser on the negative ELBO."""
+    """Steps of an optax optimiser on the negative ELBO; the same one for the same optimiser, to compile it once."""
 
     def step(chain: Chain, logits: Logits, memory: Any, steps: Array) -> tuple[Logits, Any, Array, Array]:
         loss, gradient = jax.value_and_grad(lambda logits: -bound(chain, logits))(logits)

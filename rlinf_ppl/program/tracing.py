@@ -17,11 +17,15 @@ from jaxtyping import Array
 from numpyro.distributions.distribution import validation_enabled
 from numpyro.ops.provenance import track_deps_jaxpr
 
+from rlinf_ppl.program.lookup import looked_up
 from rlinf_ppl.program.sites import Sites, Support, check_names, first_value, is_one
 
 
 class SiteForm(NamedTuple):
-    """A site: its kind, its values (None for a factor), and what its distribution or factor depends on."""
+    """A site: its kind, its values (None for a factor), and what its distribution or factor depends on.
+
+    `array` is the position, among the closed-over arrays and the arguments, of the array that is its table already.
+    """
 
     name: str
     kind: str
@@ -29,6 +33,7 @@ class SiteForm(NamedTuple):
     parents: tuple[str, ...]
     tempered: bool
     temperature_parents: tuple[str, ...]
+    array: int | None
 
 
 class NextForm(NamedTuple):
@@ -130,12 +135,19 @@ def trace_part(
         names = tuple(inputs)
         flat = jax.make_jaxpr(lambda xs, *leaves: arithmetic(dict(zip(names, xs, strict=True)), *leaves))
         closed = flat(tuple(inputs.values()), *leaves)
-    form = describe(forms["sites"], tuple(forms["returned"]), names, forms["tempered"], closed)
+    # The time is an input without a support here: a table that depends on it is sliced, not looked up.
+    known = supports | ({"t": ()} if takes_time else {})
+    form = describe(forms["sites"], tuple(forms["returned"]), names, forms["tempered"], known, closed)
     return form, tuple(jnp.asarray(constant) for constant in closed.consts)
 
 
 def describe(
-    sites: Sites, returned: tuple[str, ...], names: tuple[str, ...], tempered: set[str], closed: ClosedJaxpr
+    sites: Sites,
+    returned: tuple[str, ...],
+    names: tuple[str, ...],
+    tempered: set[str],
+    supports: dict[str, Support],
+    closed: ClosedJaxpr,
 ) -> Form:
     """Name the outputs of a traced function and what each depends on."""
     jaxpr = closed.jaxpr
@@ -148,8 +160,16 @@ def describe(
     parents = {name: ordered(next(provenance)) for name in sites.kinds}
     tau_parents = {name: ordered(next(provenance)) for name in sites.temperatures}
     forms = tuple(
-        SiteForm(name, kind, sites.supports.get(name), parents[name], name in tempered, tau_parents.get(name, ()))
-        for name, kind in sites.kinds.items()
+        SiteForm(
+            name,
+            kind,
+            sites.supports.get(name),
+            parents[name],
+            name in tempered,
+            tau_parents.get(name, ()),
+            looked_up(jaxpr, output, parents[name], supports, names) if name in sites.supports else None,
+        )
+        for (name, kind), output in zip(sites.kinds.items(), jaxpr.outvars, strict=False)
     )
     inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
     outputs = jaxpr.outvars[len(sites.kinds) + len(sites.temperatures) :]

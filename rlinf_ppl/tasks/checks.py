@@ -185,8 +185,8 @@ def check_distribution(name: str, array: jax.Array, conditions: Sequence[str]) -
         sums = np.asarray(host.sum(axis=-1, dtype=np.float64))
     if not np.isfinite(sums).all():
         check_finite(name, array, "probabilities are finite numbers between 0 and 1.")
-    smallest = int(host.argmin())
-    if host.flat[smallest] < 0:
+    if host.min() < 0:  # argmin would copy the array
+        smallest = int(host.argmin())
         raise ValueError(
             f"{_entry(name, smallest, host.shape)} is {host.flat[smallest]:g}: probabilities cannot be negative."
         )

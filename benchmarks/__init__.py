@@ -1,0 +1,1 @@
+"""The library against its peers, as ratios taken in one run: `python -m benchmarks`."""

@@ -1,0 +1,35 @@
+"""The most memory that one contender of P1 or P1b needs beyond its inputs: `python -m benchmarks.peak NAME STATES`."""
+
+import resource
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.soft_backward import CONTENDERS, make_problem
+
+
+def peak() -> float:
+    """The largest resident memory of this process so far, in MiB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # On Linux `getrusage` starts from the peak of the process that started this one.
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if "VmHWM" in line) / 2**10
+    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return found / 2**20 if sys.platform == "darwin" else found / 2**10
+
+
+def main(name: str, states: str) -> None:
+    """Make the inputs, let the contender compile and run once, and print by how much the peak grew, in MiB."""
+    jax.config.update("jax_enable_x64", True)
+    # What starting JAX takes is nobody's share.
+    jax.block_until_ready(jax.jit(jnp.sum)(jnp.zeros(8)))
+    problem = make_problem(int(states))
+    before = peak()
+    jax.block_until_ready(CONTENDERS[name](problem).run())
+    print(peak() - before)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

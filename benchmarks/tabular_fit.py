@@ -1,0 +1,160 @@
+"""P6: how long a variational fit of a tabular policy takes until no probability is off by more than 0.01.
+
+A random task with S = 25, A = 4, T = 10. The error is the largest difference from the closed form over all times and
+all states that the prior can visit. Three ways: the natural gradient and Adam, both on the exact ELBO, and NumPyro's
+own SVI with a sampled estimator on `prog.model` and `prog.guide`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import optax
+from numpyro.infer import SVI, TraceGraph_ELBO
+
+from benchmarks.measure import Line, Mismatch, Settings, at_most, same
+from rlinf_ppl import ControlProgram, models
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.program import read
+from rlinf_ppl.tasks import MDP
+
+STATES, ACTIONS, HORIZON = 25, 4, 10
+LIMIT = 0.01
+MOST_STEPS = 1000
+PARTICLES = 100
+ADAM_STEP = 0.3
+# Of the constant steps .001 to .1 the one whose error was smallest when the 20 seconds were over.
+SAMPLED_STEP = 0.001
+STEPS_BETWEEN_CHECKS = 20
+
+
+class Trace(NamedTuple):
+    """The steps until the error was below the limit (None: not within the budget), the last error, and seconds."""
+
+    steps: int | None
+    error: float
+    seconds: float
+
+
+def make_program() -> tuple[ControlProgram, MDP]:
+    """A random task with a fixed seed, at inverse temperature 1."""
+    rng = np.random.default_rng(6)
+    transition = rng.dirichlet(np.ones(STATES), size=(STATES, ACTIONS))
+    mdp = MDP(transition, rng.normal(size=(STATES, ACTIONS)), np.full(STATES, 1 / STATES))
+    return models.single_agent(mdp, HORIZON), mdp
+
+
+def closed_form(mdp: MDP) -> np.ndarray:
+    """The soft-optimal policy by a plain loop, shape (T, S, A)."""
+    transition, reward = np.asarray(mdp.transition), np.asarray(mdp.reward)
+    policies, v = np.empty((HORIZON, STATES, ACTIONS)), np.zeros(STATES)
+    for t in reversed(range(HORIZON)):
+        weights = np.exp(reward + transition @ v) / ACTIONS
+        policies[t], v = weights / weights.sum(-1, keepdims=True), np.log(weights.sum(-1))
+    return policies
+
+
+def error_over_visited(program: ControlProgram, expected: Any) -> Callable[[Any], Any]:
+    """The largest error of a policy over the times and states that the prior visits."""
+    visits = exact.marginals(program, exact.prior_policy(program)).state[:-1]
+    return jax.jit(lambda policy: jnp.max(jnp.where((visits > 0)[..., None], jnp.abs(policy - expected), 0.0)))
+
+
+def check(program: ControlProgram, expected: np.ndarray) -> None:
+    """The closed form against a plain loop, and NumPyro's loss at the prior against the exact ELBO.
+
+    Raises:
+        Mismatch: they differ; the sampled loss may be off by five standard errors.
+    """
+    same("P6: the closed form", exact.solve(program).policy["a"], expected, 1e-10)
+    estimator = TraceGraph_ELBO(num_particles=PARTICLES)
+    start = {"a_logits": jnp.zeros((HORIZON, STATES, ACTIONS))}
+    draw = jax.jit(lambda key: estimator.loss(key, start, program.model, program.guide))
+    losses = np.array([draw(key) for key in jax.random.split(jax.random.key(1), 20)])
+    bound = float(exact.elbo(program, exact.prior_policy(program)))
+    spread = losses.std(ddof=1) / np.sqrt(len(losses))
+    if not abs(losses.mean() + bound) <= 5 * spread:
+        raise Mismatch(f"P6: NumPyro's loss is {losses.mean():.4f} +- {spread:.4f}, the exact one {-bound:.4f}.")
+
+
+def by_exact_elbo(program: ControlProgram, optimizer: Any, error: Callable[[Any], Any]) -> Trace:
+    """Steps of `svi.fit` one at a time until the error is small; then that many steps again, timed together."""
+    chain = read(program)
+    update = svi.NATURAL if optimizer is None else svi.by_optimizer(optimizer)
+    first = svi.initial_logits(chain, jax.random.key(0))
+    memory = jnp.asarray(1.0) if optimizer is None else update.initial(first)
+    never = jnp.asarray(0.0)
+
+    def run(logits: Any, memory: Any, steps: int) -> svi.State:
+        return jax.block_until_ready(svi.advance(update, chain, logits, memory, never, jnp.asarray(steps)))
+
+    state, done = run(first, memory, 1), 1
+    # Once the target is reached within STEPS_AT_ONCE, the timed run is one call.
+    while (off := float(error(svi.summary(chain, state.logits)[0]["a"]))) >= LIMIT and done < MOST_STEPS:
+        state, done = run(state.logits, state.memory, 1), done + 1
+    seconds = []
+    for _ in range(15):
+        started = time.perf_counter()
+        logits, carried, left = first, memory, done
+        while left:
+            now = min(left, svi.STEPS_AT_ONCE)
+            again = run(logits, carried, now)
+            logits, carried, left = again.logits, again.memory, left - now
+        seconds.append(time.perf_counter() - started)
+    return Trace(done if off < LIMIT else None, off, float(np.median(seconds)))
+
+
+def by_numpyro(program: ControlProgram, error: Callable[[Any], Any], budget: float) -> tuple[Trace, int, float]:
+    """NumPyro's SVI with a sampled estimator, until the error is small or the budget in seconds is spent.
+
+    Returns:
+        Its trace, the steps that it ran, and the seconds that it compiled for.
+    """
+    optimizer = numpyro.optim.Adam(SAMPLED_STEP)
+    fit = SVI(program.model, program.guide, optimizer, TraceGraph_ELBO(num_particles=PARTICLES))
+    prior = exact.prior_policy(program)["a"]
+
+    @jax.jit
+    def some_steps(state: Any) -> tuple[Any, Any]:
+        state = jax.lax.fori_loop(0, STEPS_BETWEEN_CHECKS, lambda _, state: fit.update(state)[0], state)
+        return state, error(jax.nn.softmax(jnp.log(prior) + fit.get_params(state)["a_logits"], -1))
+
+    state = fit.init(jax.random.key(0))
+    started = time.perf_counter()
+    some_steps = some_steps.lower(state).compile()
+    compiling = time.perf_counter() - started
+    started, ran, off = time.perf_counter(), 0, np.inf
+    while off >= LIMIT and time.perf_counter() - started < budget:
+        state, off = some_steps(state)
+        off, ran = float(off), ran + STEPS_BETWEEN_CHECKS
+    seconds = time.perf_counter() - started
+    return Trace(ran if off < LIMIT else None, off, seconds), ran, compiling
+
+
+def run(settings: Settings) -> Iterator[Line]:
+    """P6."""
+    settings.say("P6: checking the closed form and NumPyro's loss")
+    program, mdp = make_program()
+    expected = closed_form(mdp)
+    check(program, expected)
+    error = error_over_visited(program, expected)
+    ways = {"natural gradient": None, f"Adam({ADAM_STEP})": optax.adam(ADAM_STEP)}
+    seconds = {}
+    for name, optimizer in ways.items():
+        settings.say(f"P6: {name}")
+        trace = by_exact_elbo(program, optimizer, error)
+        seconds[name] = trace.seconds
+        what = f"exact ELBO, {name}: steps to error < {LIMIT}"
+        steps = trace.steps if trace.steps is not None else np.inf
+        yield at_most("P6", what, steps, "steps", 100, f"{1e3 * trace.seconds:.1f} ms, error {trace.error:.4f}")
+    settings.say("P6: NumPyro's TraceGraph_ELBO, compiling")
+    trace, ran, compiling = by_numpyro(program, error, 3.0 if settings.quick else 20.0)
+    note = f"after {ran} steps in {trace.seconds:.0f} s; compiled in {compiling:.1f} s"
+    yield Line("P6", f"NumPyro TraceGraph_ELBO({PARTICLES}): error reached", trace.error, "", note=note)
+    slower = "reached" if trace.steps is not None else "not reached, so at least this"
+    ratio = trace.seconds / seconds[f"Adam({ADAM_STEP})"]
+    yield Line("P6", f"NumPyro's time / Adam({ADAM_STEP}) on the exact ELBO", ratio, "x", note=slower)

@@ -1,0 +1,70 @@
+"""Recognise that a site's table already exists: that `transition[s, a]` is a row of the array `transition`.
+
+Reading such a site over all values of its parents would only copy the array. The jaxpr tells: the output is one slice
+of one input, at the values of the parents in their order, over the whole of its last axis.
+"""
+
+from typing import Any
+
+from jax.extend.core import Literal
+
+from rlinf_ppl.program.sites import Support
+
+
+def looked_up(
+    jaxpr: Any, output: Any, parents: tuple[str, ...], supports: dict[str, Support], names: tuple[str, ...]
+) -> int | None:
+    """The position of the array that is an output's table already; None if there is none.
+
+    Args:
+        jaxpr: the traced function, of named values first and arrays after them.
+        output: the variable of a site's probabilities.
+        parents: what the output depends on.
+        supports: the values of each of them.
+        names: the names of the function's first inputs, in order.
+
+    Returns:
+        The position among the arrays that the function closes over, followed by those that it is given.
+    """
+    made = {id(variable): equation for equation in jaxpr.eqns for variable in equation.outvars}
+    inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
+    cut = made.get(id(through(output, made, ("squeeze", "convert_element_type"))))
+    if cut is None or cut.primitive.name != "dynamic_slice":
+        return None
+    array, *starts = cut.invars
+    sources = [*jaxpr.constvars, *jaxpr.invars[len(names) :]]
+    position = next((i for i, source in enumerate(sources) if source is array), None)
+    first = tuple(inputs.get(id(index_of(start, made))) for start in starts[:-1])
+    sizes = tuple(len(supports[name]) for name in parents)
+    same = array.aval.shape == (*sizes, *output.aval.shape) and array.aval.dtype == output.aval.dtype
+    whole = cut.params["slice_sizes"] == (1,) * len(sizes) + output.aval.shape
+    # Values that begin at 0 are positions, and never wrap around.
+    plain = all(supports[name] == range(size) for name, size in zip(parents, sizes, strict=True))
+    return position if first == parents and same and whole and plain else None
+
+
+def through(variable: Any, made: dict[int, Any], steps: tuple[str, ...]) -> Any:
+    """Follow a variable back through equations that keep its numbers."""
+    while not isinstance(variable, Literal) and id(variable) in made:
+        equation = made[id(variable)]
+        if equation.primitive.name not in steps:
+            break
+        variable = equation.invars[0]
+    return variable
+
+
+def index_of(start: Any, made: dict[int, Any]) -> Any:
+    """The variable that an index is, up to its integer type and to counting negative ones from the end."""
+    start = through(start, made, ("convert_element_type",))
+    wrapped = None if isinstance(start, Literal) else made.get(id(start))
+    if wrapped is None or wrapped.primitive.name != "select_n":
+        return start
+    test, unwrapped = made.get(id(wrapped.invars[0])), wrapped.invars[1]
+    if test is None or test.primitive.name != "lt" or test.invars[0] is not unwrapped or not is_zero(test.invars[1]):
+        return start
+    return through(unwrapped, made, ("convert_element_type",))
+
+
+def is_zero(variable: Any) -> bool:
+    """Whether a variable is the literal 0."""
+    return isinstance(variable, Literal) and bool(variable.val == 0)
