@@ -132,7 +132,8 @@ def by_library_vmapped(problem: Problem) -> Contender:
     program = program_of(problem, problem.betas[-1])
     reward_of = factor(program)
     alone = jax.tree.map(lambda _: None, jax.eval_shape(read, program))
-    axes = eqx.tree_at(reward_of, alone, 0, is_leaf=lambda leaf: leaf is None)
+    varying = lambda chain: (reward_of(chain), chain.valid)  # noqa: E731
+    axes = eqx.tree_at(varying, alone, (0, 0), is_leaf=lambda leaf: leaf is None)
 
     @jax.jit
     def read_all(mdp: MDP, betas: Any) -> Any:

@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import numpyro
 import pytest
 from numpyro import handlers
+from numpyro.contrib.control_flow import scan
 from numpyro.distributions import Bernoulli, Categorical, Delta, DiscreteUniform, Normal, Poisson
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
@@ -230,6 +232,113 @@ CASES = {
 }
 
 
+def scanning(s):
+    return {"s": scan(lambda carry, x: (carry, x), s, jnp.arange(2))[0]}
+
+
+def raw_prior(s):
+    decide("a", HALF)
+    return {"s": s}
+
+
+def looking_up(array):
+    def step(s):
+        a = decide("a", Categorical(probs=HALF))
+        optimality(array[s, a])
+        return {"s": s}
+
+    return lambda: program(step, initial=lambda: {"s": 0}, sizes={"s": 4})
+
+
+def timed_out(s, t):
+    optimality(jnp.ones(2)[t])
+    return {"s": s}
+
+
+def joint(s, **others):
+    for name in "abcdef":
+        s = s + decide(name, Categorical(probs=jnp.full(64, 1 / 64)))
+    optimality(1.0 * s)
+    return {"s": 0}
+
+
+# These come with arguments of the wrong type, which the suite's own checks of annotations would catch first.
+TYPES = {
+    "no_program_but_a_task": (lambda: exact.solve(TASK), "an engine takes a ControlProgram.*got MDP"),
+    "no_program_but_a_model": (lambda: exact.solve(program().model), "not its model.*got BoundMethod"),
+    "no_task": (lambda: models.single_agent("lottery", 2), "mdp must be a task of rlinf_ppl.tasks, MDP; got str"),
+    "no_policy_but_a_solution": (
+        lambda: exact.elbo(program(), exact.solve(program())),
+        r"a policy is a dict with an array for each of \['a'\].*got Solution",
+    ),
+    "no_policy_but_an_array": (lambda: exact.elbo(program(), HALF), "a policy is a dict"),
+    "key_is_a_number": (lambda: svi.fit(program(), 0), "key must be a JAX random key.*got int"),
+    "key_and_policy_swapped": (
+        lambda: exact.sample(program(), {"a": HALF}, KEY, 3),
+        "key must be a JAX random key.*got dict|a policy is a dict",
+    ),
+    "num_samples_fraction": (lambda: exact.posterior_sample(program(), KEY, 2.5), "n must be a whole number; got 2.5"),
+    "num_samples_true": (lambda: exact.posterior_sample(program(), KEY, True), "n must be a whole number; got True"),
+    "optimizer_by_name": (lambda: svi.fit(program(), KEY, optimizer="adam"), "one of optax.*got str"),
+    "optimizer_of_numpyro": (
+        lambda: svi.fit(program(), KEY, optimizer=numpyro.optim.Adam(0.1)),
+        "one of optax, such as optax.adam.* got Adam",
+    ),
+    "nothing_to_fit": (
+        lambda: svi.fit(program(lambda s: {"s": s}), KEY),
+        "no decisions to fit; mark the agent's sites",
+    ),
+    "fit_under_vmap": (
+        lambda: jax.vmap(lambda key: svi.fit(program(), key).elbo)(jax.random.split(KEY, 2)),
+        "cannot run inside jit, vmap or grad",
+    ),
+    "raw_prior": (lambda: program(raw_prior), "prior of 'a' is a .*give a NumPyro distribution"),
+    "masked_prior": (
+        with_site(lambda s, a: decide("b", Bernoulli(0.5).mask(s == 1))),
+        r"site 'b' \(MaskedDistribution\) is masked",
+    ),
+    "loop_in_a_step": (lambda: program(scanning), "control_flow statement; .*time is the program's own loop"),
+    "args_that_initial_does_not_take": (
+        lambda: program(lambda p, s: {"s": s}, args=(HALF,)),
+        "initial is called with the program's 1 args, which it does not take: too many positional arguments",
+    ),
+    "final_of_another_state": (
+        lambda: program(final=lambda z: optimality(z)),
+        "final is called with the program's 0 args, then s by name, which it does not take",
+    ),
+    "final_returns": (lambda: program(final=lambda s: 1.0 * s), "final returned .*; it states optimality"),
+    "final_says_nothing": (lambda: program(final=lambda s: None), "final states no optimality"),
+    "initial_is_a_dict": (lambda: program(initial={"s": 0}), "initial must be a function; got dict"),
+    "step_is_a_number": (lambda: program(step=3), "step must be a function; got int"),
+    "sizes_not_a_dict": (lambda: program(initial=lambda: {"s": 0}, sizes=[2]), "sizes must be a dict such as"),
+    "size_fraction": (lambda: program(initial=lambda: {"s": 0}, sizes={"s": 2.5}), "sizes must hold whole numbers"),
+    "axes_swapped": (
+        looking_up(jnp.ones((2, 4))),
+        r"step looks up 's', with values 0..3, on axis 0 of an array of shape \(2, 4\).*order of the indices",
+    ),
+    "times_too_few": (lambda: program(timed_out, horizon=3), r"looks up 't', with values 0..2, on axis 0"),
+    "too_many_entries": (
+        solved(joint, initial=lambda: {"s": 0}, sizes={"s": 2}),
+        r"the (table|policy) of '\w' varies with \(.*more than 2147483647 entries",
+    ),
+}
+
+
+@pytest.fixture
+def unchecked_annotations():
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("case", TYPES)
+@pytest.mark.usefixtures("unchecked_annotations")
+def test_an_argument_of_another_type_is_named(case):
+    wrong, message = TYPES[case]
+    with pytest.raises((TypeError, ValueError), match="(?s)" + message):
+        wrong()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_named_and_says_what_to_do(case):
     wrong, message = CASES[case]
@@ -247,3 +356,23 @@ def test_under_tracing_a_mistake_shows_in_converged():
 
     assert bool(jax.vmap(value)(jnp.array([0])).converged[0])
     assert not bool(jax.vmap(value)(jnp.array([1])).converged[0])
+
+
+def test_under_tracing_rows_that_are_no_distributions_show_in_converged():
+    priors = jnp.array([[0.5, 0.5], [0.7, 0.7], [1.5, -0.5]])
+
+    def both(row):
+        prog = models.single_agent(TASK, 2, prior=jnp.stack([row, HALF]))
+        return exact.solve(prog).converged, exact.condition(prog).converged
+
+    for converged in jax.vmap(both)(priors):
+        np.testing.assert_array_equal(converged, [True, False, False])
+
+
+def test_a_known_policy_is_checked_inside_a_callers_jit():
+    good, bad = np.full((2, 2), 0.5), np.ones((2, 2))
+    bound = jax.jit(lambda beta, q: exact.elbo(models.single_agent(TASK, 2, beta), {"a": q}))
+    known = jax.jit(lambda beta: exact.elbo(models.single_agent(TASK, 2, beta), {"a": good}))
+    assert float(known(2.0)) == pytest.approx(float(bound(2.0, good)))
+    with pytest.raises(ValueError, match="policy.*sum to 1"):
+        jax.jit(lambda beta: exact.elbo(models.single_agent(TASK, 2, beta), {"a": bad}))(2.0)

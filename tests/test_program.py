@@ -1,5 +1,8 @@
 """The language: what a step program is found to be, whatever way it was written."""
 
+import copy
+import pickle
+
 import jax
 import jax.numpy as jnp
 import networkx as nx
@@ -268,12 +271,57 @@ def test_a_table_that_exists_already_is_not_copied(law, found):
 def test_a_table_of_shifted_values_is_read_not_looked_up():
     def step(s):
         die = numpyro.sample("die", DiscreteUniform(1, 3))
-        a = decide("a", Categorical(probs=LAW[s, die]))
+        a = decide("a", Categorical(probs=law[s, die]))
         return {"s": a}
 
+    law = jnp.concatenate([LAW, LAW[:, :1]], 1)
     program = ControlProgram(lambda: {"s": 0}, step, 1, sizes={"s": 3})
     table = read(program).step.sites[1].content.table
-    np.testing.assert_array_equal(table.array, LAW[:, jnp.array([1, 2, 2])])  # as JAX clamps what lies outside
+    np.testing.assert_array_equal(table.array, law[:, 1:])
+
+
+def test_a_clipped_index_may_go_beyond_its_axis():
+    def step(s, t):
+        a = decide("a", Categorical(probs=LAW[s, jnp.minimum(t, 2)]))
+        optimality(LAW[s - 3, a, 0])
+        return {"s": a}
+
+    program = ControlProgram(lambda: {"s": 0}, step, 5, sizes={"s": 3})
+    table = read(program).step.sites[0].content.table
+    assert table.axes == ("t", "s", "a")
+    np.testing.assert_array_equal(table.array, jnp.moveaxis(LAW, 1, 0)[jnp.array([0, 1, 2, 2, 2])])
+
+
+def test_a_table_over_time_is_the_array_itself():
+    def step(law, s, t):
+        return {"s": decide("a", Categorical(probs=law[t, s]))}
+
+    program = ControlProgram(lambda law: {"s": 0}, step, 3, args=(LAW,), sizes={"s": 3})
+    assert read(program).step.sites[0].content.table.array is program.args[0]
+    np.testing.assert_allclose(exact.solve(program).policy["a"], LAW)
+
+
+def first(law):
+    return {"s": 0}
+
+
+def follow(law, s):
+    a = decide("a", Categorical(probs=law[s, 0]))
+    optimality(1.0 * a)
+    return {"s": a}
+
+
+@pytest.mark.parametrize("duplicate", [lambda p: pickle.loads(pickle.dumps(p)), copy.copy, copy.deepcopy])
+def test_programs_can_be_pickled_and_copied(duplicate):
+    program = ControlProgram(first, follow, 3, 0.9, args=(LAW,), sizes={"s": 3})
+    other = duplicate(program)
+    assert other.structure == program.structure and float(other.discount) == float(program.discount)
+    assert float(exact.solve(other).elbo) == float(exact.solve(program).elbo)
+
+
+def test_a_program_prints_on_one_line():
+    program = ControlProgram(first, follow, 3, args=(LAW,), sizes={"s": 3})
+    assert repr(program) == "ControlProgram(horizon=3, state={'s': 3}, step=(a: decision, optimality: optimality))"
 
 
 def test_exact_zeros_stay_exact():

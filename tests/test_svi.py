@@ -5,11 +5,13 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import optax
 import pytest
+from numpyro.distributions import Categorical
 from programs_more import PAIRS
 
-from rlinf_ppl import models
+from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
@@ -67,9 +69,38 @@ def test_adam_reaches_the_bound(name):
 
 
 def test_adam_stops_once_its_policy_meets_no_more_changes():
-    fit = svi.fit(GALLERY["lottery"](), KEY, 5000, optimizer=optax.adam(0.1))
-    assert fit.converged and float(fit.residual) <= 1e-4
+    program = GALLERY["chain"]()
+    fit, best = svi.fit(program, KEY, 5000, optimizer=optax.adam(0.1)), exact.solve(program)
+    assert fit.converged and float(fit.residual) <= 1e-5
     assert len(fit.losses) < 1000 and len(fit.losses) % svi.VERDICT_EVERY == 0
+    # Where the policy goes everywhere that matters, the verdict is the KL that is left.
+    assert float(fit.residual) == pytest.approx(float(exact.kl(program, fit.policy, best.policy)), rel=0.01)
+    assert float(fit.residual) == pytest.approx(float(best.elbo - fit.elbo), rel=0.01)
+
+
+def two_players(tau, other_tau):
+    """A zero-sum game: one maximises, the other, with a negative inverse temperature, minimises."""
+
+    def step(s):
+        a = decide("a", Categorical(probs=jnp.full(3, 1 / 3)), tau)
+        b = decide("b", Categorical(probs=jnp.array([0.5, 0.3, 0.2])), other_tau)
+        optimality(jnp.array([[2.0, 3.0, 3.0], [1.0, 4.0, 0.0], [1.0, 0.0, 5.0]])[a, b] + 0.1 * s)
+        return {"s": numpyro.sample("s_next", Categorical(probs=jnp.eye(3)[b]))}
+
+    return ControlProgram(lambda: {"s": numpyro.sample("s", Categorical(probs=jnp.full(3, 1 / 3)))}, step, 3)
+
+
+@pytest.mark.parametrize("taus", [(1.0, -1.5), (0.0, 2.0), (0.7, 0.0)])
+@pytest.mark.parametrize("optimizer", [None, optax.adam(0.1)])
+def test_minimisers_and_decisions_that_keep_their_prior(taus, optimizer):
+    program = two_players(*taus)
+    fit, best = svi.fit(program, KEY, 5000, optimizer=optimizer), exact.solve(program)
+    assert fit.converged
+    assert largest_difference(fit.policy, best.policy) < 5e-3
+    assert float(exact.kl(program, fit.policy, best.policy)) < 1e-4
+    for name, tau in zip("ab", taus, strict=True):
+        if tau == 0:
+            np.testing.assert_allclose(fit.policy[name], exact.prior_policy(program)[name], rtol=1e-12)
 
 
 def test_every_sweep_improves_the_bound():

@@ -50,7 +50,7 @@ class Chain(eqx.Module):
         step: one step; what varies with time has a leading time axis of length `horizon`.
         final: optimality factors of the last state.
         alive: the chance site before every step but the first, or None without a discount.
-        inside: whether every next value lies in the support of its state variable.
+        valid: whether every law is a distribution, every factor finite, every next value inside its support.
         horizon: the number of steps T.
         state: the state variables in order.
         carried: those of them that the value depends on.
@@ -62,7 +62,7 @@ class Chain(eqx.Module):
     step: Slice
     final: tuple[Site, ...]
     alive: Site | None
-    inside: Array
+    valid: Array
     horizon: int = eqx.field(static=True)
     state: tuple[str, ...] = eqx.field(static=True)
     carried: tuple[str, ...] = eqx.field(static=True)

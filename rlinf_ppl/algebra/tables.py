@@ -52,7 +52,7 @@ class Table(eqx.Module):
             return self
         rounding = 8 * jnp.finfo(self.array.dtype).eps
         zero = (divisor.array == 0) & (jnp.abs(self.array) <= rounding)
-        return Table(self.axes, jnp.where(zero, 0.0, jnp.where(zero, 1.0, self.array) / divisor.array))
+        return Table(self.axes, jnp.where(zero, 0.0, self.array / jnp.where(zero, 1.0, divisor.array)))
 
     def gated(self, name: str) -> "Table":
         """0 where the Bernoulli variable `name` is 0, this function where it is 1."""

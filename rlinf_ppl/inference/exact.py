@@ -27,7 +27,7 @@ class Solution(NamedTuple):
         policy: for each decision (T, scope, K) probabilities.
         value: V, shape (T + 1, states), the last row terminal, in units of optimality.
         elbo: the maximal evidence lower bound: V_0 averaged over the first state.
-        converged: whether everything is finite and every next state inside its support.
+        converged: whether the numbers are a program (see `read`) and the answer is finite.
     """
 
     policy: dict[str, Float[Array, "T ..."]]
@@ -43,7 +43,7 @@ class Posterior(NamedTuple):
         policy: for each decision (T, scope, K) probabilities p(d | scope, O), of a process still alive.
         value: V, shape (T + 1, states), in units of optimality.
         log_evidence: log p(O) in nats.
-        converged: whether everything is finite and every next state inside its support.
+        converged: whether the numbers are a program (see `read`) and the answer is finite.
     """
 
     policy: dict[str, Float[Array, "T ..."]]
@@ -117,7 +117,7 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
         other: q'.
     """
     chain = read(program)
-    return _kl(chain, as_conditionals(chain, policy), as_conditionals(chain, other))
+    return trajectory_kl(chain, as_conditionals(chain, policy), as_conditionals(chain, other))
 
 
 def marginals(program: ControlProgram, policy: Policy) -> Marginals:
@@ -173,7 +173,7 @@ def _solve(chain: Chain) -> Solution:
     rules = algebra.solve_rules()
     values, policy = algebra.backward(chain, lambda _: rules, found=lambda found: as_arrays(chain, found.policy))
     bound = algebra.start(chain, at_first(values), rules)
-    return Solution(policy, over_states(chain, values), bound, chain.inside & jnp.isfinite(bound))
+    return Solution(policy, over_states(chain, values), bound, chain.valid & jnp.isfinite(bound))
 
 
 @eqx.filter_jit
@@ -182,7 +182,7 @@ def _condition(chain: Chain, tau: Array | None) -> Posterior:
     values, policy = algebra.backward(chain, lambda _: rules, found=lambda found: as_arrays(chain, found.policy))
     evidence = algebra.start(chain, at_first(values), rules)
     evidence = evidence if tau is None else tau * evidence
-    return Posterior(policy, over_states(chain, values), evidence, chain.inside & jnp.isfinite(evidence))
+    return Posterior(policy, over_states(chain, values), evidence, chain.valid & jnp.isfinite(evidence))
 
 
 @eqx.filter_jit
@@ -193,12 +193,14 @@ def _elbo(chain: Chain, policy: dict[str, Conditional]) -> Float[Array, ""]:
 
 
 @eqx.filter_jit
-def _kl(chain: Chain, policy: dict[str, Conditional], other: dict[str, Conditional]) -> Float[Array, ""]:
+def trajectory_kl(chain: Chain, policy: dict[str, Conditional], other: dict[str, Conditional]) -> Float[Array, ""]:
+    """`kl` of a program that has been read."""
     _, decisions = algebra.forward(chain, policy)
     total = jnp.zeros(())
     for name, joint in decisions.items():
         step = relative_entropy(policy[name].table.array, other[name].table.array)
-        each = jnp.where(joint.sum(-1) > 0, joint.sum(-1) * step, 0.0)
+        visited = joint.sum(-1) > 0
+        each = jnp.where(visited, joint.sum(-1) * jnp.where(visited, step, 0.0), 0.0)
         total += jnp.sum(each.reshape(chain.horizon, -1).sum(-1) * weights(chain))
     return total
 

@@ -24,14 +24,32 @@ def as_conditionals(chain: Chain, policy: Policy) -> dict[str, Conditional]:
             the scope that the policy ignores may have size 1.
 
     Raises:
+        TypeError: it is no dictionary.
         ValueError: on missing or unknown decisions, shapes that do not fit, or rows that are no distributions.
     """
     axes = chain.axes()
+    if not isinstance(policy, Mapping):
+        raise TypeError(
+            f"a policy is a dict with an array for each of {sorted(axes)}, such as exact.solve(program).policy; got "
+            f"{type(policy).__name__}."
+        )
     if set(policy) != set(axes):
         raise ValueError(f"policy has the decisions {sorted(policy)}, but the program's are {sorted(axes)}.")
-    arrays = {name: with_time(chain, name, jnp.asarray(policy[name], dtype=float)) for name in axes}
-    check_rows(chain, arrays)
-    return {name: Conditional(name, Table((TIME, *axes[name]), arrays[name])) for name in axes}
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(dict(policy))):
+        # Known numbers are checked where a caller's jit is tracing, too.
+        with jax.ensure_compile_time_eval():
+            check_rows(chain, shaped(chain, policy))
+    return laws_of(chain, shaped(chain, policy))
+
+
+def laws_of(chain: Chain, arrays: dict[str, Array]) -> dict[str, Conditional]:
+    """Arrays over (T, scope, own) as laws."""
+    return {name: Conditional(name, Table((TIME, *axes), arrays[name])) for name, axes in chain.axes().items()}
+
+
+def shaped(chain: Chain, policy: Policy) -> dict[str, Array]:
+    """Each decision's array with its time axis, over the whole scope."""
+    return {name: with_time(chain, name, jnp.asarray(policy[name], dtype=float)) for name in chain.axes()}
 
 
 def with_time(chain: Chain, name: str, array: Array) -> Float[Array, "..."]:
@@ -51,9 +69,7 @@ def with_time(chain: Chain, name: str, array: Array) -> Float[Array, "..."]:
 
 
 def check_rows(chain: Chain, arrays: dict[str, Array]) -> None:
-    """Raise where concrete rows are no distributions."""
-    if any(isinstance(array, jax.core.Tracer) for array in arrays.values()):
-        return
+    """Raise where rows are no distributions."""
     for name, wrong in jax.device_get(wrong_rows(arrays)).items():
         if wrong:
             rows = arrays[name].sum(-1)

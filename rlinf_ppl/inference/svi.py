@@ -8,6 +8,8 @@ theta is, at every time and every value of the scope, whether visited or not,
 so a step of size 1 at all times together is soft policy iteration: every sweep improves the policy everywhere, and
 the closed form is its fixed point (Kakade 2001, A natural policy gradient; Levine 2018, section 3.2). Any optax
 optimiser can take its place; its gradients vanish where the policy itself does not go, and there it learns nothing.
+
+A decision with a negative inverse temperature descends the ELBO that the others ascend, one with 0 stays at its prior.
 """
 
 import functools
@@ -24,7 +26,9 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Conditional, Found, Site, Table
-from rlinf_ppl.inference.exact import at_first
+from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.exact import at_first, trajectory_kl
+from rlinf_ppl.inference.policies import laws_of
 from rlinf_ppl.program import ControlProgram, read
 
 Logits = dict[str, Float[Array, "T ..."]]
@@ -42,9 +46,9 @@ class Fit(NamedTuple):
         elbo: its exact ELBO, in units of optimality.
         losses: the negative ELBO before each step that was run.
         converged: whether `residual` is within the tolerance.
-        residual: how much a natural gradient step of size 1 would still change any probability: with the natural
-            gradient the largest change anywhere, with an optimiser the change that the policy expects to meet at the
-            worst time.
+        residual: how far the policy is from its best reply, one natural gradient step of size 1. With the natural
+            gradient the largest difference in any probability anywhere; with an optimiser the KL in nats that the
+            policy expects to meet along a trajectory, which is blind where the policy does not go.
         logits: theta, shapes as the policy's.
     """
 
@@ -91,22 +95,32 @@ def fit(
         num_steps: the most steps to run.
         optimizer: an optax optimiser of the plain gradient; None: the natural gradient.
         step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own.
-        tolerance: stop once `residual` is at most this; default 1e-6, with an optimiser 1e-4. 0 runs every step.
+        tolerance: stop once `residual` is at most this; default 1e-6, with an optimiser 1e-5. 0 runs every step.
         progress: show a progress bar.
 
     Returns:
         The fit. Without convergence it is returned all the same, and says so.
 
     Raises:
-        ValueError: on a number of steps or a step size out of range, or a program whose numbers are no distributions.
+        TypeError: on an optimizer that is none of optax, or inside jit, vmap or grad: the fit stops by its numbers.
+        ValueError: on a number of steps or a step size out of range, a program without decisions, or one whose numbers
+            are no distributions.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1; got {num_steps}.")
+    key, num_steps = check_key(key), check_count("num_steps", num_steps)
     if not 0 < step_size <= 1:
         raise ValueError(f"step_size must be above 0 and at most 1; got {step_size}.")
+    if not isinstance(optimizer, optax.GradientTransformation | None):
+        raise TypeError(f"optimizer must be one of optax, such as optax.adam(0.1); got {type(optimizer).__name__}.")
     chain = read(program)
+    if not chain.scopes:
+        raise ValueError("the program has no decisions to fit; mark the agent's sites with decide(name, prior).")
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((chain, key))):
+        raise TypeError(
+            "svi.fit stops by its numbers, so it cannot run inside jit, vmap or grad; fit one program after the other: "
+            "those of one shape share the compiled code."
+        )
     update = NATURAL if optimizer is None else by_optimizer(optimizer)
-    limit = jnp.asarray((1e-6 if optimizer is None else 1e-4) if tolerance is None else tolerance, dtype=float)
+    limit = jnp.asarray((1e-6 if optimizer is None else 1e-5) if tolerance is None else tolerance, dtype=float)
     logits = initial_logits(chain, key)
     memory = jnp.asarray(step_size, dtype=float) if optimizer is None else update.initial(logits)
     losses = []
@@ -177,13 +191,13 @@ def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:
     return algebra.start(chain, at_first(values), algebra.solve_rules()), tempered(chain, messages)
 
 
-def tempered(chain: Chain, action_values: dict[str, Array]) -> Logits:
-    """Action values in units of optimality as logits: multiplied by each decision's inverse temperature."""
+def tempered(chain: Chain, action_values: dict[str, Array], of: Callable[[Array], Array] = jnp.asarray) -> Logits:
+    """Action values in units of optimality as logits: multiplied by (a function of) each inverse temperature."""
     logits = dict(action_values)
     for site in chain.step.sites:
         if site.kind == "decision" and site.inverse_temperature is not None:
             axes = (TIME, *chain.axes()[site.name])
-            logits[site.name] = site.inverse_temperature.aligned(axes) * logits[site.name]
+            logits[site.name] = of(site.inverse_temperature.aligned(axes)) * logits[site.name]
     return logits
 
 
@@ -204,23 +218,21 @@ def by_optimizer(optimizer: optax.GradientTransformation) -> Update:
 
     def step(chain: Chain, logits: Logits, memory: Any, steps: Array) -> tuple[Logits, Any, Array, Array]:
         loss, gradient = jax.value_and_grad(lambda logits: -bound(chain, logits))(logits)
+        # Whoever minimises goes the other way, and an inverse temperature of 0 keeps the prior.
+        gradient = tempered(chain, gradient, jnp.sign)
         change, memory = optimizer.update(gradient, memory, logits)
         moved = optax.apply_updates(logits, change)
         due = steps % VERDICT_EVERY == 0
-        return moved, memory, loss, lax.cond(due, lambda: expected_change(chain, moved), lambda: jnp.asarray(jnp.inf))
+        return moved, memory, loss, lax.cond(due, lambda: expected_gain(chain, moved), lambda: jnp.asarray(jnp.inf))
 
     return Update(optimizer.init, step)
 
 
-def expected_change(chain: Chain, logits: Logits) -> Float[Array, ""]:
-    """How much the best reply would change the policy where it goes itself, at the worst time."""
+def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
+    """KL in nats of the policy from its best reply, along the trajectories of the policy itself."""
     _, target = natural_target(chain, logits)
-    change = changes(chain, logits, target)
-    axes = chain.axes()
-    laws = {name: Conditional(name, Table((TIME, *axes[name]), q)) for name, q in policy_of(chain, logits).items()}
-    visits = algebra.forward(chain, laws)[1]
-    worst = [jnp.max(jnp.sum((visits[name].sum(-1) * change[name]).reshape(chain.horizon, -1), -1)) for name in visits]
-    return jnp.max(jnp.stack(worst))
+    q, best = (laws_of(chain, policy_of(chain, each)) for each in (logits, target))
+    return trajectory_kl(chain, q, best)
 
 
 def changes(chain: Chain, logits: Logits, target: Logits) -> dict[str, Array]:

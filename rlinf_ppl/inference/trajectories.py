@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.program.sites import Support, values_of
 
 
@@ -17,16 +18,14 @@ def draw(
     chain: Chain, supports: dict[str, Support], key: PRNGKeyArray | Array, policy: dict[str, Conditional], n: int
 ) -> dict[str, Array]:
     """Trajectories under a policy and the true dynamics."""
-    check_number(n)
-    return in_values(supports, _draw(chain, key, policy, n))
+    return in_values(supports, _draw(chain, check_key(key), policy, check_count("n", n)))
 
 
 def draw_posterior(
     chain: Chain, supports: dict[str, Support], key: PRNGKeyArray | Array, tau: Table | None, n: int
 ) -> dict[str, Array]:
     """Trajectories of the posterior given optimality at the common inverse temperature tau."""
-    check_number(n)
-    return in_values(supports, _draw_posterior(chain, key, tau, n))
+    return in_values(supports, _draw_posterior(chain, check_key(key), tau, check_count("n", n)))
 
 
 @eqx.filter_jit
@@ -122,12 +121,6 @@ def sample_slice(
         at[site.name] = jax.random.categorical(site_key, jnp.broadcast_to(log_p, (n, log_p.shape[-1])))
         seen[site.name] = at[site.name]
     return {name: jnp.broadcast_to(x, (n,)) for name, x in part.arrival.positions_at(at).items()}, seen
-
-
-def check_number(n: int) -> None:
-    """Raise on a number of trajectories below 1."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1; got {n}.")
 
 
 def in_values(supports: dict[str, Support], drawn: dict[str, Array]) -> dict[str, Array]:

@@ -1,10 +1,18 @@
 """The arguments that models share: action priors and finite numbers, checked where the user stands."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl.tasks import checks
 from rlinf_ppl.types import ArrayLike
+
+
+def check_task(name: str, task: Any, kind: type) -> None:
+    """Raise on something else than a task of the kind that a model is made of."""
+    if not isinstance(task, kind):
+        raise TypeError(f"{name} must be a task of rlinf_ppl.tasks, {kind.__name__}; got {type(task).__name__}.")
 
 
 def action_prior(

@@ -20,7 +20,7 @@ import numpyro
 from jaxtyping import Array
 from numpyro.distributions import Categorical
 
-from rlinf_ppl.models.arguments import action_prior, finite_number
+from rlinf_ppl.models.arguments import action_prior, check_task, finite_number
 from rlinf_ppl.models.dynamics import next_state
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
@@ -61,8 +61,10 @@ def single_agent(
         The program, with state `s` and decision `a`; its values, ELBO and log evidence are in nats.
 
     Raises:
+        TypeError: on something else than an MDP.
         ValueError: on shapes that do not fit, prior rows that are no distributions, a beta that is not finite.
     """
+    check_task("mdp", mdp, MDP)
     probabilities = action_prior("prior", prior, horizon, ("state",), (mdp.num_states, mdp.num_actions))
     if mdp.reward.ndim == 3 and mdp.reward.shape[0] != horizon:
         raise ValueError(f"the task's reward has {mdp.reward.shape[0]} time steps, but horizon is {horizon}.")

@@ -74,13 +74,17 @@ class ControlProgram(eqx.Module):
         sizes: Mapping[str, int] | None = None,
     ):
         steps = check_horizon(horizon)
+        for part, function in (("initial", initial), ("step", step), ("final", final)):
+            if not callable(function) and not (part == "final" and final is None):
+                raise TypeError(f"{part} must be a function; got {type(function).__name__}.")
         self.initial, self.step, self.final = initial, step, final
         self.discount = check_discount(discount)
         self.args = check_args(args)
         first, first_constants = trace_part("initial", initial, self.args, {}, None)
         order, takes_time = state_order(step, len(self.args), [form.name for form in first.following])
-        state = state_supports(first, order, dict(sizes or {}))
-        every, step_constants = trace_part("step", step, self.args, state, order, takes_time=takes_time)
+        state = state_supports(first, order, check_sizes(sizes))
+        times = range(steps) if takes_time else None
+        every, step_constants = trace_part("step", step, self.args, state, order, times)
         last, last_constants = (None, ()) if final is None else trace_part("final", final, self.args, state, None)
         check_forms(first, every, last)
         self.constants = (first_constants, step_constants, last_constants)
@@ -89,6 +93,16 @@ class ControlProgram(eqx.Module):
         self.structure = Structure(
             first, every, last, tuple(state.items()), carried, scopes, steps, takes_time, discounted
         )
+
+    def __reduce__(self) -> Any:
+        # Traced code cannot be pickled or copied: a program is made again from what it was made of.
+        sizes = {name: len(support) for name, support in self.structure.state}
+        return ControlProgram, (self.initial, self.step, self.horizon, self.discount, self.final, self.args, sizes)
+
+    def __repr__(self) -> str:
+        state = {name: len(support) for name, support in self.structure.state}
+        sites = ", ".join(f"{site.name}: {site.kind}" for site in self.structure.step.sites)
+        return f"ControlProgram(horizon={self.horizon}, state={state}, step=({sites}))"
 
     @property
     def horizon(self) -> int:
@@ -116,14 +130,18 @@ class ControlProgram(eqx.Module):
         return dict(self.structure.scopes)
 
     def graph(self) -> nx.DiGraph:
-        """One time slice; node attribute `kind` is state, decision, chance or optimality; s' is the next state."""
+        """One time slice; node attribute `kind` is state, decision, chance or optimality; s' is the next state.
+
+        Edges lead from what a site's prior depends on; what the policy of a decision depends on is in `scopes`.
+        """
         return slice_graph(self.structure.step)
 
     def model(self) -> None:
         """The program unrolled over the horizon, as a NumPyro model: sites init/s, t0/a, t1/alive, t1/a, ...
 
         Unrolled in Python on purpose, for horizons up to 20 or so. Optimality is multiplied by the inverse temperature
-        that all decisions share.
+        that all decisions share. A site t3/alive says whether the process survived the step before; it is alive at
+        t = 3 where all of t1/alive, t2/alive, t3/alive are 1.
 
         Raises:
             ValueError: where the inverse temperatures differ; then there is no joint model.
@@ -162,6 +180,18 @@ def check_discount(discount: Any) -> Array:
     if not isinstance(array, jax.core.Tracer) and not 0 <= float(array) <= 1:
         raise ValueError(f"discount must lie between 0 and 1; got {float(array)}.")
     return array
+
+
+def check_sizes(sizes: Any) -> dict[str, int]:
+    """The sizes as whole numbers by state variable."""
+    if sizes is None:
+        return {}
+    if not isinstance(sizes, Mapping):
+        raise TypeError(f'sizes must be a dict such as {{"s": 16}}; got {type(sizes).__name__}.')
+    try:
+        return {name: operator.index(size) for name, size in sizes.items()}
+    except TypeError as error:
+        raise TypeError(f"sizes must hold whole numbers; got {dict(sizes)}.") from error
 
 
 def check_args(args: Any) -> tuple[Any, ...]:
@@ -214,7 +244,7 @@ def state_supports(initial: Form, order: tuple[str, ...], sizes: dict[str, int])
                 f'give sizes={{"{name}": ...}}.'
             )
         if name in sizes:
-            size = operator.index(sizes[name])
+            size = sizes[name]
             if size < 1 or (support is not None and len(support) != size):
                 found = "" if support is None else f", and initial's site has {len(support)} values"
                 raise ValueError(f"sizes[{name!r}] is {size}{found}; it must be the number of values, at least 1.")
@@ -228,6 +258,8 @@ def check_forms(initial: Form, step: Form, final: Form | None) -> None:
         for site in form.sites if form is not None else ():
             if site.kind != allowed:
                 raise ValueError(f"{part} holds the {site.kind} site {site.name!r}; it may hold {allowed} sites only.")
+    if final is not None and not final.sites:
+        raise ValueError("final states no optimality; call optimality(log_prob) in it, or leave final out.")
     for site in step.sites:
         depends = [name for name in site.temperature_parents if name != "t"]
         if depends:

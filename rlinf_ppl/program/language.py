@@ -27,7 +27,15 @@ def decide(name: str, prior: Distribution, inverse_temperature: ArrayLike = 1.0)
 
     Returns:
         The value of the site.
+
+    Raises:
+        TypeError: the prior is no NumPyro distribution.
     """
+    if not isinstance(prior, Distribution):
+        raise TypeError(
+            f"the prior of {name!r} is a {type(prior).__name__}; give a NumPyro distribution, such as "
+            "Categorical(probs=...)."
+        )
     return numpyro.sample(name, prior, infer={DECISION: True, INVERSE_TEMPERATURE: inverse_temperature})
 
 

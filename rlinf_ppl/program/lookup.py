@@ -1,7 +1,8 @@
-"""Recognise that a site's table already exists: that `transition[s, a]` is a row of the array `transition`.
+"""What a jaxpr tells about lookups by named values: that a site's table already exists, that an axis is too short.
 
-Reading such a site over all values of its parents would only copy the array. The jaxpr tells: the output is one slice
-of one input, at the values of the parents in their order, over the whole of its last axis.
+Reading `transition[s, a]` over all values of its parents would only copy the array: the output is one slice of one
+input, at the values of the parents in their order, over the whole of its last axis. And where an axis is shorter than
+the values it is looked up by, JAX would silently take its last position.
 """
 
 from typing import Any
@@ -41,6 +42,24 @@ def looked_up(
     # Values that begin at 0 are positions, and never wrap around.
     plain = all(supports[name] == range(size) for name, size in zip(parents, sizes, strict=True))
     return position if first == parents and same and whole and plain else None
+
+
+def check_lookups(part: str, jaxpr: Any, supports: dict[str, Support], names: tuple[str, ...]) -> None:
+    """Raise where an array is looked up by a named value that goes beyond its axis."""
+    made = {id(variable): equation for equation in jaxpr.eqns for variable in equation.outvars}
+    inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name != "dynamic_slice":
+            continue
+        array, *starts = equation.invars
+        for axis, (length, start) in enumerate(zip(array.aval.shape, starts, strict=True)):
+            name = inputs.get(id(index_of(start, made)))
+            if name is not None and not -length <= min(supports[name]) <= max(supports[name]) < length:
+                raise ValueError(
+                    f"{part} looks up {name!r}, with values {min(supports[name])}..{max(supports[name])}, on axis "
+                    f"{axis} of an array of shape {array.aval.shape}, which is too short for it; JAX would silently "
+                    "take its last position. Put the axes in the order of the indices, or clip the index."
+                )
 
 
 def through(variable: Any, made: dict[int, Any], steps: tuple[str, ...]) -> Any:

@@ -5,6 +5,7 @@ arrays the numbers are checked here, once, for every program: rows that are no d
 finite, next values outside the support.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -20,15 +21,24 @@ from rlinf_ppl.program.sites import Support, positions_of
 from rlinf_ppl.program.tracing import Form
 
 TOLERANCE = 1e-5
+MOST_ENTRIES = 2**31 - 1
 
 
 def read(program: ControlProgram) -> Chain:
     """The program as laws and factors over named finite variables.
 
     Raises:
+        TypeError: it is no program.
         ValueError: where concrete arrays hold a row that is no distribution, a factor that is not finite, or a next
-            value outside its support. Under tracing the results are NaN there, and say so by `converged`.
+            value outside its support, and where a table would be too large to hold. Under tracing the chain is not
+            `valid` there, and results say so by `converged`.
     """
+    if not isinstance(program, ControlProgram):
+        raise TypeError(
+            f"an engine takes a ControlProgram, not its model and not its task; got {type(program).__name__}. "
+            "models.single_agent(task, horizon) makes a program of a task."
+        )
+    check_entries(program.structure)
     leaves = jax.tree.leaves(program.args)
     chain = tabulate(program.structure, program.discount, leaves, program.constants)
     parts = program.structure.initial, program.structure.step
@@ -37,9 +47,25 @@ def read(program: ControlProgram) -> Chain:
         for part, form, constants in zip((chain.initial, chain.step), parts, program.constants[:2], strict=True)
     )
     chain = eqx.tree_at(lambda chain: (chain.initial, chain.step), chain, whole)
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(chain)):
-        check(program, chain)
+    bad = find_bad(chain)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bad)):
+        return eqx.tree_at(lambda chain: chain.valid, chain, ~jnp.any(jnp.stack(jax.tree.leaves(bad))))
+    check(program, chain, jax.device_get(bad))
     return chain
+
+
+def check_entries(structure: Structure) -> None:
+    """Raise where a site's table, or the policy of a decision, would have too many entries to hold."""
+    sizes = {name: len(support) for name, support in structure.supports().items()} | {TIME: structure.horizon}
+    tables = {f"table of {site.name!r}": (*site.parents, site.name) for site in structure.step.latent}
+    tables |= {f"policy of {name!r}": (TIME, *scope, name) for name, scope in structure.scopes}
+    for table, axes in tables.items():
+        if math.prod(sizes[axis] for axis in axes) > MOST_ENTRIES:
+            shape = ", ".join(f"{axis}: {sizes[axis]}" for axis in axes)
+            raise ValueError(
+                f"the {table} varies with ({shape}), which is more than {MOST_ENTRIES} entries; let it depend on less, "
+                "or split the step into sites that each depend on a few variables."
+            )
 
 
 @eqx.filter_jit
@@ -63,7 +89,7 @@ def tabulate(structure: Structure, discount: Array, leaves: list[Array], constan
         step=step,
         final=last,
         alive=alive,
-        inside=starts_inside & stays_inside,
+        valid=starts_inside & stays_inside,
         horizon=structure.horizon,
         state=tuple(state),
         carried=structure.carried,
@@ -122,9 +148,8 @@ def arrivals(
     return Slice(read[0], Arrival(tuple(sources), positions)), inside
 
 
-def check(program: ControlProgram, chain: Chain) -> None:
+def check(program: ControlProgram, chain: Chain, bad: dict[str, Any]) -> None:
     """Raise on numbers that are no program: see `read`."""
-    bad = jax.device_get(find_bad(chain))
     for part, flags in bad["sites"].items():
         for name, wrong in flags.items():
             if wrong:
@@ -132,7 +157,7 @@ def check(program: ControlProgram, chain: Chain) -> None:
     for name, wrong in bad["temperature"].items():
         if wrong:
             raise ValueError(f"the inverse temperature of {name!r} is not finite.")
-    if not bad["inside"]:
+    if bad["outside"]:
         raise ValueError(describe_outside(program, chain))
 
 
@@ -150,7 +175,7 @@ def find_bad(chain: Chain) -> dict[str, Any]:
     parts = {part: {site.name: wrong(site) for site in sites} for part, sites in sites_of(chain).items()}
     taus = {site.name: site.inverse_temperature for site in chain.step.sites if site.inverse_temperature is not None}
     temperature = {name: ~jnp.all(jnp.isfinite(tau.array)) for name, tau in taus.items()}
-    return {"sites": parts, "temperature": temperature, "inside": chain.inside}
+    return {"sites": parts, "temperature": temperature, "outside": ~chain.valid}
 
 
 def sites_of(chain: Chain) -> dict[str, tuple[Site, ...]]:

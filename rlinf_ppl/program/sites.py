@@ -32,7 +32,7 @@ class Sites(Messenger):
         if msg["type"] == "deterministic":
             msg["stop"] = True
             return
-        name, fn = msg["name"], msg.get("fn")
+        name, fn = msg.get("name", msg["type"]), msg.get("fn")
         self._refuse(name, msg)
         if name in self.kinds:
             raise ValueError(f"{self.part} has two sites named {name!r}; give each site its own name.")
@@ -57,7 +57,8 @@ class Sites(Messenger):
             raise ValueError(f"{self.part} has the plate {name!r}; write each variable of a step as a site of its own.")
         if msg["type"] != "sample":
             raise ValueError(
-                f"{where} is a numpyro {msg['type']} statement; a step holds sample sites and factors only."
+                f"{where} is a numpyro {msg['type']} statement; a step holds sample sites and factors only, and "
+                "time is the program's own loop."
             )
         if msg.get("scale") is not None:
             raise ValueError(f"{where} is scaled; multiply the log probability that optimality is given instead.")
@@ -87,6 +88,8 @@ def check_names(part: str, sites: tuple[str, ...], state: tuple[str, ...]) -> No
 def finite_support(part: str, name: str, fn: Any) -> Support:
     """The values of a site's distribution; raises where they are infinite, depend on the state or are not scalars."""
     where = f"{part}: site {name!r} ({type(fn).__name__})"
+    if isinstance(fn, dist.MaskedDistribution):
+        raise ValueError(f"{where} is masked; give what is impossible probability 0, or make it a site of its own.")
     if fn.batch_shape != () or fn.event_shape != ():
         raise ValueError(
             f"{where} has shape {fn.batch_shape + fn.event_shape}; a site of a step is one number: index its "

@@ -7,6 +7,7 @@ depends on (NumPyro's provenance tracking), and whether a next state simply is o
 function closes over become inputs as well, so that two closures of one form share all compiled code.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from jaxtyping import Array
 from numpyro.distributions.distribution import validation_enabled
 from numpyro.ops.provenance import track_deps_jaxpr
 
-from rlinf_ppl.program.lookup import looked_up
+from rlinf_ppl.program.lookup import check_lookups, looked_up
 from rlinf_ppl.program.sites import Sites, Support, check_names, first_value, is_one
 
 
@@ -59,6 +60,9 @@ class Arithmetic:
     def __hash__(self) -> int:
         return hash(self._key)
 
+    def __repr__(self) -> str:
+        return f"Arithmetic({len(self.jaxpr.eqns)} equations)"
+
     def __call__(self, constants: tuple[Array, ...], *inputs: Array) -> list[Array]:
         """The outputs for flat inputs."""
         return [jnp.asarray(output) for output in jax.core.eval_jaxpr(self.jaxpr, constants, *inputs)]
@@ -89,8 +93,7 @@ def trace_part(
     arguments: Any,
     state: dict[str, Support],
     order: Iterable[str] | None,
-    *,
-    takes_time: bool = False,
+    times: range | None = None,
 ) -> tuple[Form, tuple[Array, ...]]:
     """Trace `initial`, `step` or `final`.
 
@@ -100,7 +103,7 @@ def trace_part(
         arguments: the program's args.
         state: the values of its state variables; empty for `initial`.
         order: the state variables that it returns, in order; None: those it happens to return.
-        takes_time: whether it is called with the time index t.
+        times: the values of the time index t, or None where the function does not take it.
 
     Returns:
         The form, and the arrays that the function closed over.
@@ -110,12 +113,14 @@ def trace_part(
 
     def run(values: dict[str, Any], *leaves: Any) -> tuple[Sites, dict[str, Any]]:
         given = {name: values.get(name, first_value(support)) for name, support in state.items()}
-        time = {"t": values.get("t", first_value(range(1)))} if takes_time else {}
+        time = {} if times is None else {"t": values.get("t", first_value(times))}
         sites = Sites(part, values)
         # Numbers are checked where they are read, with a message that names the site; traced ones NumPyro cannot see.
         with validation_enabled(False), sites:
             returned = function(*jax.tree.unflatten(tree, leaves), **given, **time)
         return sites, check_returned(part, returned, order)
+
+    check_call(part, function, len(arguments), (*state, *(() if times is None else ("t",))))
 
     def listing(*leaves: Any) -> None:
         forms["sites"], forms["returned"] = run({}, *leaves)
@@ -130,13 +135,12 @@ def trace_part(
         jax.eval_shape(listing, *leaves)
         check_names(part, tuple(forms["sites"].kinds), tuple(state))
         supports = state | forms["sites"].supports
-        inputs = {name: first_value(support) for name, support in supports.items()}
-        inputs = ({"t": first_value(range(1))} if takes_time else {}) | inputs
+        known = ({} if times is None else {"t": times}) | supports
+        inputs = {name: first_value(support) for name, support in known.items()}
         names = tuple(inputs)
         flat = jax.make_jaxpr(lambda xs, *leaves: arithmetic(dict(zip(names, xs, strict=True)), *leaves))
         closed = flat(tuple(inputs.values()), *leaves)
-    # The time is an input without a support here: a table that depends on it is sliced, not looked up.
-    known = supports | ({"t": ()} if takes_time else {})
+    check_lookups(part, closed.jaxpr, known, names)
     form = describe(forms["sites"], tuple(forms["returned"]), names, forms["tempered"], known, closed)
     return form, tuple(jnp.asarray(constant) for constant in closed.consts)
 
@@ -182,9 +186,20 @@ def describe(
     return Form(names, forms, following, shared, Arithmetic(closed))
 
 
+def check_call(part: str, function: Any, num_args: int, names: tuple[str, ...]) -> None:
+    """Raise where a function cannot be called with the program's args and the names of what it takes."""
+    try:
+        inspect.signature(function).bind(*range(num_args), **dict.fromkeys(names))
+    except TypeError as error:
+        given = f"the program's {num_args} args" + (f", then {', '.join(names)} by name" if names else "")
+        raise TypeError(f"{part} is called with {given}, which it does not take: {error}.") from error
+
+
 def check_returned(part: str, returned: Any, order: Iterable[str] | None) -> dict[str, Array]:
     """The returned state variables in order, as scalars; raises where the function returned something else."""
     if part == "final":
+        if returned is not None:
+            raise TypeError(f"final returned {type(returned).__name__}; it states optimality(log_prob), returns None.")
         return {}
     if not isinstance(returned, dict):
         raise TypeError(f"{part} must return a dict of state variables; it returned {type(returned).__name__}.")

@@ -33,14 +33,14 @@ class ImportedTask(NamedTuple):
     action_names: tuple[str, ...] | None
 
 
-def read_gymnasium(environment_id: str, /, **kwargs: Any) -> ImportedTask:
+def read_gymnasium(environment: Any, /, **kwargs: Any) -> ImportedTask:
     """Read the transition table of a Gymnasium environment: its `P` and `initial_state_distrib`.
 
     Both are attributes of the unwrapped environment, so wrappers such as time limits leave no trace.
 
     Args:
-        environment_id: As in `gymnasium.make`.
-        **kwargs: Passed on to `gymnasium.make`.
+        environment: An id, as in `gymnasium.make`, or an environment.
+        **kwargs: Passed on to `gymnasium.make` with an id.
 
     Returns:
         The task's arrays; `rlinf_ppl.tasks.conventions.from_outcome_table` says how the table is read.
@@ -50,23 +50,38 @@ def read_gymnasium(environment_id: str, /, **kwargs: Any) -> ImportedTask:
     """
     import gymnasium
 
+    if isinstance(environment, gymnasium.Env):
+        if kwargs:
+            raise TypeError(
+                f"{sorted(kwargs)} are options of gymnasium.make, but an environment that is made was given."
+            )
+        return _read_environment(environment, str(environment))
+    if not isinstance(environment, str):
+        raise TypeError(
+            f"give a Gymnasium id such as 'FrozenLake-v1', or an environment; got {type(environment).__name__}."
+        )
     try:
-        environment = gymnasium.make(environment_id, **kwargs)
+        made = gymnasium.make(environment, **kwargs)
     except gymnasium.error.Error as error:
-        raise ValueError(f"Gymnasium cannot make {environment_id!r}: {error}") from error
-    with closing(environment):
-        unwrapped: Any = environment.unwrapped
-        if getattr(unwrapped, "P", None) is None or getattr(unwrapped, "initial_state_distrib", None) is None:
-            raise ValueError(
-                f"{environment_id!r} has no transition table (attributes `P` and `initial_state_distrib`), so it "
-                "cannot be read as an MDP: FrozenLake, CliffWalking and Taxi have one."
-            )
-        if getattr(unwrapped, "fickle_passenger", False):
-            raise ValueError(
-                f"{environment_id!r} with fickle_passenger=True changes destinations outside of its transition table, "
-                "so the table is not the task: leave fickle_passenger out."
-            )
-        initial = np.asarray(unwrapped.initial_state_distrib)
-        dynamics = conventions.from_outcome_table(unwrapped.P, initial)
-        names = _ACTION_NAMES.get(type(unwrapped).__module__)
-    return ImportedTask(*dynamics, initial, names)
+        raise ValueError(f"Gymnasium cannot make {environment!r}: {error}") from error
+    with closing(made):
+        return _read_environment(made, repr(environment))
+
+
+def _read_environment(environment: Any, name: str) -> ImportedTask:
+    """The table of an environment, which messages call `name`."""
+    unwrapped = environment.unwrapped
+    if getattr(unwrapped, "P", None) is None or getattr(unwrapped, "initial_state_distrib", None) is None:
+        raise ValueError(
+            f"{name} has no transition table (attributes `P` and `initial_state_distrib`), so it "
+            "cannot be read as an MDP: FrozenLake, CliffWalking and Taxi have one."
+        )
+    if getattr(unwrapped, "fickle_passenger", False):
+        raise ValueError(
+            f"{name} with fickle_passenger=True changes destinations outside of its transition table, "
+            "so the table is not the task: leave fickle_passenger out."
+        )
+    initial = np.asarray(unwrapped.initial_state_distrib)
+    dynamics = conventions.from_outcome_table(unwrapped.P, initial)
+    action_names = _ACTION_NAMES.get(type(unwrapped).__module__)
+    return ImportedTask(*dynamics, initial, action_names)

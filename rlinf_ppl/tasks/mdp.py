@@ -139,7 +139,7 @@ class MDP(eqx.Module):
         return checks.assemble(cls, {"transition": None, "successors": lists, "probabilities": table, **fields})
 
     @classmethod
-    def from_gymnasium(cls, environment_id: str, /, **kwargs: Any) -> "MDP":
+    def from_gymnasium(cls, environment: Any, /, **kwargs: Any) -> "MDP":
         """Read the task out of a Gymnasium environment that publishes its transition table.
 
         States and actions keep Gymnasium's positions. A state that ends the episode becomes absorbing with reward 0,
@@ -149,9 +149,9 @@ class MDP(eqx.Module):
         is the same. The exact posterior differs: it is given that each expectation was good, not the payment itself.
 
         Args:
-            environment_id: As in `gymnasium.make`: "FrozenLake-v1", "FrozenLake8x8-v1", "CliffWalking-v1",
-                "CliffWalkingSlippery-v1" and "Taxi-v4" have tables.
-            **kwargs: Passed on to `gymnasium.make`.
+            environment: An environment, or an id as in `gymnasium.make`: "FrozenLake-v1", "FrozenLake8x8-v1",
+                "CliffWalking-v1", "CliffWalkingSlippery-v1" and "Taxi-v4" have tables.
+            **kwargs: Passed on to `gymnasium.make` with an id.
 
         Returns:
             The task, with a dense transition, and named actions where they are known.
@@ -160,7 +160,7 @@ class MDP(eqx.Module):
             ValueError: Gymnasium cannot make the environment, it has no table, its table does not describe it, or a
                 state is entered both as the end of an episode and in the middle of one.
         """
-        return cls(**importers.read_gymnasium(environment_id, **kwargs)._asdict())
+        return cls(**importers.read_gymnasium(environment, **kwargs)._asdict())
 
     @property
     def num_states(self) -> int:
