@@ -80,7 +80,7 @@ def many(settings: Settings) -> Iterator[Line]:
     jax.block_until_ready(contenders["rlinf_ppl_vmapped"].reading())
     reading = (time.perf_counter() - started) / samples.seconds("plain")
     yield Line(
-        "P1b", f"{label}: reading 8 programs / plain scan of one", reading, "x", note="under vmap the checks end in `converged`"
+        "P1b", f"{label}: reading 8 programs / plain scan of one", reading, "x", note="checks end in `converged`"
     )
     if states > 1000:
         yield from memory(settings, "P1b", states, ("plain_vmapped", "rlinf_ppl_vmapped"))
