@@ -21,7 +21,7 @@ from jax.scipy.special import logsumexp
 
 from benchmarks.measure import compiled
 from rlinf_ppl import models
-from rlinf_ppl.inference import exact
+from rlinf_ppl.inference import answers, exact
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP
 
@@ -123,7 +123,7 @@ def by_plain_vmapped(problem: Problem) -> Contender:
 def by_library(problem: Problem) -> Contender:
     """The engine's solver on the tables that `read` gives; the rest of `exact.solve` is that reading."""
     program = program_of(problem, problem.betas[-1])
-    run, seconds = compiled(jax.jit(exact._solve), (read(program),))
+    run, seconds = compiled(jax.jit(answers.solve), (read(program),))
     return Contender(run, seconds, first_two, lambda: read(program))
 
 
@@ -140,7 +140,7 @@ def by_library_vmapped(problem: Problem) -> Contender:
         return jax.vmap(lambda beta: read(models.single_agent(mdp, problem.horizon, beta=beta)), out_axes=axes)(betas)
 
     mdp = program.args[0]
-    run, seconds = compiled(jax.jit(jax.vmap(exact._solve, in_axes=(axes,))), (read_all(mdp, problem.betas),))
+    run, seconds = compiled(jax.jit(jax.vmap(answers.solve, in_axes=(axes,))), (read_all(mdp, problem.betas),))
     return Contender(run, seconds, first_two, lambda: read_all(mdp, problem.betas))
 
 

@@ -11,8 +11,9 @@ from numpyro.contrib.control_flow import scan
 from numpyro.distributions import Bernoulli, Categorical, Delta, DiscreteUniform, Normal, Poisson
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
+from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.inference import exact, svi
-from rlinf_ppl.program.control_program import check_args, check_horizon
+from rlinf_ppl.program.checks import check_args, check_horizon
 from rlinf_ppl.tasks import MDP
 
 HALF = jnp.array([0.5, 0.5])
@@ -131,14 +132,74 @@ def final_that_samples(s):
     numpyro.sample("x", Bernoulli(0.5))
 
 
+def endless(reward=0.0):
+    def step(s):
+        a = decide("a", Categorical(probs=HALF))
+        optimality(1.0 * a * s + reward)
+        return {"s": numpyro.sample("s_next", Categorical(probs=EYE[a]))}
+
+    return program(step, horizon=None, discount=0.9)
+
+
+def regularized(regularizer=regularizers.tsallis):
+    def step(s):
+        a = decide("a", Categorical(probs=HALF), regularizer=regularizer)
+        optimality(1.0 * a * s)
+        return {"s": a}
+
+    return program(step)
+
+
 def policy(array):
     return lambda: exact.elbo(program(), {"a": array})
 
 
 CASES = {
     "horizon_zero": (lambda: program(horizon=0), "horizon must be at least 1; got 0"),
-    "horizon_fraction": (lambda: check_horizon(2.5), "horizon must be a whole number of steps; got 2.5"),
-    "horizon_none": (lambda: check_horizon(None), "horizon must be a whole number of steps"),
+    "horizon_fraction": (lambda: check_horizon(2.5), "horizon must be a whole number of steps, or None; got 2.5"),
+    "endless_discount_one": (lambda: program(horizon=None), "horizon None needs a discount below 1.* got discount 1.0"),
+    "endless_time": (
+        lambda: program(lambda s, t: {"s": s}, horizon=None, discount=0.9),
+        "step takes t, so an infinite horizon has no one policy",
+    ),
+    "endless_final": (
+        lambda: program(final=lambda s: optimality(1.0 * s), horizon=None, discount=0.9),
+        "an infinite horizon has no last state for final",
+    ),
+    "endless_model": (lambda: endless().model(), r"no model; use program.unroll\(T\)"),
+    "endless_guide": (lambda: endless().guide(), r"no guide; use program.unroll\(T\)"),
+    "endless_sample": (lambda: exact.sample(endless(), KEY, {"a": HALF}, 2), r"no trajectories.*program.unroll\(T\)"),
+    "endless_posterior_marginals": (lambda: exact.posterior_marginals(endless()), "no posterior marginals"),
+    "endless_policy_with_time": (
+        lambda: exact.elbo(endless(), {"a": np.full((3, 2, 2), 0.5)}),
+        r"shape \(3, 2, 2\); its axes are \(s, a\)",
+    ),
+    "endless_prior_with_time": (
+        lambda: models.single_agent(TASK, None, prior=np.full((3, 2, 2), 0.5), discount=0.9),
+        r"prior has shape \(3, 2, 2\)",
+    ),
+    "tolerance_of_a_finite_horizon": (
+        lambda: exact.solve(program(), tolerance=1e-3),
+        "tolerance is for an infinite horizon",
+    ),
+    "tolerance_zero": (lambda: exact.solve(endless(), tolerance=0.0), "tolerance must be above 0; got 0.0"),
+    "tolerance_below_reach": (
+        lambda: exact.solve(endless(), tolerance=1e-17),
+        "at discount 0.9 float64 can reach a relative error of about .* not 1e-17: give a larger tolerance",
+    ),
+    "posterior_without_end": (
+        lambda: exact.condition(endless(reward=1.0)),
+        "no posterior given optimality at an infinite horizon.*spectral radius between .* below 1",
+    ),
+    "condition_regularized": (
+        lambda: exact.condition(regularized()),
+        "'a' is regularized by tsallis.* no joint model.*exact.solve and svi.fit work",
+    ),
+    "guide_regularized": (lambda: regularized().guide(), "'a' is regularized by tsallis"),
+    "conjugate_alone": (
+        lambda: exact.evaluate(regularized(lambda x, p: jnp.log(jnp.sum(jnp.exp(x)))), {"a": np.full((2, 2), 0.5)}),
+        "has a conjugate only; to evaluate policies that are given, give from_conjugate its cost",
+    ),
     "discount_large": (lambda: program(discount=1.5), "discount must lie between 0 and 1; got 1.5"),
     "discount_many": (lambda: program(discount=jnp.ones(3)), r"discount must be one number; got shape \(3,\)"),
     "args_not_a_tuple": (lambda: check_args(HALF), "args must be a tuple"),
@@ -209,7 +270,7 @@ CASES = {
         "initial returns a value of 's' outside its 2 values",
     ),
     "temperature_of_the_state": (lambda: tempered(lambda s: 1.0 + s), r"inverse temperature of 'a' depends on \['s'\]"),
-    "temperature_nan": (lambda: exact.solve(tempered(lambda s: jnp.nan)), "inverse temperature of 'a' is not finite"),
+    "temperature_nan": (lambda: exact.solve(tempered(lambda s: jnp.nan)), "inverse temperature of 'a' is not a number"),
     "temperatures_differ": (
         lambda: exact.condition(tempered(lambda s: 1.0, lambda s: 2.0)),
         r"inverse temperatures of \['a', 'b'\] differ",
@@ -264,6 +325,10 @@ def joint(s, **others):
 
 # These come with arguments of the wrong type, which the suite's own checks of annotations would catch first.
 TYPES = {
+    "regularizer_by_name": (
+        with_site(lambda s, a: decide("b", Bernoulli(0.5), regularizer="tsallis")),
+        "the regularizer of 'b' is str; give its convex conjugate",
+    ),
     "no_program_but_a_task": (lambda: exact.solve(TASK), "an engine takes a ControlProgram.*got MDP"),
     "no_program_but_a_model": (lambda: exact.solve(program().model), "not its model.*got BoundMethod"),
     "no_task": (lambda: models.single_agent("lottery", 2), "mdp must be a task of rlinf_ppl.tasks, MDP; got str"),

@@ -13,7 +13,7 @@ from jax import monitoring
 from numpyro.distributions import Categorical
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference import answers, exact, svi
 from rlinf_ppl.tasks import MDP
 
 STATES, ACTIONS, HORIZON = 7, 3, 5
@@ -68,11 +68,11 @@ def test_a_sweep_over_betas_and_tasks_compiles_each_engine_once(compilations):
 
 
 def test_the_solver_itself_compiles_once(compilations):
-    before = exact._solve._cached._cache_size()
+    before = answers.solve._cached._cache_size()
     for seed in range(3):
         for beta in (0.3, 0.6):
             exact.solve(models.single_agent(task(seed), HORIZON + 1, beta=beta))
-    assert exact._solve._cached._cache_size() == before + 1
+    assert answers.solve._cached._cache_size() == before + 1
 
 
 def test_closures_of_one_form_share_all_compiled_code(compilations):

@@ -83,7 +83,7 @@ def test_log_mean_of_a_matrix_is_the_soft_maximum_of_each_row(tau):
     law = Conditional("x", Table(("s", "x"), jnp.asarray(rng.dirichlet(np.ones(4), size=3))))
     message = Table(("z", "x"), jnp.asarray(rng.normal(size=(2, 4))))
     scale = None if tau is None else Table((), jnp.asarray(tau))
-    found = law.log_mean(message, scale).aligned(("s", "z"))
+    found = message.log_mean(law, scale).aligned(("s", "z"))
     for s in range(3):
         for z in range(2):
             expected = truth(law.table.array[s], message.array[z], 1.0 if tau is None else tau)
@@ -94,10 +94,10 @@ def test_log_mean_of_a_row_that_sees_only_small_values():
     law = Conditional("x", Table(("s", "x"), jnp.array([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])))
     message = Table(("x",), jnp.array([0.0, -2000.0, -2001.0]))
     expected = [np.log(0.5), -2000 + np.log(0.5 + 0.5 * np.exp(-1))]
-    np.testing.assert_allclose(law.log_mean(message, None).array, expected, rtol=1e-12)
-    gradient = jax.grad(lambda p: Conditional("x", Table(("s", "x"), p)).log_mean(message, None).array.sum())
+    np.testing.assert_allclose(message.log_mean(law, None).array, expected, rtol=1e-12)
+    gradient = jax.grad(lambda p: message.log_mean(Conditional("x", Table(("s", "x"), p)), None).array.sum())
     assert jnp.isfinite(gradient(law.table.array)[law.table.array > 0]).all()
-    together = jax.vmap(lambda w: law.log_mean(Table(("x",), w), None).array)(jnp.stack([message.array, jnp.zeros(3)]))
+    together = jax.vmap(lambda w: Table(("x",), w).log_mean(law, None).array)(jnp.stack([message.array, jnp.zeros(3)]))
     np.testing.assert_allclose(together, [expected, [0, 0]], rtol=1e-12, atol=1e-15)
 
 

@@ -1,11 +1,13 @@
 """Arrays in, arrays out: named tables and the one elimination that every engine runs."""
 
+from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.algebra.elimination import (
     Chain,
     Found,
     Rules,
     Site,
     Slice,
+    Walked,
     at_time,
     backward,
     by_time,
@@ -14,6 +16,7 @@ from rlinf_ppl.algebra.elimination import (
     expectation_rules,
     solve_rules,
     start,
+    through,
     walk,
 )
 from rlinf_ppl.algebra.marginals import forward, posterior_forward
@@ -25,6 +28,7 @@ __all__ = [
     "Chain",
     "Conditional",
     "Found",
+    "Walked",
     "Rules",
     "Site",
     "Slice",
@@ -37,7 +41,9 @@ __all__ = [
     "expectation_rules",
     "forward",
     "posterior_forward",
+    "regularizers",
     "solve_rules",
     "start",
+    "through",
     "walk",
 ]

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.fixed_point import error_bound, fixed_point
 from rlinf_ppl.algebra.tables import TIME, Arrival, Conditional, Table
 
 Message = Table
@@ -51,7 +52,7 @@ class Chain(eqx.Module):
         final: optimality factors of the last state.
         alive: the chance site before every step but the first, or None without a discount.
         valid: whether every law is a distribution, every factor finite, every next value inside its support.
-        horizon: the number of steps T.
+        horizon: the number of steps T; None: without end.
         state: the state variables in order.
         carried: those of them that the value depends on.
         scopes: for each decision the variables that its policy depends on.
@@ -63,15 +64,20 @@ class Chain(eqx.Module):
     final: tuple[Site, ...]
     alive: Site | None
     valid: Array
-    horizon: int = eqx.field(static=True)
+    horizon: int | None = eqx.field(static=True)
     state: tuple[str, ...] = eqx.field(static=True)
     carried: tuple[str, ...] = eqx.field(static=True)
     scopes: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     sizes: tuple[tuple[str, int], ...] = eqx.field(static=True)
 
+    @property
+    def times(self) -> tuple[str, ...]:
+        """The axis that tables over time lead with: none where a horizon without end has one table for all times."""
+        return () if self.horizon is None else (TIME,)
+
     def size(self) -> dict[str, int]:
-        """Number of values of each state variable and site."""
-        return dict(self.sizes)
+        """Number of values of each state variable and site, and of times."""
+        return dict(self.sizes) | ({} if self.horizon is None else {TIME: self.horizon})
 
     def axes(self) -> dict[str, tuple[str, ...]]:
         """For each decision the axes of its policy: scope, then its own."""
@@ -85,6 +91,30 @@ class Rules(NamedTuple):
     decision: Callable[[Site, Message], tuple[Message, Conditional]]
 
 
+class Walked(NamedTuple):
+    """What walking all steps gives.
+
+    Attributes:
+        values: the messages V_0..V_T over the carried state variables, stacked; without end the one message V.
+        kept: what was kept of each walk, stacked over T steps.
+        residual: how far V is from what a further step makes of it, 0 at a finite horizon.
+        error_bound: how far V may be from the fixed point, rounding included; 0 at a finite horizon.
+        steps: how many steps were walked, or how many Newton steps and sweeps were made.
+    """
+
+    values: Message
+    kept: Any
+    residual: Array
+    error_bound: Array
+    steps: Array
+
+    @property
+    def first(self) -> Message:
+        """The message of the first state."""
+        values = self.values
+        return Table(values.axes[1:], values.array[0]) if timed(values) else values
+
+
 class Found(NamedTuple):
     """What a walk met: the policy at each decision, and the message at each latent site before it was eliminated."""
 
@@ -96,35 +126,33 @@ def solve_rules() -> Rules:
     """Average chance, take the soft maximum over decisions: the best policy under the true dynamics."""
 
     def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
-        q, value = site.content.tilt(w, site.inverse_temperature)
-        return value, q
+        return w.tilt(site.content, site.inverse_temperature)
 
-    return Rules(lambda site, w: site.content.mean(w), decision)
+    return Rules(lambda site, w: w.mean(site.content), decision)
 
 
 def condition_rules(tau: Table | None) -> Rules:
     """Condition every site on optimality, all at the common inverse temperature `tau` (None: 1)."""
 
     def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
-        q, value = site.content.tilt(w, tau)
-        return value, q
+        return w.tilt(site.content, tau)
 
-    return Rules(lambda site, w: site.content.log_mean(w, tau), decision)
+    return Rules(lambda site, w: w.log_mean(site.content, tau), decision)
 
 
 def evaluate_rules(choose: Callable[[Site], tuple[Conditional, Message]]) -> Rules:
-    """Average chance and decisions under given policies; `choose` gives a q and its divergence from the prior."""
+    """Average chance and decisions under given policies; `choose` gives a q and what leaving the prior costs it."""
 
     def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
-        q, divergence = choose(site)
-        return q.mean(w) - divergence.divided(site.inverse_temperature), q
+        q, cost = choose(site)
+        return w.mean(q) - cost.divided(site.inverse_temperature), q
 
-    return Rules(lambda site, w: site.content.mean(w), decision)
+    return Rules(lambda site, w: w.mean(site.content), decision)
 
 
 def expectation_rules(policy: dict[str, Conditional]) -> Rules:
     """Plain expectation under a policy: no cost of deviating from the prior."""
-    return Rules(lambda site, w: site.content.mean(w), lambda site, w: (policy[site.name].mean(w), policy[site.name]))
+    return Rules(lambda site, w: w.mean(site.content), lambda site, w: (w.mean(policy[site.name]), policy[site.name]))
 
 
 def walk(
@@ -147,19 +175,23 @@ def walk(
 
 
 def backward(
-    chain: Chain, rules: Callable[[Any], Rules], given: Any = None, found: Callable[[Found], Any] | None = None
-) -> tuple[Message, Any]:
-    """Walk all steps from the last to the first.
+    chain: Chain,
+    rules: Callable[[Any], Rules],
+    given: Any = None,
+    found: Callable[[Found], Any] | None = None,
+    tolerance: Array | None = None,
+) -> Walked:
+    """Walk all steps from the last to the first; without a last one, find the message that a step leaves as it is.
 
     Args:
         chain: the program.
         rules: makes the rules of one step from this step's slice of `given`.
-        given: a pytree of tables with a leading time axis, or None.
+        given: a pytree of tables with the leading axes `chain.times`, or None.
         found: picks what to keep of what each walk found; None keeps nothing.
-
-    Returns:
-        Messages V_0..V_T over the carried state variables, stacked, and what was kept, stacked over T steps.
+        tolerance: without end, the relative error to aim for; None: the square root of the dtype's precision.
     """
+    if chain.horizon is None:
+        return endless(chain, rules(given), found, tolerance)
     size = chain.size()
     last = walk(chain.final, Table((), jnp.zeros(())), expectation_rules({}))[0].over(chain.carried, size)
     varying, constant = by_time(chain.step)
@@ -171,7 +203,23 @@ def backward(
         return v, (v.array, None if found is None else found(met))
 
     _, (values, kept) = lax.scan(body, last, (varying, given), length=chain.horizon, reverse=True)
-    return Table((TIME, *chain.carried), jnp.concatenate([values, last.array[None]])), kept
+    values = Table((TIME, *chain.carried), jnp.concatenate([values, last.array[None]]))
+    return Walked(values, kept, jnp.zeros(()), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
+
+
+def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, tolerance: Array | None) -> Walked:
+    """The message that one more step leaves as it is."""
+    size = chain.size()
+
+    def earlier(v: Array) -> tuple[Array, Found]:
+        w, met = through(chain.step, survive(chain, Table(chain.carried, v), rules), rules)
+        return w.over(chain.carried, size).array, met
+
+    start = jnp.zeros([size[name] for name in chain.carried])
+    goal = jnp.sqrt(jnp.finfo(start.dtype).eps) if tolerance is None else tolerance
+    solved = fixed_point(lambda v: earlier(v)[0], start, goal)
+    kept = None if found is None else found(earlier(solved.value)[1])
+    return Walked(Table(chain.carried, solved.value), kept, solved.residual, error_bound(solved), solved.steps)
 
 
 def through(part: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:

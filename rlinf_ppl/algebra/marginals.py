@@ -24,19 +24,25 @@ from rlinf_ppl.algebra.elimination import (
     survive,
     through,
 )
+from rlinf_ppl.algebra.fixed_point import solve_linear
 from rlinf_ppl.algebra.tables import TIME, Conditional, Table
 
 
 def forward(chain: Chain, policy: dict[str, Conditional]) -> tuple[Array, dict[str, Array]]:
     """Marginals of the states and decisions under a policy and the true dynamics, by the transposed expectation.
 
+    Without end the marginals are those of a time that is drawn with probabilities (1 - discount) discount ** t.
+
     Args:
         chain: the program.
-        policy: for each decision its law with a leading time axis.
+        policy: for each decision its law with the leading axes `chain.times`.
 
     Returns:
-        q(s_t) with shape (T + 1, state sizes) and for each decision q(scope, d) with shape (T, scope sizes, K).
+        q(s_t) with shape (T + 1, state sizes) and for each decision q(scope, d) with shape (T, scope sizes, K);
+        without end neither has the axis of time.
     """
+    if chain.horizon is None:
+        return occupancies(chain, expectation_rules(policy))
     varying, constant = by_time(chain.step)
     nothing = jnp.zeros([chain.size()[name] for name in chain.state])
     first = jax.grad(lambda v: start(chain, Table(chain.state, v), expectation_rules({})))(nothing)
@@ -48,6 +54,21 @@ def forward(chain: Chain, policy: dict[str, Conditional]) -> tuple[Array, dict[s
 
     last, (states, decisions) = lax.scan(body, first, (varying, policy), length=chain.horizon)
     return jnp.concatenate([states, last[None]]), decisions
+
+
+def occupancies(chain: Chain, rules: Rules) -> tuple[Array, dict[str, Array]]:
+    """Discounted occupancies mu = (1 - discount) mu_0 + discount P mu of the states, and of each decision."""
+    assert chain.alive is not None
+    discount = chain.alive.content.table.array[1]
+    nothing = jnp.zeros([chain.size()[name] for name in chain.state])
+    first = jax.grad(lambda v: start(chain, Table(chain.state, v), rules))(nothing)
+
+    def push(mu: Array) -> tuple[Array, dict[str, Array]]:
+        return transposed(chain, chain.step, nothing, rules, mu)
+
+    # BiCGSTAB may leave entries of size eps below zero where there are no visits.
+    states = jnp.maximum(solve_linear(lambda mu: mu - discount * push(mu)[0], (1 - discount) * first), 0.0)
+    return states, push(states)[1]
 
 
 def posterior_forward(
@@ -69,7 +90,7 @@ def posterior_forward(
     """
     size = chain.size()
     varying, constant = by_time(chain.step)
-    values = values.over((TIME, *chain.state), size | {TIME: chain.horizon + 1})
+    values = values.over((TIME, *chain.state), size | {TIME: size[TIME] + 1})
     first = jax.grad(lambda v: start(chain, Table(chain.state, v), rules))(values.array[0])
 
     def gate(v: Array) -> Array:

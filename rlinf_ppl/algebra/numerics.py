@@ -31,11 +31,15 @@ def soft_maximum(
     Args:
         p: probabilities over the last axis; zeros are allowed, a row of zeros is not. Broadcasts against w.
         w: finite values.
-        tau: inverse temperature of any sign; None means 1.
+        tau: inverse temperature of any sign; None means 1. Infinite, it takes the best alternatives only, shared in
+            proportion to p.
 
     Returns:
         q = p exp(tau w) / Z, which sums to one over the last axis, and (1 / tau) log Z.
     """
+    if tau is not None:
+        hard, sign = jnp.isinf(tau), jnp.sign(tau)
+        tau = jnp.where(hard, sign, tau)
     x = w if tau is None else tau * w
     peak = lax.stop_gradient(jnp.max(jnp.where(p > 0, x, -jnp.inf), -1, keepdims=True))
     weights = p * jnp.exp(jnp.minimum(x - peak, _largest_exponent(x)))
@@ -48,7 +52,10 @@ def soft_maximum(
     offset = jnp.where(p > 0, w - centre, 0.0)
     reach = jnp.abs(tau) * jnp.max(jnp.abs(lax.stop_gradient(offset)), -1)
     excess = jnp.sum(p * tilted_offset(w - centre, tau), -1)
-    return q, select_form(tau, reach, centre[..., 0], excess, log_total)
+    value = select_form(tau, reach, centre[..., 0], excess, log_total)
+    best = p * (x == peak)
+    greedy = best / jnp.sum(best, -1, keepdims=True)
+    return jnp.where(hard, greedy, q), jnp.where(hard, jnp.sum(lax.stop_gradient(greedy) * w, -1), value)
 
 
 def tilted_offset(c: Float[Array, "..."], tau: Float[Array, ""]) -> Float[Array, "..."]:

@@ -1,8 +1,8 @@
 """Functions of named finite variables, and what the elimination asks of them.
 
 A message of the elimination is a `Table`: an array whose axes carry the names of variables. A `Conditional` is the law
-p(x | parents) of one site; it can average a message over x, average it in the exponent, and be tilted by it. An
-`Arrival` says how the next state depends on the variables of a step and pulls a message about it back to them.
+p(x | parents) of one site; a message can be averaged over x, averaged in the exponent, and tilt the law. An `Arrival`
+says how the next state depends on the variables of a step and pulls a message about it back to them.
 
 Elimination calls these methods and nothing else, so any other closed algebra of messages with the same methods can
 take the tables' place.
@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.numerics import relative_entropy, select_form, soft_maximum, tilted_offset
+from rlinf_ppl.algebra.numerics import select_form, tilted_offset
+from rlinf_ppl.algebra.regularizers import Regularizer, kl
 
 TIME = "t"
 
@@ -54,6 +55,56 @@ class Table(eqx.Module):
         zero = (divisor.array == 0) & (jnp.abs(self.array) <= rounding)
         return Table(self.axes, jnp.where(zero, 0.0, self.array / jnp.where(zero, 1.0, divisor.array)))
 
+    def mean(self, law: "Conditional") -> "Table":
+        """E[w | parents]: the message averaged over a variable."""
+        if law.name not in self.axes:
+            return self
+        return contract(law.table, self, law.name)
+
+    def log_mean(self, law: "Conditional", tau: "Table | None") -> "Table":
+        """(1 / tau) log E[exp(tau w) | parents]: the message averaged over a variable in the exponent.
+
+        The exponentials are shifted by one peak for all rows, so that the law is read once, by a matrix product. A row
+        that sees only values far below the peak underflows; then every row is shifted by its own peak instead.
+        """
+        if law.name not in self.axes:
+            return self
+        scale = None if tau is None else tau.array
+        axes = (*(name for name in self.axes if name != law.name), law.name)
+        values = self.aligned(axes)
+        x = values if scale is None else scale * values
+        peak = lax.stop_gradient(jnp.max(x, -1, keepdims=True))
+        total = contract(law.table, Table(axes, jnp.exp(x - peak)), law.name)
+        enough = jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps
+        safe = jnp.where(total.array > enough, total.array, 1.0)
+        shift = Table(axes[:-1], peak[..., 0]).aligned(total.axes)
+        log_total = jnp.log(safe) + shift
+        if scale is not None:
+            centre = lax.stop_gradient(jnp.mean(values, -1, keepdims=True))
+            excess = contract(law.table, Table(axes, tilted_offset(values - centre, scale)), law.name)
+            reach = jnp.abs(scale) * jnp.max(jnp.abs(lax.stop_gradient(values - centre)), -1)
+            reach, middle = (Table(axes[:-1], each).aligned(total.axes) for each in (reach, centre[..., 0]))
+            log_total = select_form(scale, reach, middle, excess.aligned(total.axes), log_total)
+        # Recomputed in reverse mode, so that the rare branch leaves no residuals of the law's size at every time step.
+        by_row = jax.checkpoint(lambda law, w, tau: w.tilt(law, tau)[0].aligned(total.axes))
+        result = lax.cond(
+            jnp.all(total.array > enough), lambda law, w, tau: log_total, by_row, law, Table(axes, values), tau
+        )
+        return Table(total.axes, result)
+
+    def tilt(self, law: "Conditional", tau: "Table | None" = None) -> "tuple[Table, Conditional]":
+        """The message (1 / tau) log Z and the law q = p exp(tau w) / Z: a soft maximum of w over a variable.
+
+        So with the regularizer of inference; with another one the maximum of <q, w> - Omega(q) / tau.
+        """
+        if law.name not in self.axes and law.regularizer == kl:
+            return self, law
+        scope = tuple(name for name in union(law.table.axes, self.axes) if name != law.name)
+        axes = (*scope, law.name)
+        p, w = law.table.aligned(axes), self.aligned(axes)
+        q, value = law.regularizer.maximum(p, w, None if tau is None else tau.array)
+        return Table(scope, value), Conditional(law.name, Table(axes, q))
+
     def gated(self, name: str) -> "Table":
         """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
         return Table((name, *self.axes), jnp.stack([jnp.zeros_like(self.array), self.array]))
@@ -77,62 +128,28 @@ class Table(eqx.Module):
 
 
 class Conditional(eqx.Module):
-    """The law p(name | parents) of a site as a table of probabilities whose last axis is the site's own."""
+    """The law p(name | parents) of a site as a table of probabilities whose last axis is the site's own.
+
+    Attributes:
+        name: the site.
+        table: the probabilities.
+        regularizer: what a decision pays for leaving this law.
+    """
 
     name: str = eqx.field(static=True)
     table: Table
+    regularizer: Regularizer = eqx.field(static=True, default=kl)
 
-    def mean(self, w: Table) -> Table:
-        """E[w | parents]: averages a message over this variable."""
-        if self.name not in w.axes:
-            return w
-        return contract(self.table, w, self.name)
-
-    def log_mean(self, w: Table, tau: Table | None) -> Table:
-        """(1 / tau) log E[exp(tau w) | parents]: averages a message over this variable in the exponent.
-
-        The exponentials are shifted by one peak for all rows, so that the law is read once, by a matrix product. A row
-        that sees only values far below the peak underflows; then every row is shifted by its own peak instead.
-        """
-        if self.name not in w.axes:
-            return w
-        scale = None if tau is None else tau.array
-        axes = (*(name for name in w.axes if name != self.name), self.name)
-        values = w.aligned(axes)
-        x = values if scale is None else scale * values
-        peak = lax.stop_gradient(jnp.max(x, -1, keepdims=True))
-        total = contract(self.table, Table(axes, jnp.exp(x - peak)), self.name)
-        enough = jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps
-        safe = jnp.where(total.array > enough, total.array, 1.0)
-        shift = Table(axes[:-1], peak[..., 0]).aligned(total.axes)
-        log_total = jnp.log(safe) + shift
-        if scale is not None:
-            centre = lax.stop_gradient(jnp.mean(values, -1, keepdims=True))
-            excess = contract(self.table, Table(axes, tilted_offset(values - centre, scale)), self.name)
-            reach = jnp.abs(scale) * jnp.max(jnp.abs(lax.stop_gradient(values - centre)), -1)
-            reach, middle = (Table(axes[:-1], each).aligned(total.axes) for each in (reach, centre[..., 0]))
-            log_total = select_form(scale, reach, middle, excess.aligned(total.axes), log_total)
-        # Recomputed in reverse mode, so that the rare branch leaves no residuals of the law's size at every time step.
-        by_row = jax.checkpoint(lambda law, w, tau: law.tilt(w, tau)[1].aligned(total.axes))
-        result = lax.cond(
-            jnp.all(total.array > enough), lambda law, w, tau: log_total, by_row, self, Table(axes, values), tau
-        )
-        return Table(total.axes, result)
-
-    def tilt(self, w: Table, tau: Table | None = None) -> "tuple[Conditional, Table]":
-        """The law q = p exp(tau w) / Z and the message (1 / tau) log Z: a soft maximum of w over this variable."""
-        if self.name not in w.axes:
-            return self, w
-        scope = tuple(name for name in union(self.table.axes, w.axes) if name != self.name)
+    def cost(self, q: "Conditional") -> Table:
+        """What it costs in nats to follow q instead of this law, a function of what either depends on."""
+        scope = tuple(name for name in union(self.table.axes, q.table.axes) if name != self.name)
         axes = (*scope, self.name)
-        q, value = soft_maximum(self.table.aligned(axes), w.aligned(axes), None if tau is None else tau.array)
-        return Conditional(self.name, Table(axes, q)), Table(scope, value)
-
-    def divergence(self, prior: "Conditional") -> Table:
-        """KL of this law from `prior` in nats, a function of what either depends on."""
-        scope = tuple(name for name in union(self.table.axes, prior.table.axes) if name != self.name)
-        axes = (*scope, self.name)
-        return Table(scope, relative_entropy(self.table.aligned(axes), prior.table.aligned(axes)))
+        if self.regularizer.cost is None:
+            raise ValueError(
+                f"the regularizer {self.regularizer.name!r} of {self.name!r} has a conjugate only; to evaluate "
+                "policies that are given, give from_conjugate its cost as well."
+            )
+        return Table(scope, self.regularizer.cost(q.table.aligned(axes), self.table.aligned(axes)))
 
 
 class Arrival(eqx.Module):

@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rlinf_ppl.algebra import Chain
+from rlinf_ppl.algebra.fixed_point import ROUNDINGS
+
 
 def check_key(key: Any) -> Array:
     """A JAX random key, of the new or the old kind.
@@ -36,3 +39,30 @@ def check_count(name: str, count: Any) -> int:
     if whole < 1:
         raise ValueError(f"{name} must be at least 1; got {whole}.")
     return whole
+
+
+def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:
+    """The tolerance of a fixed point, None at a finite horizon.
+
+    By default it is eps ** (3 / 4), or what the dtype can reach where that is more, as long as it is below sqrt(eps).
+
+    Raises:
+        ValueError: it is not above 0, there is nothing to tolerate, or the dtype cannot reach it.
+    """
+    if chain.alive is None or chain.horizon is not None:
+        if tolerance is not None:
+            raise ValueError("tolerance is for an infinite horizon; a finite one is solved exactly.")
+        return None
+    alive = chain.alive.content.table.array
+    eps = float(jnp.finfo(alive.dtype).eps)
+    reach = ROUNDINGS * eps / jnp.maximum(alive[0], eps)
+    wanted = jnp.asarray(eps**0.5 if tolerance is None else tolerance, alive.dtype)
+    if not isinstance(wanted, jax.core.Tracer) and not wanted > 0:
+        raise ValueError(f"tolerance must be above 0; got {tolerance}.")
+    if not any(isinstance(x, jax.core.Tracer) for x in (wanted, reach)) and wanted < reach:
+        wider = "" if eps < 1e-10 else 'turn on float64 (jax.config.update("jax_enable_x64", True)) or '
+        raise ValueError(
+            f"at discount {float(alive[1]):.6g} {alive.dtype} can reach a relative error of about {float(reach):.1g}, "
+            f"not {float(wanted):.1g}: {wider}give a larger tolerance."
+        )
+    return jnp.maximum(reach, eps**0.75) if tolerance is None else wanted

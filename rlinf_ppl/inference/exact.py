@@ -5,89 +5,88 @@ optimality (Levine 2018, sections 3 and 2). Values and ELBO are in the units of 
 Everything here is differentiable in the program's arrays, and can be vmapped over them.
 """
 
-from typing import NamedTuple
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
 
-import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
-
-from rlinf_ppl import algebra
-from rlinf_ppl.algebra import TIME, Chain, Conditional, Table
-from rlinf_ppl.algebra.numerics import relative_entropy
-from rlinf_ppl.inference import trajectories
-from rlinf_ppl.inference.policies import Policy, as_arrays, as_conditionals
+from rlinf_ppl.inference import answers, trajectories
+from rlinf_ppl.inference.answers import Marginals, Posterior, Solution
+from rlinf_ppl.inference.arguments import check_tolerance
+from rlinf_ppl.inference.policies import Policy, as_conditionals
 from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 
-
-class Solution(NamedTuple):
-    """The soft-optimal policy.
-
-    Attributes:
-        policy: for each decision (T, scope, K) probabilities.
-        value: V, shape (T + 1, states), the last row terminal, in units of optimality.
-        elbo: the maximal evidence lower bound: V_0 averaged over the first state.
-        converged: whether the numbers are a program (see `read`) and the answer is finite.
-    """
-
-    policy: dict[str, Float[Array, "T ..."]]
-    value: Float[Array, "T_plus_1 ..."]
-    elbo: Float[Array, ""]
-    converged: Bool[Array, ""]
-
-
-class Posterior(NamedTuple):
-    """The exact posterior given optimality.
-
-    Attributes:
-        policy: for each decision (T, scope, K) probabilities p(d | scope, O), of a process still alive.
-        value: V, shape (T + 1, states), in units of optimality.
-        log_evidence: log p(O) in nats.
-        converged: whether the numbers are a program (see `read`) and the answer is finite.
-    """
-
-    policy: dict[str, Float[Array, "T ..."]]
-    value: Float[Array, "T_plus_1 ..."]
-    log_evidence: Float[Array, ""]
-    converged: Bool[Array, ""]
+__all__ = [
+    "Marginals",
+    "Posterior",
+    "Solution",
+    "condition",
+    "elbo",
+    "evaluate",
+    "kl",
+    "marginals",
+    "posterior_marginals",
+    "posterior_sample",
+    "prior_policy",
+    "sample",
+    "solve",
+]
 
 
-class Marginals(NamedTuple):
-    """Where the process is and what it does, each time's entries summing to one.
-
-    Attributes:
-        state: (T + 1, states).
-        decision: for each decision its joint with its scope, (T, scope, K).
-    """
-
-    state: Float[Array, "T_plus_1 ..."]
-    decision: dict[str, Float[Array, "T ..."]]
-
-
-def solve(program: ControlProgram) -> Solution:
+def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
     """The policy that maximises the ELBO under the true dynamics, and its value.
 
     Q is what is left of the later messages, V = (1 / tau) log sum p exp(tau Q), the policy p exp(tau (Q - V)).
 
     Args:
         program: any tabular step program; inverse temperatures may differ between decisions.
+        tolerance: at an infinite horizon, the error of V to stop at, relative to the largest |V| (or to 1); default
+            the square root of the dtype's precision.
 
     Raises:
-        ValueError: where the program's numbers are no distributions or not finite.
+        ValueError: where the program's numbers are no distributions or not finite, or the dtype cannot reach the
+            tolerance.
     """
-    return _solve(read(program))
+    chain = read(program)
+    return answers.solve(chain, check_tolerance(chain, tolerance))
 
 
-def condition(program: ControlProgram) -> Posterior:
+def condition(program: ControlProgram, tolerance: float | None = None) -> Posterior:
     """The posterior given optimality at every step, chance sites conditioned as well: optimistic under noise.
 
     Args:
         program: any tabular step program whose decisions share one inverse temperature.
+        tolerance: as in `solve`.
 
     Raises:
-        ValueError: where the inverse temperatures differ, or the numbers are no distributions or not finite.
+        ValueError: where the inverse temperatures differ, the numbers are no distributions or not finite, or, at an
+            infinite horizon, rewards grow faster than the discount forgets them, so that there is no posterior.
     """
-    return _condition(read(program), common_inverse_temperature(program))
+    chain, tau = read(program), common_inverse_temperature(program)
+    posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
+    if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
+        low, high = answers.growth(chain, tau)
+        raise ValueError(
+            "there is no posterior given optimality at an infinite horizon: what one step makes of exp V has a "
+            f"spectral radius between {low:.6g} and {high:.6g}, and it must be below 1. Lower the rewards, the inverse "
+            "temperature or the discount, or condition program.unroll(T)."
+        )
+    return posterior
+
+
+def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = None) -> Solution:
+    """The value of a policy that is given, in the form of a solution: E[sum gamma^t (log p(O_t) - cost / tau)].
+
+    Args:
+        program: any tabular step program.
+        policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
+        tolerance: as in `solve`.
+
+    Returns:
+        The policy over its whole scope, its value and ELBO: -inf where it does what the prior forbids.
+    """
+    chain = read(program)
+    return answers.evaluate(chain, as_conditionals(chain, policy), check_tolerance(chain, tolerance))
 
 
 def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
@@ -104,8 +103,7 @@ def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
     Raises:
         ValueError: on a policy of another shape, or rows that are no distributions.
     """
-    chain = read(program)
-    return _elbo(chain, as_conditionals(chain, policy))
+    return evaluate(program, policy).elbo
 
 
 def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, ""]:
@@ -117,18 +115,22 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
         other: q'.
     """
     chain = read(program)
-    return trajectory_kl(chain, as_conditionals(chain, policy), as_conditionals(chain, other))
+    check_tolerance(chain)
+    return answers.kl(chain, as_conditionals(chain, policy), as_conditionals(chain, other))
 
 
 def marginals(program: ControlProgram, policy: Policy) -> Marginals:
-    """Marginals of states and decisions under a policy and the true dynamics; a discount does not enter.
+    """Marginals of states and decisions under a policy and the true dynamics.
+
+    At a finite horizon a discount does not enter; at an infinite one they are discounted occupancies.
 
     Args:
         program: any tabular step program.
         policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
     """
     chain = read(program)
-    return _marginals(chain, as_conditionals(chain, policy))
+    check_tolerance(chain)
+    return answers.marginals(chain, as_conditionals(chain, policy))
 
 
 def posterior_marginals(program: ControlProgram) -> Marginals:
@@ -137,7 +139,9 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
     With a discount, a process that has died collects no more optimality and goes on under its priors and the true
     dynamics; the marginals are over the living and the dead together.
     """
-    return _posterior_marginals(read(program), common_inverse_temperature(program))
+    chain = read(program)
+    check_ends(chain.horizon, "posterior marginals")
+    return answers.posterior_marginals(chain, common_inverse_temperature(program))
 
 
 def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n: int) -> dict[str, Array]:
@@ -154,116 +158,17 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
         optimality; with a discount `alive` (n, T + 1).
     """
     chain = read(program)
+    check_ends(chain.horizon, "trajectories")
     return trajectories.draw(chain, program.supports, key, as_conditionals(chain, policy), n)
 
 
 def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int) -> dict[str, Array]:
     """Trajectories of the exact posterior given optimality: shapes as in `sample`."""
     chain, tau = read(program), common_inverse_temperature(program)
-    return trajectories.draw_posterior(chain, program.supports, key, as_table(tau), n)
+    check_ends(chain.horizon, "trajectories")
+    return trajectories.draw_posterior(chain, program.supports, key, answers.as_table(tau), n)
 
 
 def prior_policy(program: ControlProgram) -> dict[str, Float[Array, "T ..."]]:
-    """The decisions' priors as a policy: (T, scope, K) probabilities."""
-    return _prior_policy(read(program))
-
-
-@eqx.filter_jit
-def _solve(chain: Chain) -> Solution:
-    rules = algebra.solve_rules()
-    values, policy = algebra.backward(chain, lambda _: rules, found=lambda found: as_arrays(chain, found.policy))
-    bound = algebra.start(chain, at_first(values), rules)
-    return Solution(policy, over_states(chain, values), bound, chain.valid & jnp.isfinite(bound))
-
-
-@eqx.filter_jit
-def _condition(chain: Chain, tau: Array | None) -> Posterior:
-    rules = algebra.condition_rules(as_table(tau))
-    values, policy = algebra.backward(chain, lambda _: rules, found=lambda found: as_arrays(chain, found.policy))
-    evidence = algebra.start(chain, at_first(values), rules)
-    evidence = evidence if tau is None else tau * evidence
-    return Posterior(policy, over_states(chain, values), evidence, chain.valid & jnp.isfinite(evidence))
-
-
-@eqx.filter_jit
-def _elbo(chain: Chain, policy: dict[str, Conditional]) -> Float[Array, ""]:
-    values, _ = algebra.backward(chain, evaluated, given=policy)
-    total = algebra.start(chain, at_first(values), algebra.solve_rules())
-    return jnp.where(jnp.abs(total) > jnp.sqrt(forbidden(total)), jnp.sign(total) * jnp.inf, total)
-
-
-@eqx.filter_jit
-def trajectory_kl(chain: Chain, policy: dict[str, Conditional], other: dict[str, Conditional]) -> Float[Array, ""]:
-    """`kl` of a program that has been read."""
-    _, decisions = algebra.forward(chain, policy)
-    total = jnp.zeros(())
-    for name, joint in decisions.items():
-        step = relative_entropy(policy[name].table.array, other[name].table.array)
-        visited = joint.sum(-1) > 0
-        each = jnp.where(visited, joint.sum(-1) * jnp.where(visited, step, 0.0), 0.0)
-        total += jnp.sum(each.reshape(chain.horizon, -1).sum(-1) * weights(chain))
-    return total
-
-
-@eqx.filter_jit
-def _marginals(chain: Chain, policy: dict[str, Conditional]) -> Marginals:
-    return Marginals(*algebra.forward(chain, policy))
-
-
-@eqx.filter_jit
-def _posterior_marginals(chain: Chain, tau: Array | None) -> Marginals:
-    rules = algebra.condition_rules(as_table(tau))
-    values, _ = algebra.backward(chain, lambda _: rules)
-    return Marginals(*algebra.posterior_forward(chain, values, rules, by_priors))
-
-
-@eqx.filter_jit
-def _prior_policy(chain: Chain) -> dict[str, Array]:
-    axes, size = chain.axes(), chain.size() | {TIME: chain.horizon}
-    priors = {site.name: site.content.table for site in chain.step.sites if site.kind == "decision"}
-    return {name: priors[name].over((TIME, *axes[name]), size).array for name in axes}
-
-
-def evaluated(given: dict[str, Conditional]) -> algebra.Rules:
-    """The rules that evaluate one step's policy; what the prior forbids costs a huge finite amount.
-
-    An infinite cost in a state that is never reached would meet its probability 0, and give NaN.
-    """
-
-    def choose(site: algebra.Site) -> tuple[Conditional, Table]:
-        cost = given[site.name].divergence(site.content)
-        return given[site.name], Table(cost.axes, jnp.minimum(cost.array, forbidden(cost.array)))
-
-    return algebra.evaluate_rules(choose)
-
-
-def forbidden(array: Array) -> float:
-    """A cost beyond any other, far below the largest number of the dtype."""
-    return float(jnp.finfo(array.dtype).max) ** 0.8
-
-
-def by_priors(step: algebra.Slice) -> algebra.Rules:
-    """Plain expectation with every decision left to its prior."""
-    return algebra.expectation_rules({site.name: site.content for site in step.sites if site.kind == "decision"})
-
-
-def weights(chain: Chain) -> Float[Array, " T"]:
-    """The probability of being alive at each step."""
-    if chain.alive is None:
-        return jnp.ones(chain.horizon)
-    return chain.alive.content.table.array[1] ** jnp.arange(chain.horizon)
-
-
-def at_first(values: Table) -> Table:
-    """The message of the first state."""
-    return Table(values.axes[1:], values.array[0])
-
-
-def over_states(chain: Chain, values: Table) -> Array:
-    """The values over all state variables, with T + 1 rows."""
-    return values.over((TIME, *chain.state), chain.size() | {TIME: chain.horizon + 1}).array
-
-
-def as_table(tau: Array | None) -> Table | None:
-    """A common inverse temperature as a table without axes."""
-    return None if tau is None else Table((), tau)
+    """The decisions' priors as a policy: (T, scope, K) probabilities, without T at an infinite horizon."""
+    return answers.prior_policy(read(program))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra import TIME, Chain, Conditional, Table
+from rlinf_ppl.algebra import Chain, Conditional, Table
 from rlinf_ppl.types import ArrayLike
 
 Policy = Mapping[str, ArrayLike]
@@ -20,8 +20,8 @@ def as_conditionals(chain: Chain, policy: Policy) -> dict[str, Conditional]:
 
     Args:
         chain: the program.
-        policy: for each decision probabilities with axes (T, scope, own), or without T where stationary; an axis of
-            the scope that the policy ignores may have size 1.
+        policy: for each decision probabilities with axes (T, scope, own), or without T where stationary, as all are at
+            an infinite horizon; an axis of the scope that the policy ignores may have size 1.
 
     Raises:
         TypeError: it is no dictionary.
@@ -44,7 +44,7 @@ def as_conditionals(chain: Chain, policy: Policy) -> dict[str, Conditional]:
 
 def laws_of(chain: Chain, arrays: dict[str, Array]) -> dict[str, Conditional]:
     """Arrays over (T, scope, own) as laws."""
-    return {name: Conditional(name, Table((TIME, *axes), arrays[name])) for name, axes in chain.axes().items()}
+    return {name: Conditional(name, Table((*chain.times, *axes), arrays[name])) for name, axes in chain.axes().items()}
 
 
 def shaped(chain: Chain, policy: Policy) -> dict[str, Array]:
@@ -55,15 +55,16 @@ def shaped(chain: Chain, policy: Policy) -> dict[str, Array]:
 def with_time(chain: Chain, name: str, array: Array) -> Float[Array, "..."]:
     """A policy array with its time axis, its shape checked and broadcast over the scope."""
     size, own = chain.size(), chain.axes()[name]
-    full = (chain.horizon, *(size[axis] for axis in own))
-    shaped = array[None] if array.ndim == len(own) else array
+    full = tuple(size[axis] for axis in (*chain.times, *own))
+    shaped = array[None] if array.ndim == len(full) - 1 else array
     fits = shaped.ndim == len(full) and all(
         given in (1, wanted) for given, wanted in zip(shaped.shape[:-1], full[:-1], strict=True)
     )
     if not fits or shaped.shape[-1] != full[-1]:
+        axes, stationary = (own, "") if chain.horizon is None else (("T", *own), " and without T if stationary")
         raise ValueError(
-            f"policy[{name!r}] has shape {array.shape}; its axes are ({', '.join(('T', *own))}), so {full}, with size "
-            "1 where it ignores an axis and without T where it is stationary."
+            f"policy[{name!r}] has shape {array.shape}; its axes are ({', '.join(axes)}), so {full}, with size "
+            f"1 where it ignores an axis{stationary}."
         )
     return jnp.broadcast_to(shaped, full)
 
@@ -74,7 +75,9 @@ def check_rows(chain: Chain, arrays: dict[str, Array]) -> None:
         if wrong:
             rows = arrays[name].sum(-1)
             worst = jnp.unravel_index(jnp.argmax(jnp.abs(rows - 1) + jnp.any(arrays[name] < 0, -1)), rows.shape)
-            at = ", ".join(f"{axis} = {int(i)}" for axis, i in zip((TIME, *chain.axes()[name]), worst, strict=False))
+            at = ", ".join(
+                f"{axis} = {int(i)}" for axis, i in zip((*chain.times, *chain.axes()[name]), worst, strict=False)
+            )
             raise ValueError(
                 f"policy[{name!r}] at {at} is {arrays[name][worst]}: it must be at least 0 and sum to 1 over its last "
                 "axis."

@@ -25,9 +25,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import TIME, Chain, Conditional, Found, Site, Table
-from rlinf_ppl.inference.arguments import check_count, check_key
-from rlinf_ppl.inference.exact import at_first, trajectory_kl
+from rlinf_ppl.algebra import Chain, Conditional, Found, Site, Table
+from rlinf_ppl.inference import answers
+from rlinf_ppl.inference.arguments import check_count, check_key, check_tolerance
 from rlinf_ppl.inference.policies import laws_of
 from rlinf_ppl.program import ControlProgram, read
 
@@ -112,6 +112,7 @@ def fit(
     if not isinstance(optimizer, optax.GradientTransformation | None):
         raise TypeError(f"optimizer must be one of optax, such as optax.adam(0.1); got {type(optimizer).__name__}.")
     chain = read(program)
+    check_tolerance(chain)
     if not chain.scopes:
         raise ValueError("the program has no decisions to fit; mark the agent's sites with decide(name, prior).")
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((chain, key))):
@@ -142,7 +143,7 @@ def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
     """The logits of small random action values, for every decision."""
     size, axes = chain.size(), chain.axes()
     keys = dict(zip(axes, jax.random.split(key, len(axes)), strict=True))
-    shapes = {name: (chain.horizon, *(size[axis] for axis in axes[name])) for name in axes}
+    shapes = {name: [size[axis] for axis in (*chain.times, *axes[name])] for name in axes}
     return tempered(chain, {name: INITIAL_SPREAD * jax.random.normal(keys[name], shapes[name]) for name in axes})
 
 
@@ -166,16 +167,19 @@ def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Array], Array]:
 
 def bound(chain: Chain, logits: Logits) -> Float[Array, ""]:
     """The exact ELBO as a function of the logits."""
-    values, _ = algebra.backward(chain, evaluated, given=tables(chain, logits))
-    return algebra.start(chain, at_first(values), algebra.solve_rules())
+    walked = algebra.backward(chain, evaluated, given=tables(chain, logits))
+    return algebra.start(chain, walked.first, algebra.solve_rules())
 
 
 def evaluated(theta: dict[str, Table]) -> algebra.Rules:
-    """The rules that evaluate one step's guide; log(q / p) = theta - log Z needs no log p, finite at p = 0."""
+    """The rules that evaluate one step's guide; log(q / p) = theta - log Z needs no log p, finite at p = 0.
+
+    With any regularizer Omega(q) = <q, theta> - Omega*(theta), as theta is where q maximises it.
+    """
 
     def choose(site: Site) -> tuple[Conditional, Table]:
-        q, log_z = site.content.tilt(theta[site.name])
-        return q, q.mean(theta[site.name]) - log_z
+        log_z, q = theta[site.name].tilt(site.content)
+        return q, theta[site.name].mean(q) - log_z
 
     return algebra.evaluate_rules(choose)
 
@@ -187,8 +191,8 @@ def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:
     def replies(found: Found) -> dict[str, Array]:
         return {name: found.message[name].over(axes[name], size).array for name in axes}
 
-    values, messages = algebra.backward(chain, evaluated, given=tables(chain, logits), found=replies)
-    return algebra.start(chain, at_first(values), algebra.solve_rules()), tempered(chain, messages)
+    walked = algebra.backward(chain, evaluated, given=tables(chain, logits), found=replies)
+    return algebra.start(chain, walked.first, algebra.solve_rules()), tempered(chain, walked.kept)
 
 
 def tempered(chain: Chain, action_values: dict[str, Array], of: Callable[[Array], Array] = jnp.asarray) -> Logits:
@@ -196,7 +200,7 @@ def tempered(chain: Chain, action_values: dict[str, Array], of: Callable[[Array]
     logits = dict(action_values)
     for site in chain.step.sites:
         if site.kind == "decision" and site.inverse_temperature is not None:
-            axes = (TIME, *chain.axes()[site.name])
+            axes = (*chain.times, *chain.axes()[site.name])
             logits[site.name] = of(site.inverse_temperature.aligned(axes)) * logits[site.name]
     return logits
 
@@ -232,7 +236,7 @@ def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
     """KL in nats of the policy from its best reply, along the trajectories of the policy itself."""
     _, target = natural_target(chain, logits)
     q, best = (laws_of(chain, policy_of(chain, each)) for each in (logits, target))
-    return trajectory_kl(chain, q, best)
+    return answers.kl(chain, q, best)
 
 
 def changes(chain: Chain, logits: Logits, target: Logits) -> dict[str, Array]:
@@ -243,15 +247,16 @@ def changes(chain: Chain, logits: Logits, target: Logits) -> dict[str, Array]:
 
 def policy_of(chain: Chain, logits: Logits) -> dict[str, Array]:
     """Q = p exp(theta) / Z over the whole scope."""
-    axes, size = chain.axes(), chain.size() | {TIME: chain.horizon}
+    axes, size = chain.axes(), chain.size()
     priors = {site.name: site.content for site in chain.step.sites if site.kind == "decision"}
     theta = tables(chain, logits)
-    return {name: priors[name].tilt(theta[name])[0].table.over((TIME, *axes[name]), size).array for name in axes}
+    laws = {name: theta[name].tilt(priors[name])[1] for name in axes}
+    return {name: laws[name].table.over((*chain.times, *axes[name]), size).array for name in axes}
 
 
 def tables(chain: Chain, logits: Logits) -> dict[str, Table]:
     """Logits as tables over time, scope and the decision itself."""
-    return {name: Table((TIME, *axes), logits[name]) for name, axes in chain.axes().items()}
+    return {name: Table((*chain.times, *axes), logits[name]) for name, axes in chain.axes().items()}
 
 
 class progress_bar:

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.algebra import TIME, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.program.sites import Support, values_of
 
@@ -44,9 +44,9 @@ def _draw_posterior(chain: Chain, key: Array, tau: Table | None, n: int) -> dict
     rules = algebra.condition_rules(tau)
     scale = 1.0 if tau is None else tau.array
     # The message at each site before it was eliminated is what its prior is tilted by.
-    values, messages = algebra.backward(chain, lambda _: rules, found=lambda found: found.message)
-    first = Table(values.axes[1:], values.array[0])
-    start = algebra.walk(chain.initial.sites, chain.initial.arrival.pull(first), rules)[1].message
+    walked = algebra.backward(chain, lambda _: rules, found=lambda found: found.message)
+    values, messages = walked.values, walked.kept
+    start = algebra.walk(chain.initial.sites, chain.initial.arrival.pull(walked.first), rules)[1].message
 
     def tilted(site: Site, message: Table, at: dict[str, Array]) -> Array:
         log_p = jnp.log(site.content.table.rows(at))
@@ -97,7 +97,7 @@ def sample_steps(
             still = alive & (jax.random.categorical(alive_key, jnp.broadcast_to(log_p, (n, 2))) == 1)
         return (following, still), (positions, seen, alive)
 
-    keys = jax.random.split(key, chain.horizon)
+    keys = jax.random.split(key, chain.size()[TIME])
     living = jnp.ones(n, dtype=bool)
     (last, still), (states, seen, alive) = lax.scan(body, (state, living), (keys, varying, given))
     result = {name: jnp.concatenate([states[name], last[name][None]]).T for name in chain.state}

@@ -16,14 +16,14 @@ def check_task(name: str, task: Any, kind: type) -> None:
 
 
 def action_prior(
-    name: str, prior: ArrayLike | None, horizon: int, conditions: tuple[str, ...], shape: tuple[int, ...]
+    name: str, prior: ArrayLike | None, horizon: int | None, conditions: tuple[str, ...], shape: tuple[int, ...]
 ) -> Float[Array, "..."]:
     """A prior over the last axis of `shape`, with or without a leading time axis; uniform where None.
 
     Args:
         name: the argument's name, for the messages.
         prior: shape `shape` or (horizon, *shape), or None.
-        horizon: number of steps T.
+        horizon: number of steps T; None: without end, and a prior has no time axis.
         conditions: what the leading axes of `shape` stand for, in the singular.
         shape: the shape without time.
 
@@ -33,7 +33,8 @@ def action_prior(
     if prior is None:
         return jnp.full(shape, 1.0 / shape[-1])
     array = checks.as_reals(name, prior)
-    checks.check_shape(name, array.shape, [shape, (horizon, *shape)], "the task's policy", shape)
+    shapes = [shape] if horizon is None else [shape, (horizon, *shape)]
+    checks.check_shape(name, array.shape, shapes, "the task's policy", shape)
     timed = ("time",) if array.ndim > len(shape) else ()
     checks.check_distribution(name, array, (*timed, *conditions))
     return array

@@ -46,13 +46,13 @@ def timed_step(mdp: MDP, prior: Array, beta: Array, s: Any, t: Any) -> dict[str,
 
 
 def single_agent(
-    mdp: MDP, horizon: int, beta: ArrayLike = 1.0, prior: ArrayLike | None = None, discount: ArrayLike = 1.0
+    mdp: MDP, horizon: int | None, beta: ArrayLike = 1.0, prior: ArrayLike | None = None, discount: ArrayLike = 1.0
 ) -> ControlProgram:
     """One agent in a Markov decision process.
 
     Args:
         mdp: the task, S states and A actions; its reward may have a leading time axis of length `horizon`.
-        horizon: number of steps T.
+        horizon: number of steps T; None: without end, which needs a discount below 1 and nothing that varies in time.
         beta: inverse temperature, in 1 / units of reward: how much a difference in reward matters.
         prior: action prior p(a | s), shape (S, A) or (T, S, A); default uniform. Zeros forbid an action.
         discount: gamma in [0, 1].

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlinf_ppl.algebra import TIME, Table
+from rlinf_ppl.algebra import Table, regularizers
 from rlinf_ppl.program.sites import Support, first_value, values_of
 from rlinf_ppl.program.tracing import Form
 
@@ -39,10 +39,11 @@ def common_inverse_temperature(program: Any) -> Array | None:
     """
     form = program.structure.step
     decisions = [site for site in form.sites if site.kind == "decision"]
+    check_joint(program)
     if not any(site.tempered for site in decisions):
         return None
     leaves = jax.tree.leaves(program.args)
-    supports = program.supports | {TIME: range(program.horizon)}
+    supports = program.supports | program.structure.times()
     taus = [
         on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
         for i, site in enumerate(decisions)
@@ -55,9 +56,24 @@ def common_inverse_temperature(program: Any) -> Array | None:
             "conditioning and prog.model need one inverse temperature: give every decide the same one."
         )
     every = np.concatenate([np.ravel(tau) for tau in taus])
+    if np.any(np.isinf(every)):
+        raise ValueError(
+            f"the inverse temperatures of {[site.name for site in decisions]} are {every}; with an infinite one there "
+            "is no joint model to condition or to sample: exact.solve works."
+        )
     if not np.all(every == every[0]):
         raise ValueError(
             f"the inverse temperatures of {[site.name for site in decisions]} differ: {every}; then there is no joint "
             "model to condition or to sample: exact.solve, exact.elbo and svi.fit work."
         )
     return jnp.asarray(every[0])
+
+
+def check_joint(program: Any) -> None:
+    """Raise where a decision pays something else than its KL from the prior: then there is no joint model."""
+    for site in program.structure.step.sites:
+        if site.regularizer != regularizers.kl:
+            raise ValueError(
+                f"the decision {site.name!r} is regularized by {site.regularizer.name}, not by its KL from the prior; "
+                "then there is no joint model to condition or to sample: exact.solve and svi.fit work."
+            )

@@ -4,39 +4,60 @@
 `numpyro.sample` site of a step is chance. A step written in these words is an ordinary NumPyro function.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpyro
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
+from rlinf_ppl.algebra import regularizers
+from rlinf_ppl.algebra.regularizers import Regularizer
+
 DECISION = "decision"
 INVERSE_TEMPERATURE = "inverse_temperature"
+REGULARIZER = "regularizer"
 
 
-def decide(name: str, prior: Distribution, inverse_temperature: ArrayLike = 1.0) -> Any:
+def decide(
+    name: str,
+    prior: Distribution,
+    inverse_temperature: ArrayLike = 1.0,
+    regularizer: Regularizer | Callable[..., Any] = regularizers.kl,
+) -> Any:
     """Sample a decision from its prior; engines replace the prior by the policy that they find.
 
-    The policy is q = prior * exp(inverse_temperature * (Q - V)) with Q and V in the units of optimality.
+    The policy is q = prior * exp(inverse_temperature * (Q - V)) with Q and V in the units of optimality: it maximises
+    <q, Q> - KL(q || prior) / inverse_temperature. Another regularizer can stand in for that KL; then there is no joint
+    model, so that exact.solve and svi.fit work, and conditioning and sampling do not.
 
     Args:
         name: the site's name.
         prior: its distribution before optimality is taken into account, over finitely many values; zeros are allowed.
         inverse_temperature: in 1 / units of optimality; 0 keeps the prior, a negative one minimises. It may depend on
-            the time, on arguments of the program, never on the state.
+            the time, on arguments of the program, never on the state. Infinite, it takes the best alternatives only.
+        regularizer: one of `rlinf_ppl.algebra.regularizers`, or just a convex conjugate: a function of x (K,) and the
+            prior's probabilities (K,).
 
     Returns:
         The value of the site.
 
     Raises:
-        TypeError: the prior is no NumPyro distribution.
+        TypeError: the prior is no NumPyro distribution, or the regularizer no function.
     """
     if not isinstance(prior, Distribution):
         raise TypeError(
             f"the prior of {name!r} is a {type(prior).__name__}; give a NumPyro distribution, such as "
             "Categorical(probs=...)."
         )
-    return numpyro.sample(name, prior, infer={DECISION: True, INVERSE_TEMPERATURE: inverse_temperature})
+    if not isinstance(regularizer, Regularizer):
+        if not callable(regularizer):
+            raise TypeError(
+                f"the regularizer of {name!r} is a {type(regularizer).__name__}; give its convex conjugate."
+            )
+        regularizer = regularizers.from_conjugate(regularizer)
+    infer = {DECISION: True, INVERSE_TEMPERATURE: inverse_temperature, REGULARIZER: regularizer}
+    return numpyro.sample(name, prior, infer=infer)
 
 
 def optimality(log_prob: ArrayLike, name: str = "optimality") -> None:

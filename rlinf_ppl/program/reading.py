@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlinf_ppl.algebra import TIME, Arrival, Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import on_grid
 from rlinf_ppl.program.sites import Support, positions_of
@@ -56,9 +56,9 @@ def read(program: ControlProgram) -> Chain:
 
 def check_entries(structure: Structure) -> None:
     """Raise where a site's table, or the policy of a decision, would have too many entries to hold."""
-    sizes = {name: len(support) for name, support in structure.supports().items()} | {TIME: structure.horizon}
+    sizes = {name: len(support) for name, support in (structure.supports() | structure.times()).items()}
     tables = {f"table of {site.name!r}": (*site.parents, site.name) for site in structure.step.latent}
-    tables |= {f"policy of {name!r}": (TIME, *scope, name) for name, scope in structure.scopes}
+    tables |= {f"policy of {name!r}": (*structure.times(), *scope, name) for name, scope in structure.scopes}
     for table, axes in tables.items():
         if math.prod(sizes[axis] for axis in axes) > MOST_ENTRIES:
             shape = ", ".join(f"{axis}: {sizes[axis]}" for axis in axes)
@@ -72,7 +72,7 @@ def check_entries(structure: Structure) -> None:
 def tabulate(structure: Structure, discount: Array, leaves: list[Array], constants: tuple[Any, ...]) -> Chain:
     """Evaluate every site of a program over its parents; compiled once for all programs of one structure."""
     state = dict(structure.state)
-    supports = structure.supports() | {TIME: range(structure.horizon)}
+    supports = structure.supports() | structure.times()
     first = tabulate_part(structure.initial, constants[0], leaves, structure.initial.supports())
     every = tabulate_part(structure.step, constants[1], leaves, supports)
     last: tuple[Site, ...] = ()
@@ -124,7 +124,8 @@ def tabulate_part(
         table = output(i, site.parents) if site.array is None else Table(site.parents, jnp.zeros(()))
         content: Table | Conditional = table
         if site.kind != "optimality":
-            content = Conditional(site.name, Table((*table.axes, site.name), table.array))
+            law = Table((*table.axes, site.name), table.array)
+            content = Conditional(site.name, law, site.regularizer)
         sites.append(Site(site.name, site.kind, content, taus.get(site.name)))
     after = len(form.sites) + len(decisions)
     return tuple(sites), [output(after + i, following.parents) for i, following in enumerate(form.following)]
@@ -156,7 +157,7 @@ def check(program: ControlProgram, chain: Chain, bad: dict[str, Any]) -> None:
                 raise ValueError(describe_bad(program, part, next(s for s in sites_of(chain)[part] if s.name == name)))
     for name, wrong in bad["temperature"].items():
         if wrong:
-            raise ValueError(f"the inverse temperature of {name!r} is not finite.")
+            raise ValueError(f"the inverse temperature of {name!r} is not a number.")
     if bad["outside"]:
         raise ValueError(describe_outside(program, chain))
 
@@ -174,7 +175,7 @@ def find_bad(chain: Chain) -> dict[str, Any]:
 
     parts = {part: {site.name: wrong(site) for site in sites} for part, sites in sites_of(chain).items()}
     taus = {site.name: site.inverse_temperature for site in chain.step.sites if site.inverse_temperature is not None}
-    temperature = {name: ~jnp.all(jnp.isfinite(tau.array)) for name, tau in taus.items()}
+    temperature = {name: jnp.any(jnp.isnan(tau.array)) for name, tau in taus.items()}
     return {"sites": parts, "temperature": temperature, "outside": ~chain.valid}
 
 

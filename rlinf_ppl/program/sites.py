@@ -9,7 +9,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.primitives import Messenger
 
-from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE
+from rlinf_ppl.algebra.regularizers import Regularizer
+from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZER
 
 RESERVED = ("t", "alive")
 
@@ -25,6 +26,7 @@ class Sites(Messenger):
         self.kinds: dict[str, str] = {}
         self.supports: dict[str, Support] = {}
         self.temperatures: dict[str, Any] = {}
+        self.regularizers: dict[str, Regularizer] = {}
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
@@ -48,6 +50,7 @@ class Sites(Messenger):
         self.contents[name] = probabilities(fn, self.supports[name])
         if decision:
             self.temperatures[name] = msg["infer"][INVERSE_TEMPERATURE]
+            self.regularizers[name] = msg["infer"][REGULARIZER]
 
     def _refuse(self, name: str, msg: Any) -> None:
         where = f"{self.part}: site {name!r}"

@@ -18,6 +18,7 @@ from jaxtyping import Array
 from numpyro.distributions.distribution import validation_enabled
 from numpyro.ops.provenance import track_deps_jaxpr
 
+from rlinf_ppl.algebra.regularizers import Regularizer, kl
 from rlinf_ppl.program.lookup import check_lookups, looked_up
 from rlinf_ppl.program.sites import Sites, Support, check_names, first_value, is_one
 
@@ -35,6 +36,7 @@ class SiteForm(NamedTuple):
     tempered: bool
     temperature_parents: tuple[str, ...]
     array: int | None
+    regularizer: Regularizer
 
 
 class NextForm(NamedTuple):
@@ -172,6 +174,7 @@ def describe(
             name in tempered,
             tau_parents.get(name, ()),
             looked_up(jaxpr, output, parents[name], supports, names) if name in sites.supports else None,
+            sites.regularizers.get(name, kl),
         )
         for (name, kind), output in zip(sites.kinds.items(), jaxpr.outvars, strict=False)
     )

@@ -16,7 +16,7 @@ from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
-from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.language import DECISION
 from rlinf_ppl.program.sites import Support, positions_of, probabilities, values_of
 
@@ -67,6 +67,7 @@ def as_model(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
 
 def as_guide(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
     """The handler of the guide; declares its parameters."""
+    check_joint(program)
     sizes, supports = program.sizes, program.supports
     logits = {
         name: numpyro.param(

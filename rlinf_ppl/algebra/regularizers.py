@@ -1,0 +1,96 @@
+"""What a decision pays for leaving its prior: regularizers, each by its convex conjugate.
+
+A decision with the action values w and the inverse temperature tau takes
+
+    value = max_q <q, w> - Omega(q) / tau = Omega*(tau w) / tau,        policy = grad Omega*(tau w)
+
+(Geist, Scherrer & Pietquin 2019, A theory of regularized Markov decision processes). KL to the prior is the regularizer
+of inference, and the default: only it has a joint model that can be conditioned and sampled. The others are negative
+entropy, which leaves the prior out (Rust 1987, without its weights), Tsallis' entropy of index 2, whose policy is
+sparse, and whatever conjugate a user writes: its gradient is taken by JAX. A prior says here which values are possible.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra.numerics import relative_entropy, soft_maximum
+
+
+class Regularizer(NamedTuple):
+    """A convex function Omega of a decision's probabilities, in nats.
+
+    Attributes:
+        name: what messages call it.
+        maximum: (prior (..., K), w (..., K), tau or None) -> the policy (..., K) and the value (...).
+        cost: (q (..., K), prior (..., K)) -> Omega(q) (...); None where only the conjugate is known.
+    """
+
+    name: str
+    maximum: Callable[..., tuple[Array, Array]]
+    cost: Callable[[Array, Array], Array] | None = None
+
+
+@functools.lru_cache(maxsize=64)
+def from_conjugate(
+    conjugate: Callable[[Array, Array], Array], cost: Callable[[Array, Array], Array] | None = None
+) -> Regularizer:
+    """A regularizer by its convex conjugate; the policy is the conjugate's gradient.
+
+    Args:
+        conjugate: (x (K,), prior (K,)) -> Omega*(x), a scalar: convex in x, its gradient a distribution over K.
+        cost: (q (..., K), prior (..., K)) -> Omega(q); needed to evaluate policies that are given.
+    """
+    both = jnp.vectorize(jax.value_and_grad(conjugate), signature="(k),(k)->(),(k)")
+
+    def maximum(p: Array, w: Array, tau: Array | None = None) -> tuple[Array, Array]:
+        value, q = both(*jnp.broadcast_arrays(w if tau is None else tau * w, p))
+        return q, value if tau is None else value / tau
+
+    return Regularizer(getattr(conjugate, "__name__", "conjugate"), maximum, cost)
+
+
+def log_sum_exp(x: Float[Array, " K"], prior: Float[Array, " K"]) -> Float[Array, ""]:
+    """The conjugate of negative entropy: log sum exp x over the values that are possible."""
+    return jax.nn.logsumexp(jnp.where(prior > 0, x, 0.0), where=prior > 0)
+
+
+def sparse_maximum(x: Float[Array, " K"], prior: Float[Array, " K"]) -> Float[Array, ""]:
+    """The conjugate of (|q|^2 - 1) / 2 on the simplex, whose gradient is sparsemax (Martins & Astudillo 2016).
+
+    With the largest values x_1 >= ... >= x_k in the support and the threshold (sum of them - 1) / k it is
+    (sum x_i^2 - k threshold^2 + 1) / 2.
+    """
+    possible = prior > 0
+    # Shifted so that what is impossible lies below every threshold: the largest possible value is at 0.
+    peak = jax.lax.stop_gradient(jnp.max(jnp.where(possible, x, -jnp.inf)))
+    y = jnp.where(possible, x - peak, -2.0)
+    ordered = jnp.sort(jax.lax.stop_gradient(y))[::-1]
+    count = jnp.arange(1, x.shape[0] + 1)
+    size = jnp.sum(1 + count * ordered > jnp.cumsum(ordered))
+    support = y >= ordered[size - 1]
+    chosen = jnp.where(support, y, 0.0)
+    # Ties at the edge have probability zero: they belong to either side.
+    number = jnp.sum(support)
+    threshold = (jnp.sum(chosen) - 1) / number
+    return peak + (jnp.sum(chosen**2) - number * threshold**2 + 1) / 2
+
+
+def negative_entropy_cost(q: Float[Array, "... K"], prior: Float[Array, "... K"]) -> Float[Array, "..."]:
+    """Sum q log q; infinite where q has mass on what is impossible."""
+    return relative_entropy(q, jnp.where(prior > 0, 1.0, 0.0) * jnp.ones_like(q))
+
+
+def tsallis_cost(q: Float[Array, "... K"], prior: Float[Array, "... K"]) -> Float[Array, "..."]:
+    """(|q|^2 - 1) / 2; infinite where q has mass on what is impossible."""
+    outside = jnp.any((q > 0) & (prior <= 0), -1)
+    return jnp.where(outside, jnp.inf, (jnp.sum(q**2, -1) - 1) / 2)
+
+
+kl = Regularizer("kl", soft_maximum, relative_entropy)
+negative_entropy = from_conjugate(log_sum_exp, negative_entropy_cost)._replace(name="negative_entropy")
+tsallis = from_conjugate(sparse_maximum, tsallis_cost)._replace(name="tsallis")

@@ -1,0 +1,207 @@
+"""What the exact engine answers, as compiled functions of a program that has been read."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from rlinf_ppl import algebra
+from rlinf_ppl.algebra import TIME, Chain, Conditional, Table
+from rlinf_ppl.algebra.numerics import relative_entropy
+from rlinf_ppl.inference.policies import as_arrays
+
+
+class Solution(NamedTuple):
+    """The soft-optimal policy. At an infinite horizon nothing has the axis of time.
+
+    Attributes:
+        policy: for each decision (T, scope, K) probabilities.
+        value: V, shape (T + 1, states), the last row terminal, in units of optimality.
+        elbo: the maximal evidence lower bound: V_0 averaged over the first state.
+        converged: whether the numbers are a program (see `read`), the answer is finite and, at an infinite horizon,
+            its error bound within the tolerance.
+        residual: at an infinite horizon the largest change of V by one more step; else 0.
+        error_bound: at an infinite horizon how far V may be from the fixed point, rounding included; else 0.
+        iterations: the number of steps T, or of Newton steps and sweeps.
+    """
+
+    policy: dict[str, Float[Array, "..."]]
+    value: Float[Array, "..."]
+    elbo: Float[Array, ""]
+    converged: Bool[Array, ""]
+    residual: Float[Array, ""]
+    error_bound: Float[Array, ""]
+    iterations: Float[Array, ""]
+
+
+class Posterior(NamedTuple):
+    """The exact posterior given optimality. At an infinite horizon nothing has the axis of time.
+
+    Attributes:
+        policy: for each decision (T, scope, K) probabilities p(d | scope, O), of a process still alive.
+        value: V, shape (T + 1, states), in units of optimality.
+        log_evidence: log p(O) in nats.
+        converged, residual, error_bound, iterations: as a solution's.
+    """
+
+    policy: dict[str, Float[Array, "..."]]
+    value: Float[Array, "..."]
+    log_evidence: Float[Array, ""]
+    converged: Bool[Array, ""]
+    residual: Float[Array, ""]
+    error_bound: Float[Array, ""]
+    iterations: Float[Array, ""]
+
+
+class Marginals(NamedTuple):
+    """Where the process is and what it does, each time's entries summing to one.
+
+    Attributes:
+        state: (T + 1, states). At an infinite horizon the discounted occupancy, (1 - discount) sum discount^t q(s_t).
+        decision: for each decision its joint with its scope, (T, scope, K); without T at an infinite horizon.
+    """
+
+    state: Float[Array, "..."]
+    decision: dict[str, Float[Array, "..."]]
+
+
+@eqx.filter_jit
+def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
+    """Soft-optimal control."""
+    rules = algebra.solve_rules()
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_arrays(chain, found.policy), tolerance)
+    bound = algebra.start(chain, walked.first, rules)
+    return Solution(walked.kept, over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance))
+
+
+@eqx.filter_jit
+def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -> Posterior:
+    """The posterior given optimality at the common inverse temperature `tau`."""
+    rules = algebra.condition_rules(as_table(tau))
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_arrays(chain, found.policy), tolerance)
+    evidence = algebra.start(chain, walked.first, rules)
+    evidence = evidence if tau is None else tau * evidence
+    values = over_states(chain, walked.values)
+    return Posterior(walked.kept, values, evidence, *verdict(chain, walked, evidence, tolerance))
+
+
+@eqx.filter_jit
+def evaluate(chain: Chain, policy: dict[str, Conditional], tolerance: Array | None = None) -> Solution:
+    """The value of a policy."""
+    walked = algebra.backward(chain, evaluated, policy, None, tolerance)
+    total = unforgiving(algebra.start(chain, walked.first, algebra.solve_rules()))
+    values = unforgiving(over_states(chain, walked.values))
+    tables = {name: law.table.array for name, law in policy.items()}
+    return Solution(tables, values, total, *verdict(chain, walked, total, tolerance))
+
+
+@eqx.filter_jit
+def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
+    """Bounds on the spectral radius of what one step makes of exp(tau V) of the living (Collatz 1942)."""
+    rules = algebra.condition_rules(as_table(tau))
+    assert chain.alive is not None
+    scale = 1.0 if tau is None else tau
+    size = chain.size()
+
+    def sweep(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        v, _ = state
+        w = algebra.through(chain.step, Table(chain.carried, v), rules)[0].over(chain.carried, size).array
+        return w - jnp.max(w), scale * (w - v)
+
+    start = jnp.zeros([size[name] for name in chain.carried])
+    growth = jax.lax.fori_loop(0, 1000, sweep, (start, start))[1]
+    alive = chain.alive.content.table.array[1]
+    return alive * jnp.exp(jnp.min(growth)), alive * jnp.exp(jnp.max(growth))
+
+
+def verdict(chain: Chain, walked: algebra.Walked, answer: Array, tolerance: Array | None) -> tuple[Array, ...]:
+    """Whether the answer has converged, then the residual, the error bound and the number of steps."""
+    finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
+    if chain.horizon is None:
+        goal = jnp.sqrt(jnp.finfo(answer.dtype).eps) if tolerance is None else tolerance
+        finite &= walked.error_bound <= 2 * goal * jnp.maximum(1.0, jnp.max(jnp.abs(walked.values.array)))
+    return finite, walked.residual, walked.error_bound, walked.steps
+
+
+def unforgiving(total: Array) -> Array:
+    """What contains the huge finite cost of the forbidden as minus infinity."""
+    return jnp.where(jnp.abs(total) > jnp.sqrt(forbidden(total)), jnp.sign(total) * jnp.inf, total)
+
+
+@eqx.filter_jit
+def kl(chain: Chain, policy: dict[str, Conditional], other: dict[str, Conditional]) -> Float[Array, ""]:
+    """KL in nats between the trajectories of two policies: sum gamma^t E_q log(q / q')."""
+    _, decisions = algebra.forward(chain, policy)
+    total = jnp.zeros(())
+    for name, joint in decisions.items():
+        step = relative_entropy(policy[name].table.array, other[name].table.array)
+        visited = joint.sum(-1) > 0
+        each = jnp.where(visited, joint.sum(-1) * jnp.where(visited, step, 0.0), 0.0)
+        total += jnp.sum(each * weights(chain).reshape((-1,) + (1,) * (each.ndim - 1)))
+    return total
+
+
+@eqx.filter_jit
+def marginals(chain: Chain, policy: dict[str, Conditional]) -> Marginals:
+    """Where a policy goes."""
+    return Marginals(*algebra.forward(chain, policy))
+
+
+@eqx.filter_jit
+def posterior_marginals(chain: Chain, tau: Array | None) -> Marginals:
+    """Where the posterior given optimality goes."""
+    rules = algebra.condition_rules(as_table(tau))
+    values = algebra.backward(chain, lambda _: rules).values
+    return Marginals(*algebra.posterior_forward(chain, values, rules, by_priors))
+
+
+@eqx.filter_jit
+def prior_policy(chain: Chain) -> dict[str, Array]:
+    """The decisions' priors over time and their whole scope."""
+    axes, size = chain.axes(), chain.size()
+    priors = {site.name: site.content.table for site in chain.step.sites if site.kind == "decision"}
+    return {name: priors[name].over((*chain.times, *axes[name]), size).array for name in axes}
+
+
+def evaluated(given: dict[str, Conditional]) -> algebra.Rules:
+    """The rules that evaluate one step's policy; what the prior forbids costs a huge finite amount.
+
+    An infinite cost in a state that is never reached would meet its probability 0, and give NaN.
+    """
+
+    def choose(site: algebra.Site) -> tuple[Conditional, Table]:
+        cost = site.content.cost(given[site.name])
+        return given[site.name], Table(cost.axes, jnp.minimum(cost.array, forbidden(cost.array)))
+
+    return algebra.evaluate_rules(choose)
+
+
+def forbidden(array: Array) -> float:
+    """A cost beyond any other, far below the largest number of the dtype."""
+    return float(jnp.finfo(array.dtype).max) ** 0.8
+
+
+def by_priors(step: algebra.Slice) -> algebra.Rules:
+    """Plain expectation with every decision left to its prior."""
+    return algebra.expectation_rules({site.name: site.content for site in step.sites if site.kind == "decision"})
+
+
+def weights(chain: Chain) -> Float[Array, " T"]:
+    """The probability of being alive at each step; at an infinite horizon their sum, as the one entry."""
+    if chain.alive is None:
+        return jnp.ones(chain.horizon or 1)
+    discount = chain.alive.content.table.array[1]
+    return (1 / (1 - discount))[None] if chain.horizon is None else discount ** jnp.arange(chain.horizon)
+
+
+def over_states(chain: Chain, values: Table) -> Array:
+    """The values over all state variables, with T + 1 rows."""
+    size = chain.size()
+    return values.over((*chain.times, *chain.state), size | {TIME: size.get(TIME, 0) + 1}).array
+
+
+def as_table(tau: Array | None) -> Table | None:
+    """A common inverse temperature as a table without axes."""
+    return None if tau is None else Table((), tau)

@@ -1,0 +1,148 @@
+"""What a program is made of, checked where the user stands."""
+
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from rlinf_ppl.program.sites import RESERVED, Support
+from rlinf_ppl.program.tracing import Form
+
+
+def check_functions(initial: Any, step: Any, final: Any) -> None:
+    """Raise where a part of a program is no function; `final` may be None."""
+    for part, function in (("initial", initial), ("step", step), ("final", final)):
+        if not callable(function) and not (part == "final" and function is None):
+            raise TypeError(f"{part} must be a function; got {type(function).__name__}.")
+
+
+def check_horizon(horizon: Any) -> int | None:
+    """The horizon as an int of at least 1, or None."""
+    if horizon is None:
+        return None
+    try:
+        steps = operator.index(horizon)
+    except TypeError as error:
+        raise TypeError(f"horizon must be a whole number of steps, or None; got {horizon!r}.") from error
+    if isinstance(horizon, bool) or steps < 1:
+        raise ValueError(f"horizon must be at least 1; got {horizon!r}.")
+    return steps
+
+
+def check_discount(discount: Any) -> Array:
+    """The discount as a float scalar in [0, 1]."""
+    array = jnp.asarray(discount, dtype=float)
+    if array.ndim != 0:
+        raise ValueError(f"discount must be one number; got shape {array.shape}.")
+    if not isinstance(array, jax.core.Tracer) and not 0 <= float(array) <= 1:
+        raise ValueError(f"discount must lie between 0 and 1; got {float(array)}.")
+    return array
+
+
+def check_sizes(sizes: Any) -> dict[str, int]:
+    """The sizes as whole numbers by state variable."""
+    if sizes is None:
+        return {}
+    if not isinstance(sizes, Mapping):
+        raise TypeError(f'sizes must be a dict such as {{"s": 16}}; got {type(sizes).__name__}.')
+    try:
+        return {name: operator.index(size) for name, size in sizes.items()}
+    except TypeError as error:
+        raise TypeError(f"sizes must hold whole numbers; got {dict(sizes)}.") from error
+
+
+def check_endless(discount: Array, final: Any, takes_time: bool) -> None:
+    """Raise where a program without end has no fixed point."""
+    if takes_time:
+        raise ValueError("step takes t, so an infinite horizon has no one policy for all times; give a horizon.")
+    if final is not None:
+        raise ValueError("an infinite horizon has no last state for final; give a horizon, or leave final out.")
+    if not isinstance(discount, jax.core.Tracer) and float(discount) >= 1:
+        raise ValueError(
+            "horizon None needs a discount below 1, with absorbing states too: nothing else makes the value finite and "
+            f"unique; got discount {float(discount)}."
+        )
+
+
+def check_ends(horizon: int | None, what: str) -> None:
+    """Raise where a program without end is asked for something that has one."""
+    if horizon is None:
+        raise ValueError(f"an infinite horizon has no {what}; use program.unroll(T), a program of T steps.")
+
+
+def check_args(args: Any) -> tuple[Any, ...]:
+    """The arguments with every number as an array; raises on leaves that are no numbers."""
+    if not isinstance(args, tuple | list):
+        raise TypeError(f"args must be a tuple of arrays (or pytrees of them); got {type(args).__name__}.")
+
+    def array(leaf: Any) -> Array:
+        try:
+            return jnp.asarray(leaf)
+        except TypeError as error:
+            raise TypeError(f"args may hold numbers and arrays only; found {leaf!r}.") from error
+
+    return tuple(jax.tree.map(array, tuple(args)))
+
+
+def state_order(step: Callable[..., Any], skipped: int, returned: list[str]) -> tuple[tuple[str, ...], bool]:
+    """The state variables in the order of step's signature, and whether it takes the time index."""
+    for name in RESERVED:
+        if name in returned:
+            raise ValueError(f"{name!r} cannot be a state variable: it names the time index or the discount's site.")
+    parameters = list(inspect.signature(step).parameters.values())
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    taken = {p.name for p in positional[:skipped]}
+    named = [p for p in parameters if p.name not in taken and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    open_ended = any(p.kind == p.VAR_KEYWORD for p in parameters)
+    unknown = [p.name for p in named if p.name not in returned and p.name != "t" and p.default is p.empty]
+    missing = [name for name in returned if name not in {p.name for p in named}]
+    if unknown or (missing and not open_ended):
+        raise ValueError(
+            f"step takes {[p.name for p in named]} after its {skipped} args, but initial returns the state variables "
+            f"{returned}; the names must agree (step may also take t)."
+        )
+    order = [p.name for p in named if p.name in returned] + missing
+    return tuple(order), any(p.name == "t" for p in named)
+
+
+def state_supports(initial: Form, order: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Support]:
+    """The values of each state variable: those of the site that `initial` returns for it, or 0..size-1."""
+    supports, sites = {}, initial.supports()
+    for name in sizes:
+        if name not in order:
+            raise ValueError(f"sizes names {name!r}, but the state variables are {list(order)}.")
+    sources = {form.name: form.source for form in initial.following}
+    for name in order:
+        support = sites.get(sources[name] or "")
+        if support is None and name not in sizes:
+            raise ValueError(
+                f"initial returns {name!r} as something other than a site, so its number of values is unknown; "
+                f'give sizes={{"{name}": ...}}.'
+            )
+        if name in sizes:
+            size = sizes[name]
+            if size < 1 or (support is not None and len(support) != size):
+                found = "" if support is None else f", and initial's site has {len(support)} values"
+                raise ValueError(f"sizes[{name!r}] is {size}{found}; it must be the number of values, at least 1.")
+        supports[name] = range(sizes[name]) if support is None else support
+    return supports
+
+
+def check_forms(initial: Form, step: Form, final: Form | None) -> None:
+    """Raise where sites stand in the wrong place or names clash."""
+    for part, form, allowed in (("initial", initial, "chance"), ("final", final, "optimality")):
+        for site in form.sites if form is not None else ():
+            if site.kind != allowed:
+                raise ValueError(f"{part} holds the {site.kind} site {site.name!r}; it may hold {allowed} sites only.")
+    if final is not None and not final.sites:
+        raise ValueError("final states no optimality; call optimality(log_prob) in it, or leave final out.")
+    for site in step.sites:
+        depends = [name for name in site.temperature_parents if name != "t"]
+        if depends:
+            raise ValueError(
+                f"the inverse temperature of {site.name!r} depends on {depends}; it may depend on t and args only."
+            )
