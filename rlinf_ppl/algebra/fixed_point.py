@@ -2,24 +2,30 @@
 
 Newton's step for v = T(v) solves (I - J) d = T(v) - v with the Jacobian J of T at v. For a soft Bellman operator J is
 gamma times the chain under the current policy, and the step is policy iteration: about ten of them do what takes
-thousands of sweeps at gamma = .9999 (Puterman & Brumelle 1979). The linear systems are solved inexactly, by BiCGSTAB on
-the linearised operator, which is never written out as a matrix. Where a step does not help, a plain sweep is taken.
+thousands of sweeps at gamma = .9999 (Puterman & Brumelle 1979). The linear systems are solved inexactly, by BiCGSTAB
+(van der Vorst 1992) on the linearised operator, which is never written out as a matrix.
+
+Policy iteration comes closer at every step, but its residual may rise for a while before it falls. So Newton's steps
+are taken on trust: PATIENCE of them may fail to halve the least residual so far. Once trust is used up, a step that
+does not halve it is undone, and a plain sweep from the best v is taken instead.
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.sparse.linalg import bicgstab
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 FORCING = 0.1
 MOST_STEPS = 1000
 MOST_PRODUCTS = 1000
+PATIENCE = 50
 ROUNDINGS = 4
+
+Linearize = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
 
 
 class FixedPoint(NamedTuple):
@@ -42,7 +48,7 @@ def fixed_point(
     operator: Callable[[Float[Array, "..."]], Float[Array, "..."]],
     start: Float[Array, "..."],
     tolerance: Float[Array, ""],
-    linearize: Callable[[Float[Array, "..."]], tuple[Array, Callable[[Array], Array]]] | None = None,
+    linearize: Linearize | None = None,
 ) -> FixedPoint:
     """Solve v = operator(v), up to an error of `tolerance` relative to the largest |v| (or to 1).
 
@@ -69,37 +75,91 @@ def fixed_point(
     return found._replace(value=value)
 
 
-def newton(
-    linearize: Callable[[Array], tuple[Array, Callable[[Array], Array]]], start: Array, tolerance: Array
-) -> FixedPoint:
+class Search(NamedTuple):
+    """Where Newton's method is.
+
+    Attributes:
+        at: the next v to look at.
+        swept: whether it is T(best), and not the outcome of Newton's step.
+        best: the v of the least residual so far.
+        image: T(best).
+        trusted: how many more steps may fail to halve the residual.
+    """
+
+    at: Float[Array, "..."]
+    swept: Bool[Array, ""]
+    best: FixedPoint
+    image: Float[Array, "..."]
+    trusted: Float[Array, ""]
+
+
+def newton(linearize: Linearize, start: Array, tolerance: Array) -> FixedPoint:
     """Newton steps until the error bound residual / (1 - modulus) is within the tolerance."""
 
-    def measured(v: Array, steps: Array) -> FixedPoint:
+    def unsolved(found: FixedPoint) -> Array:
+        goal = tolerance * jnp.maximum(1.0, largest(found.value)) * (1 - found.modulus)
+        return ~(found.residual <= goal) & (found.steps < MOST_STEPS) & ~jnp.isnan(found.residual)
+
+    def step(search: Search) -> Search:
+        v, best = search.at, search.best
         image, push = linearize(v)
-        return FixedPoint(v, largest(image - v), jnp.max(push(jnp.ones_like(v))), steps)
+        residual = largest(image - v)
+        here = FixedPoint(v, residual, jnp.max(push(jnp.ones_like(v))), best.steps)
+        helps = residual <= 0.5 * best.residual
+        trusted = search.trusted - ~(helps | search.swept)
+        best, best_image = select(
+            (residual < best.residual) | jnp.isinf(best.residual), (here, image), (best, search.image)
+        )
+        onwards = (helps | search.swept | (jnp.isfinite(residual) & (trusted >= 0))) & unsolved(best)
+        # Nothing is to be solved for where the search is over: under vmap it goes on for the others.
+        direction = bicgstab(lambda d: d - push(d), image - v, jnp.where(onwards, FORCING * residual, jnp.inf))
+        at = jnp.where(onwards, v + direction, best_image)
+        return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted)
 
-    def unsolved(at: FixedPoint) -> Array:
-        goal = tolerance * jnp.maximum(1.0, largest(at.value)) * (1 - at.modulus)
-        return ~(at.residual <= goal) & (at.steps < MOST_STEPS) & jnp.isfinite(at.residual)
+    unknown = FixedPoint(start, jnp.asarray(jnp.inf, start.dtype), jnp.zeros_like(start, shape=()), jnp.zeros(()))
+    first = Search(start, jnp.asarray(True), unknown, start, jnp.asarray(float(PATIENCE)))
+    return lax.while_loop(lambda search: unsolved(search.best), step, first).best
 
-    def step(at: FixedPoint) -> FixedPoint:
-        image, push = linearize(at.value)
-        direction, _ = bicgstab(lambda d: d - push(d), image - at.value, tol=FORCING, maxiter=MOST_PRODUCTS)
-        candidate = measured(at.value + direction, at.steps + 1)
-        helps = candidate.residual <= 0.5 * at.residual
-        return lax.cond(helps, lambda: candidate, lambda: measured(image, at.steps + 1))
 
-    return lax.while_loop(unsolved, step, measured(start, jnp.zeros(())))
+def bicgstab(matrix: Callable[[Array], Array], right: Array, goal: Array) -> Array:
+    """An x with max |right - matrix(x)| <= goal, as far as rounding and MOST_PRODUCTS allow; starts from 0."""
+
+    def unsolved(state: tuple[Array, ...]) -> Array:
+        _, residual, _, rho, products = state
+        return (largest(residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        x, residual, p, rho, products = state
+        image = matrix(p)
+        alpha = rho / jnp.vdot(right, image)
+        half = residual - alpha * image
+        turned = matrix(half)
+        square = jnp.vdot(turned, turned)
+        # Half a step may be the whole way: then nothing is left to turn.
+        omega = jnp.where(square > 0, jnp.vdot(turned, half) / square, 0.0)
+        x = x + alpha * p + omega * half
+        residual = half - omega * turned
+        following = jnp.vdot(right, residual)
+        p = residual + following / rho * alpha / omega * (p - omega * image)
+        return x, residual, p, following, products + 2
+
+    start = jnp.zeros_like(right), right, right, jnp.vdot(right, right), jnp.zeros(())
+    return lax.while_loop(unsolved, step, start)[0]
+
+
+def select(condition: Array, yes: Any, no: Any) -> Any:
+    """One of two trees of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
     """Solve matrix(x) = right for a linear function, to the precision of the dtype; differentiable and transposable."""
-    tolerance = float(jnp.finfo(right.dtype).eps) ** 0.5
+    precision = float(jnp.finfo(right.dtype).eps) ** 0.5
 
     def solve(matrix: Callable[[Array], Array], right: Array) -> Array:
-        first, _ = bicgstab(matrix, right, tol=tolerance, maxiter=MOST_PRODUCTS)
-        correction, _ = bicgstab(matrix, right - matrix(first), tol=tolerance, maxiter=MOST_PRODUCTS)
-        return first + correction
+        first = bicgstab(matrix, right, precision * largest(right))
+        left = right - matrix(first)
+        return first + bicgstab(matrix, left, precision * largest(left))
 
     return lax.custom_linear_solve(matrix, right, solve, transpose_solve=solve)
 
