@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 FORCING = 0.1
 MOST_STEPS = 1000
 MOST_PRODUCTS = 1000
-ROUNDINGS = 4
+ROUNDINGS = 2
 
 
 class FixedPoint(NamedTuple):
@@ -49,7 +49,7 @@ def fixed_point(
     Args:
         operator: a contraction in the maximum norm.
         start: where to begin.
-        tolerance: above the rounding error, which is about eps / (1 - modulus).
+        tolerance: what to aim for; the iteration also ends where only rounding is left.
 
     Returns:
         The fixed point; without convergence the last iterate, and its residual says so.
@@ -75,7 +75,11 @@ def newton(operator: Callable[[Array], Array], start: Array, tolerance: Array) -
 
     def unsolved(at: FixedPoint) -> Array:
         goal = tolerance * jnp.maximum(1.0, largest(at.value)) * (1 - at.modulus)
-        return ~(at.residual <= goal) & (at.steps < MOST_STEPS) & jnp.isfinite(at.residual)
+        return (
+            ~(at.residual <= jnp.maximum(goal, rounding(at.value) / 2))
+            & (at.steps < MOST_STEPS)
+            & jnp.isfinite(at.residual)
+        )
 
     def step(at: FixedPoint) -> FixedPoint:
         image, push = jax.linearize(operator, at.value)
@@ -101,8 +105,12 @@ def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
 
 def error_bound(found: FixedPoint) -> Float[Array, ""]:
     """How far the value may be from the fixed point, rounding included: (residual + rounding) / (1 - modulus)."""
-    rounding = ROUNDINGS * jnp.finfo(found.value.dtype).eps * largest(found.value)
-    return (found.residual + rounding) / (1 - found.modulus)
+    return (found.residual + rounding(found.value)) / (1 - found.modulus)
+
+
+def rounding(v: Array) -> Float[Array, ""]:
+    """What rounding may do to a value of this size in one step."""
+    return ROUNDINGS * jnp.finfo(v.dtype).eps * largest(v)
 
 
 def largest(x: Array) -> Float[Array, ""]:
