@@ -121,6 +121,8 @@ def verdict(chain: Chain, walked: algebra.Walked, answer: Array, tolerance: Arra
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
     if chain.horizon is None:
         goal = jnp.sqrt(jnp.finfo(answer.dtype).eps) if tolerance is None else tolerance
+        # A modulus above 1 makes the bound negative: then it bounds nothing.
+        finite &= walked.error_bound >= 0
         finite &= walked.error_bound <= 2 * goal * jnp.maximum(1.0, jnp.max(jnp.abs(walked.values.array)))
     return finite, walked.residual, walked.error_bound, walked.steps
 
