@@ -327,7 +327,7 @@ def joint(s, **others):
 TYPES = {
     "regularizer_by_name": (
         with_site(lambda s, a: decide("b", Bernoulli(0.5), regularizer="tsallis")),
-        "the regularizer of 'b' is str; give its convex conjugate",
+        "the regularizer of 'b' is a str; give its convex conjugate",
     ),
     "no_program_but_a_task": (lambda: exact.solve(TASK), "an engine takes a ControlProgram.*got MDP"),
     "no_program_but_a_model": (lambda: exact.solve(program().model), "not its model.*got BoundMethod"),

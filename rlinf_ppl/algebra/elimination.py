@@ -193,7 +193,7 @@ def backward(
         rules: makes the rules of one step from this step's slice of `given`.
         given: a pytree of tables with the leading axes `chain.times`, or None.
         found: picks what to keep of what each walk found; None keeps nothing.
-        tolerance: without end, the relative error to aim for; None: the square root of the dtype's precision.
+        tolerance: without end, the relative error to aim for; None: about as good as the dtype allows.
     """
     if chain.horizon is None:
         return endless(chain, rules(given), found, tolerance)
@@ -227,7 +227,7 @@ def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, to
         return walked(w)[0]
 
     start = jnp.zeros([size[name] for name in chain.carried])
-    goal = jnp.sqrt(jnp.finfo(start.dtype).eps) if tolerance is None else tolerance
+    goal = jnp.asarray(float(jnp.finfo(start.dtype).eps) ** 0.75) if tolerance is None else tolerance
     solved = fixed_point(lambda v: value(pulled(v)), start, goal, lambda v: step.arrival.linearized(pulled, value, v))
     kept = None if found is None else found(walked(pulled(solved.value))[1])
     return Walked(Table(chain.carried, solved.value), kept, solved.residual, error_bound(solved), solved.steps)

@@ -23,7 +23,7 @@ FORCING = 0.1
 MOST_STEPS = 1000
 MOST_PRODUCTS = 1000
 PATIENCE = 50
-ROUNDINGS = 4
+ROUNDINGS = 2
 
 Linearize = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
 
@@ -57,7 +57,7 @@ def fixed_point(
     Args:
         operator: a contraction in the maximum norm.
         start: where to begin.
-        tolerance: above the rounding error, which is about eps / (1 - modulus).
+        tolerance: what to aim for; the iteration also ends where only rounding is left.
         linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
 
     Returns:
@@ -98,7 +98,8 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> FixedPoint:
 
     def unsolved(found: FixedPoint) -> Array:
         goal = tolerance * jnp.maximum(1.0, largest(found.value)) * (1 - found.modulus)
-        return ~(found.residual <= goal) & (found.steps < MOST_STEPS) & ~jnp.isnan(found.residual)
+        reached = found.residual <= jnp.maximum(goal, rounding(found.value) / 2)
+        return ~reached & (found.steps < MOST_STEPS) & ~jnp.isnan(found.residual)
 
     def step(search: Search) -> Search:
         v, best = search.at, search.best
@@ -166,8 +167,12 @@ def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
 
 def error_bound(found: FixedPoint) -> Float[Array, ""]:
     """How far the value may be from the fixed point, rounding included: (residual + rounding) / (1 - modulus)."""
-    rounding = ROUNDINGS * jnp.finfo(found.value.dtype).eps * largest(found.value)
-    return (found.residual + rounding) / (1 - found.modulus)
+    return (found.residual + rounding(found.value)) / (1 - found.modulus)
+
+
+def rounding(v: Array) -> Float[Array, ""]:
+    """What rounding may do to a value of this size in one step."""
+    return ROUNDINGS * jnp.finfo(v.dtype).eps * largest(v)
 
 
 def largest(x: Array) -> Float[Array, ""]:

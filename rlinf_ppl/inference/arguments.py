@@ -42,9 +42,9 @@ def check_count(name: str, count: Any) -> int:
 
 
 def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:
-    """The tolerance of a fixed point, None at a finite horizon.
+    """The tolerance of a fixed point; None for the default, and at a finite horizon.
 
-    By default it is eps ** (3 / 4), or what the dtype can reach where that is more, as long as it is below sqrt(eps).
+    By default an answer is as good as the dtype allows, but no worse than the square root of its precision.
 
     Raises:
         ValueError: it is not above 0, there is nothing to tolerate, or the dtype cannot reach it.
@@ -65,4 +65,4 @@ def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:
             f"at discount {float(alive[1]):.6g} {alive.dtype} can reach a relative error of about {float(reach):.1g}, "
             f"not {float(wanted):.1g}: {wider}give a larger tolerance."
         )
-    return jnp.maximum(reach, eps**0.75) if tolerance is None else wanted
+    return None if tolerance is None else wanted

@@ -40,8 +40,8 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
 
     Args:
         program: any tabular step program; inverse temperatures may differ between decisions.
-        tolerance: at an infinite horizon, the error of V to stop at, relative to the largest |V| (or to 1); default
-            the square root of the dtype's precision.
+        tolerance: at an infinite horizon, the error of V to stop at, relative to the largest |V| (or to 1); by default
+            it is as small as the dtype allows, and at most the square root of its precision.
 
     Raises:
         ValueError: where the program's numbers are no distributions or not finite, or the dtype cannot reach the
