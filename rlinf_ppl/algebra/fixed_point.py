@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-FORCING = 0.1
+FORCING = 0.01
 MOST_STEPS = 1000
 MOST_PRODUCTS = 1000
 PATIENCE = 50
@@ -113,7 +113,7 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> FixedPoint:
         )
         onwards = (helps | search.swept | (jnp.isfinite(residual) & (trusted >= 0))) & unsolved(best)
         # Nothing is to be solved for where the search is over: under vmap it goes on for the others.
-        direction = bicgstab(lambda d: d - push(d), image - v, jnp.where(onwards, FORCING * residual, jnp.inf))
+        direction = bicgstab(lambda d: d - push(d), image - v, jnp.where(onwards, FORCING, 2.0))
         at = jnp.where(onwards, v + direction, best_image)
         return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted)
 
@@ -122,12 +122,13 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> FixedPoint:
     return lax.while_loop(lambda search: unsolved(search.best), step, first).best
 
 
-def bicgstab(matrix: Callable[[Array], Array], right: Array, goal: Array) -> Array:
-    """An x with max |right - matrix(x)| <= goal, as far as rounding and MOST_PRODUCTS allow; starts from 0."""
+def bicgstab(matrix: Callable[[Array], Array], right: Array, precision: Array | float) -> Array:
+    """An x with |right - matrix(x)| <= precision |right| (2-norm), as far as MOST_PRODUCTS and rounding allow."""
+    goal = precision**2 * jnp.vdot(right, right)
 
     def unsolved(state: tuple[Array, ...]) -> Array:
         _, residual, _, rho, products = state
-        return (largest(residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
+        return (jnp.vdot(residual, residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         x, residual, p, rho, products = state
@@ -158,9 +159,8 @@ def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
     precision = float(jnp.finfo(right.dtype).eps) ** 0.5
 
     def solve(matrix: Callable[[Array], Array], right: Array) -> Array:
-        first = bicgstab(matrix, right, precision * largest(right))
-        left = right - matrix(first)
-        return first + bicgstab(matrix, left, precision * largest(left))
+        first = bicgstab(matrix, right, precision)
+        return first + bicgstab(matrix, right - matrix(first), precision)
 
     return lax.custom_linear_solve(matrix, right, solve, transpose_solve=solve)
 
