@@ -4,6 +4,7 @@ from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.algebra.elimination import (
     Chain,
     Found,
+    Message,
     Rules,
     Site,
     Slice,
@@ -28,6 +29,7 @@ __all__ = [
     "Chain",
     "Conditional",
     "Found",
+    "Message",
     "Walked",
     "Rules",
     "Site",

@@ -61,7 +61,8 @@ def fixed_point(
         linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
 
     Returns:
-        The fixed point; without convergence the last iterate, and its residual says so.
+        The fixed point; without convergence the best iterate, and its residual says so. NaN where the operator is NaN
+        at the start.
     """
 
     def difference(v: Array) -> Array:
@@ -69,7 +70,7 @@ def fixed_point(
 
     def solve(_: Callable[[Array], Array], guess: Array) -> tuple[Array, FixedPoint]:
         found = newton(linearize or functools.partial(jax.linearize, operator), guess, tolerance)
-        return found.value, found
+        return jnp.where(jnp.isnan(found.residual), jnp.nan, found.value), found
 
     value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
     return found._replace(value=value)

@@ -173,7 +173,7 @@ def evaluated(given: dict[str, Conditional]) -> algebra.Rules:
     An infinite cost in a state that is never reached would meet its probability 0, and give NaN.
     """
 
-    def decision(site: algebra.Site, w: Table) -> tuple[Table, Conditional]:
+    def decision(site: algebra.Site, w: algebra.Message) -> tuple[algebra.Message, Conditional]:
         q = given[site.name]
         cost, tau = site.content.cost(q), site.inverse_temperature
         infinite, most = jnp.isinf(cost.array), forbidden(cost.array)
