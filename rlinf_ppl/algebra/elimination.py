@@ -14,7 +14,7 @@ is no rule at all: it is the chance site `alive` between two steps, with 0 for t
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -22,11 +22,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.columns import Columns, Gather, gather
+from rlinf_ppl.algebra.columns import gather
 from rlinf_ppl.algebra.fixed_point import error_bound, fixed_point
-from rlinf_ppl.algebra.tables import TIME, Arrival, Conditional, Table
+from rlinf_ppl.algebra.tables import TIME, Conditional, Table
 
-Message = Table | Columns
+Message: TypeAlias = Any
+"""A `Table`, or a message of any other algebra that has its methods, such as `Columns`."""
 
 MOST_UNROLLED = 64
 FEWEST_STATES = 4096
@@ -42,10 +43,13 @@ class Site(eqx.Module):
 
 
 class Slice(eqx.Module):
-    """The sites of `initial` or `step` in program order, and how the next state depends on them."""
+    """The sites of `initial` or `step` in program order, and how the next state depends on them: an `Arrival`.
+
+    An arrival with other methods decides the algebra of a walk, since the walk starts from the message that it pulls.
+    """
 
     sites: tuple[Site, ...]
-    arrival: Arrival | Gather
+    arrival: Any
 
 
 class Chain(eqx.Module):

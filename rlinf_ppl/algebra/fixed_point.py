@@ -127,11 +127,11 @@ def bicgstab(matrix: Callable[[Array], Array], right: Array, precision: Array | 
     """An x with |right - matrix(x)| <= precision |right| (2-norm), as far as MOST_PRODUCTS and rounding allow."""
     goal = precision**2 * jnp.vdot(right, right)
 
-    def unsolved(state: tuple[Array, ...]) -> Array:
+    def unsolved(state: Any) -> Array:
         _, residual, _, rho, products = state
         return (jnp.vdot(residual, residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(state: Any) -> Any:
         x, residual, p, rho, products = state
         image = matrix(p)
         alpha = rho / jnp.vdot(right, image)
