@@ -123,13 +123,13 @@ class Gather(eqx.Module):
         state: the state variables that the value depends on, and their sizes.
         sources: for each of them, the variable of the step that becomes its next value, or None.
         positions: for those without a source the position of the next value, inside the support.
-        inside: whether it was; if not, what is pulled is NaN.
+        outside: 0, or NaN where a position did not lie inside: then all that is pulled is NaN.
     """
 
     state: tuple[tuple[str, int], ...] = eqx.field(static=True)
     sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
     positions: dict[str, Table]
-    inside: Table
+    outside: Table
 
     def following(self, v: Table) -> Columns:
         """A message about the next state as one column."""
@@ -137,7 +137,7 @@ class Gather(eqx.Module):
 
     def pull(self, v: Columns) -> Columns:
         """The message about the next state as a function of the variables of this step."""
-        flat = jnp.where(self.inside.array, v.columns[0], jnp.nan).reshape(-1)
+        flat = v.columns[0].reshape(-1)
         parts = {}
         for (name, size), (_, source) in zip(self.state, self.sources, strict=True):
             own = self.positions[name] if source is None else Table((source,), jnp.arange(size, dtype=jnp.int32))
@@ -147,7 +147,8 @@ class Gather(eqx.Module):
             index = jnp.zeros((), jnp.int32)
             for name, size in self.state:
                 index = index * size + parts[name].at(at)
-            return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+            # What makes it NaN is added to what is gathered: in front of a gather it would be done entry by entry.
+            return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False) + self.outside.array
 
         return unrolled(v.state, shared(*parts.values()), gathered)
 
@@ -182,8 +183,8 @@ def gather(arrival: Arrival, state: dict[str, int]) -> Gather:
         for name, table in arrival.positions.items()
         if name in free
     }
-    every = functools.reduce(jnp.logical_and, inside, jnp.asarray(True))
-    return Gather(tuple(state.items()), tuple((name, source[name]) for name in state), positions, Table((), every))
+    outside = jnp.where(functools.reduce(jnp.logical_and, inside, jnp.asarray(True)), 0.0, jnp.nan)
+    return Gather(tuple(state.items()), tuple((name, source[name]) for name in state), positions, Table((), outside))
 
 
 def apart(table: Table, state: tuple[str, ...]) -> Columns:
