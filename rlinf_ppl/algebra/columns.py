@@ -5,14 +5,14 @@ keeps XLA from making one loop of a sweep: every sum over a handful of entries g
 are unrolled in Python. A message is a `Columns`, one array over the states for each joint value of the step's own
 sites, and a sweep is arithmetic on arrays of one shape, which XLA fuses into a single loop without temporaries.
 
-Laws and factors stay tables, stored with the states last; a message takes them apart where it meets them. Nothing in a
-walk mixes states but the pull of the next message, so a sweep has the Jacobian of a pull times one slope for each
-column: see `Gather.linearized`.
+Laws and factors stay tables; a message takes them apart where it meets them. Nothing in a walk mixes states but the
+pull of the next message, so the derivative of a sweep is a pull times one slope for each column: `Gather.linearized`.
 """
 
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from rlinf_ppl.algebra.numerics import soft_maximum_of_columns
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.algebra.tables import Arrival, Conditional, Table
 
+T = TypeVar("T")
 Values = dict[str, int]
 
 
@@ -185,6 +186,16 @@ def gather(arrival: Arrival, state: dict[str, int]) -> Gather:
     }
     outside = jnp.where(functools.reduce(jnp.logical_and, inside, jnp.asarray(True)), 0.0, jnp.nan)
     return Gather(tuple(state.items()), tuple((name, source[name]) for name in state), positions, Table((), outside))
+
+
+def contiguous(tree: T, state: tuple[str, ...]) -> T:
+    """The same tables with the states last, so that a column lies in one piece."""
+
+    def moved(table: Table) -> Table:
+        axes = tuple(sorted(table.axes, key=lambda name: name in state))
+        return Table(axes, table.aligned(axes))
+
+    return jax.tree.map(moved, tree, is_leaf=lambda node: isinstance(node, Table))
 
 
 def apart(table: Table, state: tuple[str, ...]) -> Columns:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.columns import gather
+from rlinf_ppl.algebra.columns import contiguous, gather
 from rlinf_ppl.algebra.fixed_point import error_bound, fixed_point
 from rlinf_ppl.algebra.tables import TIME, Conditional, Table
 
@@ -244,7 +244,9 @@ def represented(chain: Chain) -> Slice:
     unrolled = math.prod(size[site.name] for site in chain.step.sites if site.kind != "optimality")
     if unrolled > MOST_UNROLLED or math.prod(states.values()) < FEWEST_STATES:
         return chain.step
-    return Slice(chain.step.sites, gather(chain.step.arrival, states))
+    step = Slice(chain.step.sites, gather(chain.step.arrival, states))
+    # Newton's steps read tables column by column; a single sweep goes through all columns side by side.
+    return step if chain.times else contiguous(step, chain.carried)
 
 
 def through(part: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:
