@@ -30,7 +30,7 @@ Message: TypeAlias = Any
 """A `Table`, or a message of any other algebra that has its methods, such as `Columns`."""
 
 MOST_UNROLLED = 64
-FEWEST_STATES = 4096
+FEWEST_STATES = 1024
 
 
 class Site(eqx.Module):
