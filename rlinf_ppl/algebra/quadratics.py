@@ -1,0 +1,275 @@
+"""Quadratic functions of named vectors, and Gaussian laws: the second algebra of messages.
+
+A message is W(x) = [x, 1]' M [x, 1] with a symmetric matrix M over the coordinates of its variables and a last one that
+is the constant 1, so that linear terms and constants need no rules of their own. A law is x = H [parents, 1] + L e with
+standard normal e; L may be singular, or zero. Put into a message, it leaves one in the parents and e, and what the
+elimination asks for is, with y = M_kk for one coordinate e_k after the other,
+
+    (1 / tau) log E exp(tau W):    M <- M + 2 tau M_.k M_k. / (1 - 2 tau y),    W <- W - log(1 - 2 tau y) / (2 tau)
+
+At tau = 0 this is the expectation: M stays, and W gains y. It exists while every pivot 1 - 2 tau y is positive; where
+one is not, the answer is NaN, and results say so.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra.numerics import log1p_over
+
+Map = Float[Array, "rows columns"]
+
+
+class Quadratic(eqx.Module):
+    """A quadratic function of named vectors.
+
+    Attributes:
+        axes: the variables' names; a leading "t" is the time index.
+        sizes: the number of coordinates of each variable but the time.
+        array: M, shape (N + 1, N + 1), symmetric, N the sum of the sizes; leads with time where the axes do.
+    """
+
+    axes: tuple[str, ...] = eqx.field(static=True)
+    sizes: tuple[int, ...] = eqx.field(static=True)
+    array: Float[Array, "..."]
+
+    @property
+    def constant(self) -> Array:
+        """The value of a function of nothing."""
+        return self.array[..., -1, -1]
+
+    def over(self, axes: tuple[str, ...], size: dict[str, int]) -> "Quadratic":
+        """The same function, of all of `axes` in this order."""
+        space = Space(axes, tuple(size[name] for name in axes))
+        return Quadratic(*space, self.aligned(space))
+
+    def aligned(self, space: "Space") -> Array:
+        """M over the coordinates of `space`."""
+        index = space.index(Space(self.axes, self.sizes))
+        if index is None:
+            return self.array
+        return jnp.pad(self.array, ((0, 1), (0, 1)))[index][:, index]
+
+    def __add__(self, other: "Quadratic") -> "Quadratic":
+        space = union(self, other)
+        return Quadratic(*space, self.aligned(space) + other.aligned(space))
+
+    def __sub__(self, other: "Quadratic") -> "Quadratic":
+        return self + Quadratic(other.axes, other.sizes, -other.array)
+
+    def divided(self, divisor: "Quadratic | None") -> "Quadratic":
+        """The function divided by a constant one; None: by 1."""
+        return self if divisor is None else Quadratic(self.axes, self.sizes, self.array / divisor.constant)
+
+    def mean(self, law: "LinearGaussian") -> "Quadratic":
+        """E[W | parents]: averaged over a variable."""
+        if law.name not in self.axes:
+            return self
+        at = Substituted(self, law)
+        return at.message(at.rest, jnp.sum(at.block * law.cov))
+
+    def log_mean(self, law: "LinearGaussian", tau: "Quadratic | None") -> "Quadratic":
+        """(1 / tau) log E[exp(tau W) | parents]: averaged over a variable in the exponent."""
+        return self.tilt(law, tau)[0]
+
+    def tilt(self, law: "LinearGaussian", tau: "Quadratic | None" = None) -> "tuple[Quadratic, LinearGaussian]":
+        """The message (1 / tau) log E exp(tau W) and the law p exp(tau W) / Z, over one variable."""
+        if law.name not in self.axes:
+            return self, law
+        at, root = Substituted(self, law), law.root
+        scale = jnp.ones(()) if tau is None else tau.constant
+        cross = root.T @ at.cross
+        solved, posterior, gain = eliminate(root.T @ at.block @ root, cross, scale)
+        value = at.message(at.rest + 2 * scale * cross.T @ solved, gain)
+        mean = at.mean + 2 * scale * root @ solved
+        return value, LinearGaussian(law.name, *at.space, mean, root @ posterior @ root.T)
+
+
+class LinearGaussian(eqx.Module):
+    """The law of a vector that is normal about an affine function of others.
+
+    Attributes:
+        name: the variable.
+        axes: what it depends on; a leading "t" is the time index.
+        sizes: the number of coordinates of each of those but the time.
+        map: H, shape (n, N + 1): its mean is H [parents, 1].
+        cov: shape (n, n), positive semidefinite.
+        factor: L with L L' = cov, or None where nobody has needed it yet.
+    """
+
+    name: str = eqx.field(static=True)
+    axes: tuple[str, ...] = eqx.field(static=True)
+    sizes: tuple[int, ...] = eqx.field(static=True)
+    map: Float[Array, "..."]
+    cov: Float[Array, "..."]
+    factor: Float[Array, "..."] | None = None
+
+    @property
+    def root(self) -> Array:
+        """L with L L' = cov."""
+        return cholesky(self.cov) if self.factor is None else self.factor
+
+    def cost(self, q: "LinearGaussian") -> Quadratic:
+        """KL(q || this law) in nats, a function of what either depends on."""
+        space = union(self, q)
+        apart = aligned_map(self, space) - aligned_map(q, space)
+        precision, pivots = inverse(self.cov)
+        trace = jnp.sum(precision * q.cov) - len(self.cov)
+        log_ratio = jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(jnp.diagonal(q.root)))
+        return Quadratic(*space, with_constant(apart.T @ precision @ apart, trace + log_ratio) / 2)
+
+
+class Arrival(eqx.Module):
+    """How the next state depends on the variables of a step: affinely.
+
+    Attributes:
+        sources: for each state variable, the variable of the step that becomes its next value, or None.
+        maps: for the state variables without a source, the law of the next value, without noise.
+    """
+
+    sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
+    maps: dict[str, LinearGaussian]
+
+    def pull(self, v: Quadratic) -> Quadratic:
+        """The message about the next state as a function of the variables of this step."""
+        source = dict(self.sources)
+        taken = [source[name] for name in v.axes]
+        if all(taken) and len(set(taken)) == len(taken):
+            return Quadratic(tuple(str(name) for name in taken), v.sizes, v.array)
+        size = dict(zip(v.axes, v.sizes, strict=True))
+        laws = [
+            self.maps[name] if source[name] is None else identity(name, str(source[name]), size[name])
+            for name in v.axes
+        ]
+        space = union(*laws)
+        whole = jnp.concatenate([*(aligned_map(law, space) for law in laws), unit_row(space)])
+        return Quadratic(*space, whole.T @ v.array @ whole)
+
+
+class Space(tuple[tuple[str, ...], tuple[int, ...]]):
+    """Named vectors and their sizes, in order."""
+
+    __slots__ = ()
+
+    def __new__(cls, axes: tuple[str, ...], sizes: tuple[int, ...]) -> "Space":
+        """From the names and their sizes."""
+        return super().__new__(cls, (axes, sizes))
+
+    def index(self, other: "Space") -> "np.ndarray | None":  # type: ignore[override]
+        """For each coordinate and the constant its position in `other`, or the one after the last; None: the same."""
+        if self == other:
+            return None
+        first, place = {}, 0
+        for name, size in zip(*other, strict=True):
+            first[name], place = place, place + size
+        rows = [
+            first[name] + np.arange(n) if name in first else np.full(n, place + 1)
+            for name, n in zip(*self, strict=True)
+        ]
+        return np.concatenate([*rows, [place]]).astype(int)
+
+
+class Substituted:
+    """A message with a variable replaced by its law: [z, 1]' rest [z, 1] + 2 (L e)' cross [z, 1] + (L e)' block (L e).
+
+    z are the other variables of the message and the parents of the law.
+    """
+
+    def __init__(self, w: Quadratic, law: LinearGaussian):
+        others = [(name, n) for name, n in zip(w.axes, w.sizes, strict=True) if name != law.name]
+        self.space = union(Space(tuple(n for n, _ in others), tuple(n for _, n in others)), law)
+        self.mean = aligned_map(law, self.space)
+        width = self.mean.shape[1]
+        keep = self.space.index(Space(w.axes, w.sizes))
+        rows, place = [], 0
+        for name, n in zip(w.axes, w.sizes, strict=True):
+            own = place + np.arange(n)
+            rows.append(self.mean if name == law.name else one_hot(keep, own, width))
+            if name == law.name:
+                here = slice(place, place + n)
+            place += n
+        rows.append(one_hot(keep, np.array([place]), width))
+        whole = jnp.concatenate([jnp.asarray(row, w.array.dtype) for row in rows])
+        inner = w.array @ whole
+        self.rest, self.cross, self.block = whole.T @ inner, inner[here], w.array[here, here]
+
+    def message(self, array: Array, constant: Array) -> Quadratic:
+        """A message over the remaining variables, a constant added."""
+        return Quadratic(*self.space, with_constant(array, constant))
+
+
+def union(*parts: "Quadratic | LinearGaussian | Space") -> Space:
+    """The variables of all parts in order of first appearance."""
+    size: dict[str, int] = {}
+    for part in parts:
+        axes, sizes = part if isinstance(part, Space) else (part.axes, part.sizes)
+        size |= {name: n for name, n in zip(axes, sizes, strict=True) if name not in size}
+    return Space(tuple(size), tuple(size.values()))
+
+
+def aligned_map(law: LinearGaussian, space: Space) -> Array:
+    """H over the coordinates of `space`."""
+    index = space.index(Space(law.axes, law.sizes))
+    return law.map if index is None else jnp.pad(law.map, ((0, 0), (0, 1)))[:, index]
+
+
+def identity(name: str, source: str, size: int) -> LinearGaussian:
+    """The law of what equals another variable."""
+    return LinearGaussian(name, (source,), (size,), jnp.eye(size, size + 1), jnp.zeros((size, size)))
+
+
+def one_hot(index: "np.ndarray | None", rows: "np.ndarray", width: int) -> "np.ndarray":
+    """Rows of the map that takes new coordinates to old ones: 1 where the new coordinate is that old one."""
+    index = np.arange(width) if index is None else index
+    return (index[None] == rows[:, None]).astype(float)
+
+
+def unit_row(space: Space) -> Array:
+    """The row that gives the constant 1."""
+    return jnp.eye(1, sum(space[1]) + 1, sum(space[1]))
+
+
+def with_constant(array: Array, constant: Array) -> Array:
+    """A matrix whose last entry gains a constant."""
+    return array.at[-1, -1].add(constant)
+
+
+def eliminate(block: Array, cross: Array, tau: Array) -> tuple[Array, Array, Array]:
+    """Eliminate standard normal coordinates from exp(tau (e' block e + 2 e' cross z)), one after the other.
+
+    In the Gauss-Jordan form on G = 1 - 2 tau block that never forms G, which keeps all digits where tau is small.
+
+    Returns:
+        G^-1 cross, G^-1, and -log det(G) / (2 tau).
+    """
+    r = block.shape[0]
+    rows = jnp.concatenate([block, cross, jnp.eye(r, dtype=block.dtype)], 1)
+    gain = jnp.zeros((), block.dtype)
+    for k in range(r):
+        y = rows[k, k]
+        gain = gain + y * log1p_over(-2 * tau * y)
+        rows = rows + jnp.outer(2 * tau * rows[:, k] / (1 - 2 * tau * y), rows[k])
+    return rows[:, r : r + cross.shape[1]], rows[:, r + cross.shape[1] :], gain
+
+
+def inverse(matrix: Array) -> tuple[Array, Array]:
+    """The inverse of a positive definite matrix, and its pivots, whose product is the determinant."""
+    n = matrix.shape[0]
+    rows, pivots = jnp.concatenate([matrix, jnp.eye(n, dtype=matrix.dtype)], 1), []
+    for k in range(n):
+        pivots.append(rows[k, k])
+        row = rows[k] / rows[k, k]
+        rows = (rows - jnp.outer(rows[:, k], row)).at[k].set(row)
+    return rows[:, n:], jnp.stack(pivots)
+
+
+def cholesky(matrix: Array) -> Array:
+    """L with L L' = matrix, positive semidefinite; a coordinate without variance gives a column of zeros."""
+    columns, rest = [], matrix
+    for k in range(matrix.shape[0]):
+        pivot = rest[k, k]
+        column = jnp.where(pivot > 0, rest[:, k] / jnp.sqrt(jnp.where(pivot > 0, pivot, 1.0)), 0.0)
+        columns.append(column)
+        rest = rest - jnp.outer(column, column)
+    return jnp.stack(columns, 1)
