@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.numerics import log1p_over
+from rlinf_ppl.algebra.tables import Conditional
 
 Map = Float[Array, "rows columns"]
 
@@ -62,6 +63,10 @@ class Quadratic(eqx.Module):
         """The function divided by a constant one; None: by 1."""
         return self if divisor is None else Quadratic(self.axes, self.sizes, self.array / divisor.constant)
 
+    def gated(self, name: str) -> "Gated":
+        """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
+        return Gated(self)
+
     def mean(self, law: "LinearGaussian") -> "Quadratic":
         """E[W | parents]: averaged over a variable."""
         if law.name not in self.axes:
@@ -84,6 +89,23 @@ class Quadratic(eqx.Module):
         value = at.message(at.rest + 2 * scale * cross.T @ solved, gain)
         mean = at.mean + 2 * scale * root @ solved
         return value, LinearGaussian(law.name, *at.space, mean, root @ posterior @ root.T)
+
+
+class Gated(eqx.Module):
+    """A quadratic function that counts only where a Bernoulli variable is 1; all that is left of it is its mean."""
+
+    message: Quadratic
+
+    def mean(self, law: Conditional) -> Quadratic:
+        """E over the Bernoulli variable."""
+        return Quadratic(self.message.axes, self.message.sizes, law.table.array[1] * self.message.array)
+
+    def log_mean(self, law: Conditional, tau: Quadratic | None) -> Quadratic:
+        """There is none: exp W of the living and the dead is a mixture."""
+        raise ValueError(
+            "with a discount the posterior of a linear-Gaussian program is a mixture of the living and the dead, not "
+            "Gaussian; condition it at discount 1, or use exact.solve."
+        )
 
 
 class LinearGaussian(eqx.Module):
