@@ -96,14 +96,17 @@ def common(
 
 @app.command("list", short_help="list the cases", help="List the cases by name.\n\nExample: rlinf list")
 def list_cases() -> None:
-    """One line a case: its name, model, horizon, inverse temperature and title."""
+    """One line a case: its name, model, horizon, discount, inverse temperature and title."""
+    from rlinf_ppl.report import horizons
     from rlinf_ppl.report.cases import CASES
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("name", "model", "horizon", "beta", "what it is"):
-        table.add_column(title, justify="right" if title in ("horizon", "beta") else "left", no_wrap=True)
+    for title in ("name", "model", "horizon", "discount", "beta", "what it is"):
+        numeric = title in ("horizon", "discount", "beta")
+        table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
     for case in CASES:
-        table.add_row(case.name, case.model.__name__, str(case.horizon), f"{case.beta:g}", case.title)
+        numbers = horizons.written(case.horizon), f"{case.discount:g}", f"{case.beta:g}"
+        table.add_row(case.name, case.model.__name__, *numbers, case.title)
     show_table(table)
 
 
@@ -125,7 +128,7 @@ def show(
         parts = {
             case.title: [],
             "Task": task_facts(task),
-            "Model": [f"{case.model.__name__}, horizon {case.horizon}, inverse temperature beta {case.beta:g}"],
+            "Model": [f"{case.model.__name__}, {case.setting}"],
             "Maths": maths(case.model).splitlines(),
             "One time step": graphs.describe(program.graph()),
             **({"Note": textwrap.wrap(case.note, 110)} if case.note else {}),

@@ -138,10 +138,11 @@ def test_every_case_is_recovered(tmp_path):
         assert row["converged"], row
         assert row["policy_error"] < 1e-3, row
         assert abs(row["kl"]) < 1e-6, row
-        assert row["elbo"] <= row["soft_value"] + 1e-9 <= row["log_evidence"] + 2e-9, row
-        assert {path.name for path in (tmp_path / row["task"]).iterdir()} == {
-            "policy.png",
-            "fit.png",
-            "graph.png",
-            "posterior.nc",
-        }
+        endless = row["horizon"] is None
+        # A fixed point is found up to its tolerance, a finite horizon up to rounding.
+        slack = 1e-7 * max(1, abs(row["soft_value"])) if endless else 1e-9
+        assert row["elbo"] <= row["soft_value"] + slack, row
+        assert row["missing"] or row["soft_value"] <= row["log_evidence"] + slack, row
+        written = {"policy.png", "fit.png", "graph.png", "posterior.nc"} | ({"temperature.png"} if endless else set())
+        assert {path.name for path in (tmp_path / row["task"]).iterdir()} == written
+    assert [row["task"] for row in rows if row["log_evidence"] is None] == ["frozen-lake-endless"]

@@ -20,7 +20,7 @@ from rlinf_ppl.tasks import gallery
 GROUPS = {"posterior", "sample_stats", "conditioned", "policies", "values"}
 
 
-def two_moves(task, horizon, beta):
+def two_moves(task, horizon, beta, discount):
     """A model without a file of its own: two state variables, two decisions, chance before them, a discount."""
     del task
 
@@ -35,10 +35,10 @@ def two_moves(task, horizon, beta):
         following = numpyro.sample("following", Categorical(probs=jnp.eye(3)[(place + move + wind) % 3] * 0.7 + 0.1))
         return {"place": following, "last": gear}
 
-    return ControlProgram(initial, step, horizon, discount=0.9, sizes={"last": 2})
+    return ControlProgram(initial, step, horizon, discount, sizes={"last": 2})
 
 
-TWO_MOVES = cases.Case("two-moves", "two decisions a step", two_moves, lambda: None, horizon=3, beta=2.0)
+TWO_MOVES = cases.Case("two-moves", "two decisions a step", two_moves, lambda: None, horizon=3, beta=2.0, discount=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def strange():
 def test_the_lottery_has_the_numbers_of_its_docstring(lottery):
     row = recovery.summarize(lottery)
     mean, worst, safe = 0.25 * 4 - 0.75, 0.25 * math.exp(4) + 0.75 * math.exp(-1), math.exp(1)
-    assert row[:4] == ("lottery", 5, 2, 2)
+    assert row[:5] == ("lottery", 5, 2, 2, 1.0)
     assert row.soft_value == pytest.approx(math.log(0.5 * safe + 0.5 * math.exp(mean)), abs=1e-12)
     assert row.log_evidence == pytest.approx(math.log(0.5 * safe + 0.5 * worst), abs=1e-12)
     assert row.gap == pytest.approx(row.log_evidence - row.soft_value, abs=1e-12)
@@ -77,7 +77,7 @@ def test_kl_is_the_elbo_that_is_missing(strange):
 
 def test_a_program_that_no_model_file_holds_has_a_row(strange):
     row = recovery.summarize(strange)
-    assert (row.states, row.actions, row.horizon) == (6, 4, 3)
+    assert (row.states, row.actions, row.horizon, row.discount) == (6, 4, 3, 0.9)
     assert row.elbo <= row.soft_value + 1e-12 <= row.log_evidence + 2e-12
     assert row.policy_error < 1e-6
 
@@ -105,7 +105,7 @@ def test_progress_names_the_phases():
 
 
 def make_row(**changes):
-    row = recovery.Row("lottery", 5, 2, 2, 0.69, 0.69, 1e-17, 2e-9, 2.1, 1.4, 1.0, True)
+    row = recovery.Row("lottery", 5, 2, 2, 1.0, 0.69, 0.69, 1e-17, 2e-9, 2.1, 1.4, 1.0, True)
     return row._replace(**changes)
 
 
@@ -253,7 +253,7 @@ def test_a_map_fits_its_task(case):
     assert len(case.grid.moves) == task.num_actions
     assert len(np.unique(inside)) == len(inside) and inside.max() < task.num_states
     letters = np.array([list(row) for row in case.grid.letters])
-    off_the_map = {"slippery-grid": 1, "taxi": 475}.get(case.name, 0)
+    off_the_map = {"slippery-grid": 1, "slippery-grid-endless": 1, "taxi": 475}.get(case.name, 0)
     assert len(inside) == task.num_states - off_the_map
     if case.name != "taxi":
         assert set(states[letters == "S"]) == set(np.flatnonzero(task.initial))

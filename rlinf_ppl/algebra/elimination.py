@@ -12,6 +12,7 @@ The three answers are three sets of `Rules`, and nothing here knows which algebr
 is no rule at all: it is the chance site `alive` between two steps, with 0 for the message of the dead.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,10 +22,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.columns import Columns, Gather, gather
 from rlinf_ppl.algebra.fixed_point import error_bound, fixed_point
 from rlinf_ppl.algebra.tables import TIME, Arrival, Conditional, Table
 
-Message = Table
+Message = Table | Columns
+
+MOST_UNROLLED = 64
+FEWEST_STATES = 4096
 
 
 class Site(eqx.Module):
@@ -40,7 +45,7 @@ class Slice(eqx.Module):
     """The sites of `initial` or `step` in program order, and how the next state depends on them."""
 
     sites: tuple[Site, ...]
-    arrival: Arrival
+    arrival: Arrival | Gather
 
 
 class Chain(eqx.Module):
@@ -102,14 +107,14 @@ class Walked(NamedTuple):
         steps: how many steps were walked, or how many Newton steps and sweeps were made.
     """
 
-    values: Message
+    values: Table
     kept: Any
     residual: Array
     error_bound: Array
     steps: Array
 
     @property
-    def first(self) -> Message:
+    def first(self) -> Table:
         """The message of the first state."""
         values = self.values
         return Table(values.axes[1:], values.array[0]) if timed(values) else values
@@ -119,7 +124,7 @@ class Found(NamedTuple):
     """What a walk met: the policy at each decision, and the message at each latent site before it was eliminated."""
 
     policy: dict[str, Conditional]
-    message: dict[str, Message]
+    message: dict[str, Table]
 
 
 def solve_rules() -> Rules:
@@ -166,7 +171,7 @@ def walk(
             continue
         if added is not None and site.name in added:
             w = w + added[site.name]
-        found.message[site.name] = w
+        found.message[site.name] = w.table
         if site.kind == "chance":
             w = rules.chance(site, w)
         else:
@@ -194,11 +199,11 @@ def backward(
         return endless(chain, rules(given), found, tolerance)
     size = chain.size()
     last = walk(chain.final, Table((), jnp.zeros(())), expectation_rules({}))[0].over(chain.carried, size)
-    varying, constant = by_time(chain.step)
+    varying, constant = by_time(represented(chain))
 
-    def body(v: Message, now: Any) -> tuple[Message, Any]:
+    def body(v: Table, now: Any) -> tuple[Table, Any]:
         step, here = at_time(eqx.combine(now[0], constant)), rules(at_time(now[1]))
-        w, met = through(step, survive(chain, v, here), here)
+        w, met = through(step, survive(chain, step.arrival.following(v), here), here)
         v = w.over(chain.carried, size)
         return v, (v.array, None if found is None else found(met))
 
@@ -209,17 +214,33 @@ def backward(
 
 def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, tolerance: Array | None) -> Walked:
     """The message that one more step leaves as it is."""
-    size = chain.size()
+    size, step = chain.size(), represented(chain)
 
-    def earlier(v: Array) -> tuple[Array, Found]:
-        w, met = through(chain.step, survive(chain, Table(chain.carried, v), rules), rules)
-        return w.over(chain.carried, size).array, met
+    def pulled(v: Array) -> Message:
+        return step.arrival.pull(survive(chain, step.arrival.following(Table(chain.carried, v)), rules))
+
+    def walked(w: Message) -> tuple[Array, Found]:
+        v, met = walk(step.sites, w, rules)
+        return v.over(chain.carried, size).array, met
+
+    def value(w: Message) -> Array:
+        return walked(w)[0]
 
     start = jnp.zeros([size[name] for name in chain.carried])
     goal = jnp.asarray(float(jnp.finfo(start.dtype).eps) ** 0.75) if tolerance is None else tolerance
-    solved = fixed_point(lambda v: earlier(v)[0], start, goal)
-    kept = None if found is None else found(earlier(solved.value)[1])
+    solved = fixed_point(lambda v: value(pulled(v)), start, goal, lambda v: step.arrival.linearized(pulled, value, v))
+    kept = None if found is None else found(walked(pulled(solved.value))[1])
     return Walked(Table(chain.carried, solved.value), kept, solved.residual, error_bound(solved), solved.steps)
+
+
+def represented(chain: Chain) -> Slice:
+    """The step with messages of the kind that walks it fastest: columns where many states meet few joint values."""
+    size = chain.size()
+    states = {name: size[name] for name in chain.carried}
+    unrolled = math.prod(size[site.name] for site in chain.step.sites if site.kind != "optimality")
+    if unrolled > MOST_UNROLLED or math.prod(states.values()) < FEWEST_STATES:
+        return chain.step
+    return Slice(chain.step.sites, gather(chain.step.arrival, states))
 
 
 def through(part: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:

@@ -6,6 +6,7 @@ thousands of sweeps at gamma = .9999 (Puterman & Brumelle 1979). The linear syst
 the linearised operator, which is never written out as a matrix. Where a step does not help, a plain sweep is taken.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ def fixed_point(
     operator: Callable[[Float[Array, "..."]], Float[Array, "..."]],
     start: Float[Array, "..."],
     tolerance: Float[Array, ""],
+    linearize: Callable[[Float[Array, "..."]], tuple[Array, Callable[[Array], Array]]] | None = None,
 ) -> FixedPoint:
     """Solve v = operator(v), up to an error of `tolerance` relative to the largest |v| (or to 1).
 
@@ -50,6 +52,7 @@ def fixed_point(
         operator: a contraction in the maximum norm.
         start: where to begin.
         tolerance: what to aim for; the iteration also ends where only rounding is left.
+        linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
 
     Returns:
         The fixed point; without convergence the last iterate, and its residual says so.
@@ -59,18 +62,20 @@ def fixed_point(
         return operator(v) - v
 
     def solve(_: Callable[[Array], Array], guess: Array) -> tuple[Array, FixedPoint]:
-        found = newton(operator, guess, tolerance)
+        found = newton(linearize or functools.partial(jax.linearize, operator), guess, tolerance)
         return found.value, found
 
     value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
     return found._replace(value=value)
 
 
-def newton(operator: Callable[[Array], Array], start: Array, tolerance: Array) -> FixedPoint:
+def newton(
+    linearize: Callable[[Array], tuple[Array, Callable[[Array], Array]]], start: Array, tolerance: Array
+) -> FixedPoint:
     """Newton steps until the error bound residual / (1 - modulus) is within the tolerance."""
 
     def measured(v: Array, steps: Array) -> FixedPoint:
-        image, push = jax.linearize(operator, v)
+        image, push = linearize(v)
         return FixedPoint(v, largest(image - v), jnp.max(push(jnp.ones_like(v))), steps)
 
     def unsolved(at: FixedPoint) -> Array:
@@ -82,7 +87,7 @@ def newton(operator: Callable[[Array], Array], start: Array, tolerance: Array) -
         )
 
     def step(at: FixedPoint) -> FixedPoint:
-        image, push = jax.linearize(operator, at.value)
+        image, push = linearize(at.value)
         direction, _ = bicgstab(lambda d: d - push(d), image - at.value, tol=FORCING, maxiter=MOST_PRODUCTS)
         candidate = measured(at.value + direction, at.steps + 1)
         helps = candidate.residual <= 0.5 * at.residual

@@ -15,6 +15,10 @@ for any centre m, phi(x) = (e^x - 1) / x and psi(y) = log(1 + y) / y,
 has no division by tau at all, and its derivative at tau = 0 is half the variance of w.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -37,25 +41,41 @@ def soft_maximum(
     Returns:
         q = p exp(tau w) / Z, which sums to one over the last axis, and (1 / tau) log Z.
     """
+    q, value = _soft_maximum(
+        p, w, tau, lambda x: jnp.sum(x, -1, keepdims=True), lambda x: jnp.max(x, -1, keepdims=True)
+    )
+    return q, value[..., 0]
+
+
+def soft_maximum_of_columns(
+    p: tuple[Float[Array, "..."], ...], w: tuple[Float[Array, "..."], ...], tau: Float[Array, ""] | None = None
+) -> tuple[tuple[Float[Array, "..."], ...], Float[Array, "..."]]:
+    """`soft_maximum` where the alternatives are K arrays instead of the last axis of one."""
+    return _soft_maximum(p, w, tau, sum, lambda x: functools.reduce(jnp.maximum, x))
+
+
+def _soft_maximum(p: Any, w: Any, tau: Array | None, total: Callable[..., Array], largest: Callable[..., Array]) -> Any:
+    """Both of them: p and w are trees of arrays, and `total` and `largest` run over the alternatives."""
+    each = jax.tree.map
     if tau is not None:
         hard, sign = jnp.isinf(tau), jnp.sign(tau)
         tau = jnp.where(hard, sign, tau)
-    x = w if tau is None else tau * w
-    peak = lax.stop_gradient(jnp.max(jnp.where(p > 0, x, -jnp.inf), -1, keepdims=True))
-    weights = p * jnp.exp(jnp.minimum(x - peak, _largest_exponent(x)))
-    total = jnp.sum(weights, -1, keepdims=True)
-    log_total = (peak + jnp.log(total))[..., 0]
-    q = weights / total
+    x = w if tau is None else each(lambda w: tau * w, w)
+    peak = lax.stop_gradient(largest(each(lambda p, x: jnp.where(p > 0, x, -jnp.inf), p, x)))
+    weights = each(lambda p, x: p * jnp.exp(jnp.minimum(x - peak, _largest_exponent(x))), p, x)
+    norm = total(weights)
+    log_norm = peak + jnp.log(norm)
+    q = each(lambda weight: weight / norm, weights)
     if tau is None:
-        return q, log_total
-    centre = lax.stop_gradient(jnp.sum(p * w, -1, keepdims=True))
-    offset = jnp.where(p > 0, w - centre, 0.0)
-    reach = jnp.abs(tau) * jnp.max(jnp.abs(lax.stop_gradient(offset)), -1)
-    excess = jnp.sum(p * tilted_offset(w - centre, tau), -1)
-    value = select_form(tau, reach, centre[..., 0], excess, log_total)
-    best = p * (x == peak)
-    greedy = best / jnp.sum(best, -1, keepdims=True)
-    return jnp.where(hard, greedy, q), jnp.where(hard, jnp.sum(lax.stop_gradient(greedy) * w, -1), value)
+        return q, log_norm
+    centre = lax.stop_gradient(total(each(lambda p, w: p * w, p, w)))
+    offset = each(lambda p, w: jnp.where(p > 0, jnp.abs(lax.stop_gradient(w - centre)), 0.0), p, w)
+    excess = total(each(lambda p, w: p * tilted_offset(w - centre, tau), p, w))
+    value = select_form(tau, jnp.abs(tau) * largest(offset), centre, excess, log_norm)
+    best = each(lambda p, x: p * (x == peak), p, x)
+    greedy = each(lambda chosen, number=total(best): chosen / number, best)
+    hard_value = total(each(lambda greedy, w: lax.stop_gradient(greedy) * w, greedy, w))
+    return each(lambda q, greedy: jnp.where(hard, greedy, q), q, greedy), jnp.where(hard, hard_value, value)
 
 
 def tilted_offset(c: Float[Array, "..."], tau: Float[Array, ""]) -> Float[Array, "..."]:

@@ -10,12 +10,13 @@ entropy, which leaves the prior out (Rust 1987, without its weights), Tsallis' e
 sparse, and whatever conjugate a user writes: its gradient is taken by JAX. A prior says here which values are possible.
 """
 
-import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.numerics import relative_entropy, soft_maximum
@@ -35,23 +36,66 @@ class Regularizer(NamedTuple):
     cost: Callable[[Array, Array], Array] | None = None
 
 
-@functools.lru_cache(maxsize=64)
+@dataclass(frozen=True)
+class ByConjugate:
+    """The maximum by a convex conjugate: the policy is its gradient.
+
+    Equal for equal conjugates, so that programs with the same one share their compiled code.
+    """
+
+    conjugate: Callable[[Array, Array], Array]
+
+    def __call__(
+        self, p: Float[Array, "... K"], w: Float[Array, "... K"], tau: Float[Array, ""] | None = None
+    ) -> tuple[Float[Array, "... K"], Float[Array, "..."]]:
+        """The policy and the value for the prior p, action values w and inverse temperature tau; see `soft_maximum`.
+
+        An infinite tau takes the best alternatives only; among those the policy has the least Omega.
+        """
+        both = jnp.vectorize(jax.value_and_grad(self.conjugate), signature="(k),(k)->(),(k)")
+        w, p = jnp.broadcast_arrays(w, p)
+        if tau is None:
+            value, q = both(w, p)
+            return q, value
+        hard, sign = jnp.isinf(tau), jnp.sign(tau)
+        tau = jnp.where(hard, sign, tau)
+        x = tau * w
+        peak = jnp.max(jnp.where(p > 0, x, -jnp.inf), -1, keepdims=True)
+        # What is worse than the best is worse beyond any comparison.
+        limit = jnp.where((p > 0) & (x == peak), 0.0, -1 / jnp.finfo(x.dtype).eps)
+        value, q = both(jnp.where(hard, limit, x), p)
+        return q, jnp.where(hard, jnp.sum(lax.stop_gradient(q) * w, -1), value / tau)
+
+
 def from_conjugate(
     conjugate: Callable[[Array, Array], Array], cost: Callable[[Array, Array], Array] | None = None
 ) -> Regularizer:
     """A regularizer by its convex conjugate; the policy is the conjugate's gradient.
 
     Args:
-        conjugate: (x (K,), prior (K,)) -> Omega*(x), a scalar: convex in x, its gradient a distribution over K.
+        conjugate: (x (K,), prior (K,)) -> Omega*(x), a scalar: convex in x, its gradient a distribution over K that
+            is 0 where the prior is. Numbers that it closes over are constants of the program.
         cost: (q (..., K), prior (..., K)) -> Omega(q); needed to evaluate policies that are given.
     """
-    both = jnp.vectorize(jax.value_and_grad(conjugate), signature="(k),(k)->(),(k)")
+    return Regularizer(getattr(conjugate, "__name__", "conjugate"), ByConjugate(conjugate), cost)
 
-    def maximum(p: Array, w: Array, tau: Array | None = None) -> tuple[Array, Array]:
-        value, q = both(*jnp.broadcast_arrays(w if tau is None else tau * w, p))
-        return q, value if tau is None else value / tau
 
-    return Regularizer(getattr(conjugate, "__name__", "conjugate"), maximum, cost)
+def as_regularizer(regularizer: Any, decision: str) -> Regularizer:
+    """A regularizer, or a bare conjugate as one.
+
+    Raises:
+        TypeError: it is neither, or cannot be compared; the message names the decision.
+    """
+    kind = type(regularizer).__name__
+    if not isinstance(regularizer, Regularizer) and not callable(regularizer):
+        raise TypeError(f"the regularizer of {decision!r} is a {kind}; give its convex conjugate.")
+    try:
+        hash(regularizer)
+    except TypeError as error:
+        raise TypeError(
+            f"the regularizer of {decision!r} is a {kind} that cannot be compared ({error}); give a plain function."
+        ) from error
+    return regularizer if isinstance(regularizer, Regularizer) else from_conjugate(regularizer)
 
 
 def log_sum_exp(x: Float[Array, " K"], prior: Float[Array, " K"]) -> Float[Array, ""]:
@@ -92,5 +136,5 @@ def tsallis_cost(q: Float[Array, "... K"], prior: Float[Array, "... K"]) -> Floa
 
 
 kl = Regularizer("kl", soft_maximum, relative_entropy)
-negative_entropy = from_conjugate(log_sum_exp, negative_entropy_cost)._replace(name="negative_entropy")
-tsallis = from_conjugate(sparse_maximum, tsallis_cost)._replace(name="tsallis")
+negative_entropy = Regularizer("negative_entropy", ByConjugate(log_sum_exp), negative_entropy_cost)
+tsallis = Regularizer("tsallis", ByConjugate(sparse_maximum), tsallis_cost)

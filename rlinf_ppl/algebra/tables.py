@@ -8,6 +8,8 @@ Elimination calls these methods and nothing else, so any other closed algebra of
 take the tables' place.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -35,6 +37,11 @@ class Table(eqx.Module):
         """The array with one dimension for each name of `axes`, of size 1 where the table does not vary."""
         array = jnp.transpose(self.array, [self.axes.index(name) for name in axes if name in self.axes])
         return jnp.expand_dims(array, [i for i, name in enumerate(axes) if name not in self.axes])
+
+    @property
+    def table(self) -> "Table":
+        """The function as a table, which it is."""
+        return self
 
     def over(self, axes: tuple[str, ...], sizes: dict[str, int]) -> "Table":
         """The same function, broadcast over all of `axes`."""
@@ -163,6 +170,10 @@ class Arrival(eqx.Module):
     sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
     positions: dict[str, Table]
 
+    def following(self, v: Table) -> Table:
+        """A message about the next state, as the kind of message that `pull` takes."""
+        return v
+
     def pull(self, v: Table) -> Table:
         """The message about the next state as a function of the variables of this step."""
         source = dict(self.sources)
@@ -176,6 +187,12 @@ class Arrival(eqx.Module):
         index = tuple(tables[name].aligned(axes) for name in v.axes)
         # An index outside the support gives NaN, which results report, where JAX would clamp it silently.
         return Table(axes, v.array.at[index].get(mode="fill", fill_value=jnp.nan))
+
+    def linearized(
+        self, before: Callable[[Array], Table], after: Callable[[Table], Array], v: Array
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """A sweep at v and its derivative: `before` pulls the next message v, `after` walks the step."""
+        return jax.linearize(lambda v: after(before(v)), v)
 
     def positions_at(self, positions: dict[str, Array]) -> dict[str, Array]:
         """The positions of the next state, each of shape (n,), from those of the variables of this step."""

@@ -120,8 +120,9 @@ def verdict(chain: Chain, walked: algebra.Walked, answer: Array, tolerance: Arra
     """Whether the answer has converged, then the residual, the error bound and the number of steps."""
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
     if chain.horizon is None:
-        # Half of the bound may be rounding.
+        # Half of the bound may be rounding; where the modulus is above 1 it is negative, and bounds nothing.
         goal = float(jnp.finfo(answer.dtype).eps) ** 0.5 if tolerance is None else 2 * tolerance
+        finite &= walked.error_bound >= 0
         finite &= walked.error_bound <= goal * jnp.maximum(1.0, jnp.max(jnp.abs(walked.values.array)))
     return finite, walked.residual, walked.error_bound, walked.steps
 
@@ -172,11 +173,15 @@ def evaluated(given: dict[str, Conditional]) -> algebra.Rules:
     An infinite cost in a state that is never reached would meet its probability 0, and give NaN.
     """
 
-    def choose(site: algebra.Site) -> tuple[Conditional, Table]:
-        cost = site.content.cost(given[site.name])
-        return given[site.name], Table(cost.axes, jnp.minimum(cost.array, forbidden(cost.array)))
+    def decision(site: algebra.Site, w: Table) -> tuple[Table, Conditional]:
+        q = given[site.name]
+        cost, tau = site.content.cost(q), site.inverse_temperature
+        infinite, most = jnp.isinf(cost.array), forbidden(cost.array)
+        finite = Table(cost.axes, jnp.where(infinite, 0.0, cost.array)).divided(tau)
+        paid = jnp.where(infinite, most if tau is None else jnp.where(tau.array < 0, -most, most), finite.array)
+        return w.mean(q) - Table(cost.axes, paid), q
 
-    return algebra.evaluate_rules(choose)
+    return algebra.solve_rules()._replace(decision=decision)
 
 
 def forbidden(array: Array) -> float:

@@ -103,8 +103,8 @@ def fit(
 
     Raises:
         TypeError: on an optimizer that is none of optax, or inside jit, vmap or grad: the fit stops by its numbers.
-        ValueError: on a number of steps or a step size out of range, a program without decisions, or one whose numbers
-            are no distributions.
+        ValueError: on a number of steps or a step size out of range, a program without decisions, one whose numbers
+            are no distributions, or an infinite inverse temperature.
     """
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
     if not 0 < step_size <= 1:
@@ -120,6 +120,12 @@ def fit(
             "svi.fit stops by its numbers, so it cannot run inside jit, vmap or grad; fit one program after the other: "
             "those of one shape share the compiled code."
         )
+    for site in chain.step.sites:
+        if site.inverse_temperature is not None and jnp.any(jnp.isinf(site.inverse_temperature.array)):
+            raise ValueError(
+                f"the inverse temperature of {site.name!r} is infinite, and the guide's logits would be so, too; "
+                "exact.solve takes it, or give a large finite one."
+            )
     update = NATURAL if optimizer is None else by_optimizer(optimizer)
     limit = jnp.asarray((1e-6 if optimizer is None else 1e-5) if tolerance is None else tolerance, dtype=float)
     logits = initial_logits(chain, key)

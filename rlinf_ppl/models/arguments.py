@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlinf_ppl.tasks import checks
+from rlinf_ppl.tasks import MDP, checks
 from rlinf_ppl.types import ArrayLike
 
 
@@ -40,14 +40,42 @@ def action_prior(
     return array
 
 
+def check_reward_times(mdp: MDP, horizon: int | None) -> None:
+    """Raise where a task's reward varies over other times than the horizon's."""
+    if mdp.reward.ndim == 3 and mdp.reward.shape[0] != horizon:
+        raise ValueError(f"the task's reward has {mdp.reward.shape[0]} time steps, but horizon is {horizon}.")
+
+
 def finite_number(name: str, value: ArrayLike) -> Float[Array, ""]:
     """A finite number as a float scalar.
 
     Raises:
         ValueError: it is an array, NaN or infinite.
     """
+    array = number(name, value)
+    checks.check_finite(name, array)
+    return array
+
+
+def inverse_temperature(name: str, value: ArrayLike) -> Float[Array, ""]:
+    """A number as a float scalar; infinite, it stands for the hard maximum, or minimum.
+
+    Raises:
+        ValueError: it is an array or NaN.
+    """
+    array = number(name, value)
+    if checks.is_concrete(array) and jnp.isnan(array):
+        raise ValueError(f"{name} is nan: give a number, or jnp.inf for the hard maximum.")
+    return array
+
+
+def number(name: str, value: ArrayLike) -> Float[Array, ""]:
+    """One number as a float scalar.
+
+    Raises:
+        ValueError: it is an array.
+    """
     array = checks.as_reals(name, value)
     if array.ndim != 0:
         raise ValueError(f"{name} has shape {array.shape}: give one number, and use jax.vmap for several.")
-    checks.check_finite(name, array)
     return array

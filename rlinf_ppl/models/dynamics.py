@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpyro
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.tasks import MDP
@@ -16,3 +17,12 @@ def next_state(mdp: MDP, s: Any, a: Any) -> Int[Array, ""]:
     assert mdp.successors is not None and mdp.probabilities is not None
     outcome = numpyro.sample("outcome", Categorical(probs=mdp.probabilities[s, a]))
     return mdp.successors[s, outcome] if mdp.successors.ndim == 2 else mdp.successors[s, a, outcome]
+
+
+def expected_next(mdp: MDP, value: Float[Array, " S"]) -> Float[Array, "S A"]:
+    """The expectation of a function of the next state, for each state and action."""
+    if mdp.transition is not None:
+        return mdp.transition @ value
+    assert mdp.successors is not None and mdp.probabilities is not None
+    after = value[mdp.successors]
+    return jnp.sum(mdp.probabilities * (after[:, None] if after.ndim == 2 else after), -1)

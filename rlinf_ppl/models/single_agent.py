@@ -20,7 +20,7 @@ import numpyro
 from jaxtyping import Array
 from numpyro.distributions import Categorical
 
-from rlinf_ppl.models.arguments import action_prior, check_task, finite_number
+from rlinf_ppl.models.arguments import action_prior, check_reward_times, check_task, finite_number
 from rlinf_ppl.models.dynamics import next_state
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
@@ -65,9 +65,8 @@ def single_agent(
         ValueError: on shapes that do not fit, prior rows that are no distributions, a beta that is not finite.
     """
     check_task("mdp", mdp, MDP)
+    check_reward_times(mdp, horizon)
     probabilities = action_prior("prior", prior, horizon, ("state",), (mdp.num_states, mdp.num_actions))
-    if mdp.reward.ndim == 3 and mdp.reward.shape[0] != horizon:
-        raise ValueError(f"the task's reward has {mdp.reward.shape[0]} time steps, but horizon is {horizon}.")
     timed = mdp.reward.ndim == 3 or probabilities.ndim == 3
     args = mdp.anonymous(), probabilities, finite_number("beta", beta)
     return ControlProgram(initial, timed_step if timed else step, horizon, discount, args=args)

@@ -36,6 +36,7 @@ def decide(
         prior: its distribution before optimality is taken into account, over finitely many values; zeros are allowed.
         inverse_temperature: in 1 / units of optimality; 0 keeps the prior, a negative one minimises. It may depend on
             the time, on arguments of the program, never on the state. Infinite, it takes the best alternatives only.
+            With another regularizer than the KL it cannot be 0: there the value has no limit.
         regularizer: one of `rlinf_ppl.algebra.regularizers`, or just a convex conjugate: a function of x (K,) and the
             prior's probabilities (K,).
 
@@ -43,20 +44,15 @@ def decide(
         The value of the site.
 
     Raises:
-        TypeError: the prior is no NumPyro distribution, or the regularizer no function.
+        TypeError: the prior is no NumPyro distribution, or the regularizer no function that can be compared.
     """
     if not isinstance(prior, Distribution):
         raise TypeError(
             f"the prior of {name!r} is a {type(prior).__name__}; give a NumPyro distribution, such as "
             "Categorical(probs=...)."
         )
-    if not isinstance(regularizer, Regularizer):
-        if not callable(regularizer):
-            raise TypeError(
-                f"the regularizer of {name!r} is a {type(regularizer).__name__}; give its convex conjugate."
-            )
-        regularizer = regularizers.from_conjugate(regularizer)
-    infer = {DECISION: True, INVERSE_TEMPERATURE: inverse_temperature, REGULARIZER: regularizer}
+    pays = regularizers.as_regularizer(regularizer, name)
+    infer = {DECISION: True, INVERSE_TEMPERATURE: inverse_temperature, REGULARIZER: pays}
     return numpyro.sample(name, prior, infer=infer)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import on_grid
 from rlinf_ppl.program.sites import Support, positions_of
@@ -157,7 +158,7 @@ def check(program: ControlProgram, chain: Chain, bad: dict[str, Any]) -> None:
                 raise ValueError(describe_bad(program, part, next(s for s in sites_of(chain)[part] if s.name == name)))
     for name, wrong in bad["temperature"].items():
         if wrong:
-            raise ValueError(f"the inverse temperature of {name!r} is not a number.")
+            raise ValueError(describe_temperature(next(site for site in chain.step.sites if site.name == name)))
     if bad["outside"]:
         raise ValueError(describe_outside(program, chain))
 
@@ -174,8 +175,12 @@ def find_bad(chain: Chain) -> dict[str, Any]:
         return ~(jnp.all(jnp.abs(jnp.sum(p, -1) - 1) <= TOLERANCE) & (jnp.min(p) >= 0))
 
     parts = {part: {site.name: wrong(site) for site in sites} for part, sites in sites_of(chain).items()}
-    taus = {site.name: site.inverse_temperature for site in chain.step.sites if site.inverse_temperature is not None}
-    temperature = {name: jnp.any(jnp.isnan(tau.array)) for name, tau in taus.items()}
+
+    def senseless(site: Site, tau: Array) -> Array:
+        return jnp.any(jnp.isnan(tau) | ((tau == 0) & (site.content.regularizer != kl)))
+
+    taus = [(site, site.inverse_temperature) for site in chain.step.sites]
+    temperature = {site.name: senseless(site, tau.array) for site, tau in taus if tau is not None}
     return {"sites": parts, "temperature": temperature, "outside": ~chain.valid}
 
 
@@ -201,6 +206,17 @@ def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
     law = "prior" if site.kind == "decision" else "distribution"
     found = f"sums to {sums[at]:.6g}, {sums[at] - 1:+.3g} off" if np.all(p[at] >= 0) else f"is {p[at]}"
     return f"{part}: the {law} of {site.name!r}{where} {found}; its probabilities must be at least 0 and sum to 1."
+
+
+def describe_temperature(site: Site) -> str:
+    """What is wrong with the inverse temperature of a decision."""
+    assert site.inverse_temperature is not None
+    if np.isnan(np.asarray(site.inverse_temperature.array)).any():
+        return f"the inverse temperature of {site.name!r} is not a number."
+    return (
+        f"the inverse temperature of {site.name!r} is 0, where the value of a decision that is regularized by "
+        f"{site.content.regularizer.name} has no limit; give another number, or regularize by kl."
+    )
 
 
 def describe_place(axes: tuple[str, ...], at: tuple[int, ...]) -> str:

@@ -1,12 +1,14 @@
 """What is shown of an answer: the recovery's table, pictures, graphs and ArviZ data.
 
-    cases      the named cases: a task, a model, a horizon, an inverse temperature
-    recovery   three answers to a case, and one row that compares them
-    table      the rows on a terminal, as JSON and as Markdown
-    plots      policies, values and fits
-    graphs     the graph of one time step
-    arviz      labelled arrays, for ArviZ and netCDF
-    results    all of it on disk
+    cases        the named cases: a task, a model, a horizon, an inverse temperature
+    recovery     three answers to a case, and one row that compares them
+    horizons     the one place that tells an infinite horizon from a finite one
+    table        the rows on a terminal, as JSON and as Markdown
+    plots        policies, values and fits
+    temperature  value and policy from the prior to the hard optimum
+    graphs       the graph of one time step
+    arviz        labelled arrays, for ArviZ and netCDF
+    results      all of it on disk
 
 matplotlib, ArviZ, xarray and rich are imported by the functions that need them.
 """

@@ -10,12 +10,17 @@ netCDF group for each dataset, which is what both interfaces expect.
     policies       policy_<decision>: (answer, time, scope..., decision); answer is exact, fit or conditioned
     values         value: (answer, instant, state variables...), in nats; answer is exact or conditioned
 
-`time` numbers the T decisions, `instant` the T + 1 states. Optimality factors are rewards, not the likelihood of
-data: there is no log_likelihood group, so that a leave-one-out estimate cannot count them by accident.
+`time` numbers the T decisions, `instant` the T + 1 states. At an infinite horizon policies and values have neither, and
+trajectories are those of the program with an end that covers the discount: the attribute `sampled_steps` says when it
+comes, `alive_at_the_end` how probable it is to live on beyond it. What there is no posterior for is left out.
+
+Optimality factors are rewards, not the likelihood of data: there is no log_likelihood group, so that a leave-one-out
+estimate cannot count them by accident.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +31,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.inference import exact
+from rlinf_ppl.report import horizons
 from rlinf_ppl.report.recovery import Answers
 
 if TYPE_CHECKING:
@@ -43,22 +49,31 @@ def datasets(answers: Answers, key: Array, num_draws: int = DRAWS) -> dict[str, 
         num_draws: The number of trajectories from the fitted guide, and again from the posterior given optimality.
 
     Returns:
-        The datasets by group: posterior, sample_stats, conditioned, policies, values.
+        The datasets by group: posterior, sample_stats, conditioned (where there is a posterior), policies, values.
     """
     key_guide, key_posterior = jax.random.split(key)
-    program, horizon = answers.program, answers.case.horizon
-    drawn = exact.sample(program, key_guide, answers.fit.policy, num_draws)
-    conditioned = exact.posterior_sample(program, key_posterior, num_draws)
+    program = horizons.ended(answers.program)
+    steps = program.horizon
+    assert steps is not None
     latent = {*program.sizes, "alive"}
-    groups = {
-        "posterior": trajectories({name: drawn[name] for name in drawn if name in latent}, horizon),
-        "sample_stats": trajectories({name: drawn[name] for name in drawn if name not in latent}, horizon),
-        "conditioned": trajectories({name: conditioned[name] for name in conditioned if name in latent}, horizon),
-        "policies": policies(answers),
-        "values": values(answers),
+    drawn = exact.sample(program, key_guide, answers.fit.policy, num_draws)
+    samples = {
+        "posterior": {name: drawn[name] for name in drawn if name in latent},
+        "sample_stats": {name: drawn[name] for name in drawn if name not in latent},
     }
-    facts = {"case": answers.case.name, "horizon": horizon, "beta": answers.case.beta}
-    return {name: group.assign_attrs(facts) for name, group in groups.items()}
+    if answers.posterior is not None:
+        conditioned = exact.posterior_sample(program, key_posterior, num_draws)
+        samples["conditioned"] = {name: conditioned[name] for name in conditioned if name in latent}
+    groups = {name: trajectories(arrays, steps) for name, arrays in samples.items()}
+    groups |= {"policies": policies(answers), "values": values(answers)}
+    return {name: group.assign_attrs(attributes(answers, steps)) for name, group in groups.items()}
+
+
+def attributes(answers: Answers, sampled_steps: int) -> dict[str, Any]:
+    """What is said of every dataset; an infinite horizon is the float infinity, which netCDF can hold."""
+    case, discount = answers.case, float(answers.program.discount)
+    facts = {"case": case.name, "horizon": case.horizon or math.inf, "discount": discount, "beta": case.beta}
+    return facts | {"sampled_steps": sampled_steps, "alive_at_the_end": discount**sampled_steps}
 
 
 def trajectories(samples: Mapping[str, Array], horizon: int) -> xarray.Dataset:
@@ -83,22 +98,24 @@ def policies(answers: Answers) -> xarray.Dataset:
     """The policy tables of the three answers, one variable a decision."""
     import xarray
 
-    tables = {"exact": answers.solution.policy, "fit": answers.fit.policy, "conditioned": answers.posterior.policy}
+    exact_one, *conditioned = answers.closed_forms.items()
+    tables = {name: answer.policy for name, answer in (exact_one, ("fit", answers.fit), *conditioned)}
+    time = horizons.axis(answers.case.horizon, "time")
     data = {}
     for name, scope in answers.program.scopes.items():
         stacked = np.stack([np.asarray(policy[name]) for policy in tables.values()])
-        data[f"policy_{name}"] = (("answer", "time", *scope, name), stacked)
+        data[f"policy_{name}"] = (("answer", *time, *scope, name), stacked)
     return labelled(xarray.Dataset(data), answers, tuple(tables))
 
 
 def values(answers: Answers) -> xarray.Dataset:
-    """The values of the two exact answers; the last instant is the terminal value."""
+    """The values of the exact answers; the last instant is the terminal value."""
     import xarray
 
-    tables = {"exact": answers.solution.value, "conditioned": answers.posterior.value}
-    stacked = np.stack([np.asarray(value) for value in tables.values()])
-    data = {"value": (("answer", "instant", *answers.program.state), stacked, {"units": "nats"})}
-    return labelled(xarray.Dataset(data), answers, tuple(tables))
+    stacked = np.stack([np.asarray(answer.value) for answer in answers.closed_forms.values()])
+    axes = ("answer", *horizons.axis(answers.case.horizon, "instant"), *answers.program.state)
+    data = {"value": (axes, stacked, {"units": "nats"})}
+    return labelled(xarray.Dataset(data), answers, tuple(answers.closed_forms))
 
 
 def labelled(dataset: xarray.Dataset, answers: Answers, kinds: Sequence[str]) -> xarray.Dataset:

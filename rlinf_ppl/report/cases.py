@@ -1,8 +1,8 @@
 """The named cases that the command line lists, draws and recovers.
 
-A case is a task, a model of it, a horizon and an inverse temperature; it is one row of `CASES`. A new model joins by
-another row; nothing else has to change. Nothing is built, and Gymnasium is not loaded, before `case.task()` is
-called.
+A case is a task, a model of it, a horizon, a discount and an inverse temperature; it is one row of `CASES`. A new model
+joins by another row; nothing else has to change. Nothing is built, and Gymnasium is not loaded, before `case.task()`
+is called.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 from rlinf_ppl.models import single_agent
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.report import horizons
 from rlinf_ppl.tasks import MDP, gallery
+from rlinf_ppl.types import ArrayLike
 
 Move = tuple[int, int] | None
 
@@ -63,6 +65,16 @@ EXPECTED_REWARD = (
 )
 
 
+NO_POSTERIOR = (
+    "Given optimality there is no answer without end: as long as it lives, the agent is paid for each try at the goal, "
+    "and exp(beta r) grows faster than the discount forgets. Soft-optimal control has one at every discount below 1."
+)
+EARLY_DEATH = (
+    "A discount is a probability of dying, and the dead pay nothing. Given optimality, an agent whose every move costs "
+    "believes that it will soon be dead. That is what the gap consists of."
+)
+
+
 class Grid(NamedTuple):
     """Where states of a task lie on a map, for pictures.
 
@@ -90,8 +102,9 @@ class Case:
         title: One line about it.
         model: The function that turns a task into a program; its docstring holds the maths.
         task: Builds the task.
-        horizon: The number of decisions in time, T.
+        horizon: The number of decisions in time, T; None: without end.
         beta: The inverse temperature, in nats per unit of reward.
+        discount: The probability of being alive at the next step; below 1 where there is no end.
         options: Further keyword arguments of the model.
         note: What the reader should know of the case before reading its numbers.
         grid: The map for pictures; None for a task without one.
@@ -101,15 +114,23 @@ class Case:
     title: str
     model: Callable[..., ControlProgram]
     task: Callable[[], Any]
-    horizon: int
+    horizon: int | None
     beta: float
+    discount: float = 1.0
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     note: str = ""
     grid: Grid | None = None
 
-    def program(self, task: Any) -> ControlProgram:
-        """The step program of the task under this case's model."""
-        return self.model(task, self.horizon, beta=self.beta, **self.options)
+    def program(self, task: Any, beta: ArrayLike | None = None) -> ControlProgram:
+        """The step program of the task under this case's model, at another inverse temperature if one is given."""
+        beta = self.beta if beta is None else beta
+        return self.model(task, self.horizon, beta=beta, discount=self.discount, **self.options)
+
+    @property
+    def setting(self) -> str:
+        """The horizon, the discount and the inverse temperature in words."""
+        discount = "" if self.discount == 1 else f", discount {self.discount:g}"
+        return f"horizon {horizons.written(self.horizon)}{discount}, inverse temperature beta {self.beta:g}"
 
 
 def drawing(text: str, moves: tuple[Move, ...], caption: str) -> Grid:
@@ -135,6 +156,9 @@ def gymnasium_task(name: str, **options: Any) -> Callable[[], MDP]:
     return lambda: MDP.from_gymnasium(name, **options)
 
 
+LAKE_GRID = drawing(FROZEN_LAKE_4X4, (LEFT, DOWN, RIGHT, UP), "S start, G goal, H hole")
+SLIPPERY_GRID = drawing(gallery.SLIPPERY_MAP, (UP, RIGHT, DOWN, LEFT), "S start, G goal, X pit")
+
 CASES: tuple[Case, ...] = (
     Case(
         name="frozen-lake-4x4",
@@ -144,7 +168,7 @@ CASES: tuple[Case, ...] = (
         horizon=100,
         beta=100.0,
         note=EXPECTED_REWARD,
-        grid=drawing(FROZEN_LAKE_4X4, (LEFT, DOWN, RIGHT, UP), "S start, G goal, H hole"),
+        grid=LAKE_GRID,
     ),
     Case(
         name="frozen-lake-8x8",
@@ -185,7 +209,7 @@ CASES: tuple[Case, ...] = (
         task=gallery.slippery_grid,
         horizon=20,
         beta=1.0,
-        grid=drawing(gallery.SLIPPERY_MAP, (UP, RIGHT, DOWN, LEFT), "S start, G goal, X pit"),
+        grid=SLIPPERY_GRID,
     ),
     Case(
         name="lottery",
@@ -194,6 +218,38 @@ CASES: tuple[Case, ...] = (
         task=gallery.lottery,
         horizon=2,
         beta=1.0,
+    ),
+    Case(
+        name="frozen-lake-endless",
+        title="FrozenLake-v1, 4x4, without end: one policy for all times",
+        model=single_agent,
+        task=gymnasium_task("FrozenLake-v1", map_name="4x4"),
+        horizon=None,
+        discount=0.99,
+        beta=100.0,
+        note=NO_POSTERIOR,
+        grid=LAKE_GRID,
+    ),
+    Case(
+        name="slippery-grid-endless",
+        title="The three ways to a goal, without end",
+        model=single_agent,
+        task=gallery.slippery_grid,
+        horizon=None,
+        discount=0.95,
+        beta=0.3,
+        note=EARLY_DEATH,
+        grid=SLIPPERY_GRID,
+    ),
+    Case(
+        name="long-patience",
+        title="A step costs 1 until the far end of a chain; the discount is so large that nothing is forgotten",
+        model=single_agent,
+        task=lambda: gallery.chain(10, reward=0.0, step_reward=-1.0),
+        horizon=None,
+        discount=0.9999,
+        beta=1.0,
+        note=EARLY_DEATH,
     ),
 )
 

@@ -1,8 +1,8 @@
 """Pictures of policies, values and fits. Each function returns a matplotlib figure, which belongs to no window.
 
-A policy is shown at the first time step, where the whole horizon is still ahead, for both answers side by side:
-soft-optimal control, which averages over chance, and the answer given optimality, which believes that chance will be
-kind.
+A policy is shown at the first time step, where the whole horizon is still ahead, for the exact answers side by side:
+soft-optimal control, which averages over chance, and, where it exists, the answer given optimality, which believes that
+chance will be kind.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlinf_ppl.inference import exact
+from rlinf_ppl.report import horizons
 from rlinf_ppl.report.arviz import axis_names
 from rlinf_ppl.report.cases import Grid, Move
 from rlinf_ppl.report.recovery import Answers
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS = ("soft-optimal control", "given optimality")
+PANELS = {"exact": "soft-optimal control", "conditioned": "given optimality"}
 FEW = 8
 FAINT = 0.02
+HEADING_WIDTH = 6.4
 
 
 def policy(answers: Answers) -> Figure:
-    """The policies and values of both answers: on the map, as bars for a small task, else as a table of colours."""
+    """The exact answers' policies: with values on the map, as bars for a small task, else as a table of colours."""
     if answers.case.grid is not None:
         return policy_map(answers, answers.case.grid)
     rows = np.prod([answers.program.sizes[name] for name in answers.program.state])
@@ -46,21 +48,23 @@ def policy_map(answers: Answers, grid: Grid) -> Figure:
     states = np.array(grid.states)
     rows, columns = states.shape
     cell = 0.8 if columns <= 5 else 0.62
-    across = columns <= FEW
+    shown = answers.closed_forms
+    shape = (1, len(shown)) if columns <= FEW else (len(shown), 1)
     width, height = cell * columns + 1.2, cell * rows + 0.5
-    size = (2 * width, height + 0.7) if across else (width, 2 * height + 0.7)
+    size = (max(shape[1] * width, HEADING_WIDTH), shape[0] * height + 0.7)
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(*((1, 2) if across else (2, 1)))
+    panels = figure.subplots(*shape, squeeze=False).ravel()
     decision = next(iter(answers.program.scopes))
     ends = np.array([[letter in grid.ends for letter in row] for row in grid.letters])
     hidden = (states < 0) | ends
-    both: tuple[exact.Solution | exact.Posterior, ...] = (answers.solution, answers.posterior)
-    for axes, title, answer in zip(panels, PANELS, both, strict=True):
-        values = np.where(hidden, np.nan, np.asarray(answer.value)[0][states])
+    horizon = answers.case.horizon
+    for axes, (kind, answer) in zip(panels, shown.items(), strict=True):
+        values = np.where(hidden, np.nan, horizons.first(horizon, answer.value)[states])
         image = axes.imshow(values, cmap="viridis")
-        axes.set(title=title, xticks=[], yticks=[], facecolor="#e6e6e6")
-        draw_cells(axes, grid, np.asarray(answer.policy[decision])[0], image.to_rgba(values), hidden)
-        figure.colorbar(image, ax=axes, label="value at t = 0 (nats)", shrink=0.95)
+        axes.set(title=PANELS[kind], xticks=[], yticks=[], facecolor="#e6e6e6")
+        policy = horizons.first(horizon, answer.policy[decision])
+        draw_cells(axes, grid, policy, image.to_rgba(values), hidden)
+        figure.colorbar(image, ax=axes, label=f"value{horizons.moment(horizon)} (nats)", shrink=0.95)
     figure.suptitle(f"{heading(answers)}\n{grid.caption}", fontsize=10)
     return figure
 
@@ -101,24 +105,21 @@ def draw_policy(
 
 
 def policy_bars(answers: Answers) -> Figure:
-    """For each decision, how the two answers and the fit choose at the first step, where it most often starts."""
+    """For each decision, how the exact answers and the fit choose at the first step, where it most often starts."""
     from matplotlib.figure import Figure
 
-    decisions = list(answers.program.scopes)
+    decisions, horizon = list(answers.program.scopes), answers.case.horizon
+    (_, solution), *conditioned = answers.closed_forms.items()
+    kinds = {PANELS["exact"]: solution.policy, "fitted guide": answers.fit.policy}
+    kinds |= {PANELS[kind]: answer.policy for kind, answer in conditioned}
     figure = Figure(figsize=(4.2 * len(decisions) + 1.0, 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(decisions), squeeze=False)[0], decisions, strict=True):
-        start = starting_row(answers, name)
-        kinds = {
-            PANELS[0]: answers.solution.policy,
-            "fitted guide": answers.fit.policy,
-            PANELS[1]: answers.posterior.policy,
-        }
-        labels = axis_names(answers).get(name) or [str(value) for value in range(answers.program.sizes[name])]
-        for offset, (kind, table), colour in zip((-0.27, 0.0, 0.27), kinds.items(), ("C0", "C9", "C1"), strict=True):
-            heights = np.asarray(table[name])[0][start]
+        start, labels = starting_row(answers, name), alternatives(answers, name)
+        for offset, (kind, table), colour in zip((-0.27, 0.0, 0.27), kinds.items(), ("C0", "C9", "C1"), strict=False):
+            heights = horizons.first(horizon, table[name])[start]
             bars = axes.bar(np.arange(len(labels)) + offset, heights, width=0.26, label=kind, color=colour)
             axes.bar_label(bars, fmt="%.2f", fontsize=8)
-        axes.set(ylim=(0, 1.08), ylabel="probability", title=f"decision {name} at t = 0")
+        axes.set(ylim=(0, 1.08), ylabel="probability", title=f"decision {name}{horizons.moment(horizon)}")
         axes.set_xticks(np.arange(len(labels)), labels)
     handles, words = axes.get_legend_handles_labels()
     figure.legend(handles, words, loc="outside lower center", ncols=3, frameon=False)
@@ -128,25 +129,31 @@ def policy_bars(answers: Answers) -> Figure:
 
 def starting_row(answers: Answers, name: str) -> tuple[int, ...]:
     """The scope value that the decision most often meets at the first step, under soft-optimal control."""
-    met = np.asarray(exact.marginals(answers.program, answers.solution.policy).decision[name])[0].sum(-1)
+    program = horizons.ended(answers.program, steps=1)
+    met = np.asarray(exact.marginals(program, answers.solution.policy).decision[name])[0].sum(-1)
     return tuple(int(position) for position in np.unravel_index(np.argmax(met), met.shape))
+
+
+def alternatives(answers: Answers, name: str) -> list[str]:
+    """What the values of a decision are called."""
+    return axis_names(answers).get(name) or [str(value) for value in range(answers.program.sizes[name])]
 
 
 def policy_table(answers: Answers) -> Figure:
     """Each decision's policy at the first step as a table of colours: scope values down, alternatives across."""
     from matplotlib.figure import Figure
 
-    decisions = list(answers.program.scopes)
-    figure = Figure(figsize=(3.2 * 2 * len(decisions) + 1.0, 6.0), layout="constrained")
-    panels = figure.subplots(1, 2 * len(decisions), squeeze=False)[0]
-    shown = [(name, kind) for name in decisions for kind in range(2)]
+    horizon = answers.case.horizon
+    shown = [(name, kind) for name in answers.program.scopes for kind in answers.closed_forms]
+    figure = Figure(figsize=(3.2 * len(shown) + 1.0, 6.0), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (name, kind) in zip(panels, shown, strict=True):
-        table = np.asarray((answers.solution, answers.posterior)[kind].policy[name])[0]
+        table = horizons.first(horizon, answers.closed_forms[kind].policy[name])
         image = axes.imshow(table.reshape(-1, table.shape[-1]), aspect="auto", cmap="viridis", vmin=0, vmax=1)
-        labels = axis_names(answers).get(name) or [str(value) for value in range(table.shape[-1])]
+        labels = alternatives(answers, name)
         axes.set_xticks(np.arange(len(labels)), labels, rotation=60)
         axes.set(title=f"{name}: {PANELS[kind]}", ylabel=", ".join(answers.program.scopes[name]))
-    figure.colorbar(image, ax=list(panels), label="probability at t = 0")
+    figure.colorbar(image, ax=list(panels), label=f"probability{horizons.moment(horizon)}")
     figure.suptitle(heading(answers), fontsize=11)
     return figure
 
@@ -162,10 +169,8 @@ def fit(answers: Answers) -> Figure:
     left, right = figure.subplots(1, 2)
     left.plot(steps, elbo, "o-", markersize=3.5, label="fitted guide")
     left.axhline(soft_value, color="C1", linestyle="--", label="soft value (closed form)")
-    evidence = float(answers.posterior.log_evidence)
-    left.set(
-        xlabel="step", ylabel="ELBO (nats)", title=f"soft value {soft_value:.6g}, log evidence {evidence:.6g} nats"
-    )
+    evidence = "" if answers.posterior is None else f", log evidence {float(answers.posterior.log_evidence):.6g}"
+    left.set(xlabel="step", ylabel="ELBO (nats)", title=f"soft value {soft_value:.6g}{evidence} nats")
     left.title.set_fontsize(9)
     left.legend(frameon=False)
     smallest = np.finfo(float).eps * max(abs(soft_value), 1.0)
@@ -181,5 +186,4 @@ def fit(answers: Answers) -> Figure:
 
 def heading(answers: Answers) -> str:
     """What every picture of a case says first."""
-    case = answers.case
-    return f"{case.name}, horizon {case.horizon}, inverse temperature {case.beta:g}"
+    return f"{answers.case.name}, {answers.case.setting}"

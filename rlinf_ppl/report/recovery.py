@@ -8,7 +8,7 @@ For a program with optimality O and true dynamics,
 
 so ELBO <= soft value <= log evidence. The first inequality is tight where the fit has recovered the closed form, and
 its slack is KL(fit || closed form) over trajectories; the slack of the second is what is gained by conditioning the
-dynamics as well.
+dynamics as well. At an infinite horizon there may be no posterior, and no log evidence: then its place stays empty.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.report import horizons
 from rlinf_ppl.report.cases import Case
 
 FIT_STEPS = 1000
@@ -37,7 +38,8 @@ class Answers(NamedTuple):
         program: The step program of the task.
         solution: Soft-optimal control, from `exact.solve`.
         fit: The variational fit, from `svi.fit`.
-        posterior: The answer given optimality, from `exact.condition`.
+        posterior: The answer given optimality, from `exact.condition`; None where there is none.
+        missing: Why there is none, else empty.
         seconds: Wall time of building, solving, fitting and conditioning, compilation included.
     """
 
@@ -46,8 +48,14 @@ class Answers(NamedTuple):
     program: ControlProgram
     solution: exact.Solution
     fit: svi.Fit
-    posterior: exact.Posterior
+    posterior: exact.Posterior | None
+    missing: str
     seconds: float
+
+    @property
+    def closed_forms(self) -> dict[str, exact.Solution | exact.Posterior]:
+        """The exact answers that there are, by name: exact, then conditioned."""
+        return {"exact": self.solution} | ({} if self.posterior is None else {"conditioned": self.posterior})
 
 
 class Row(NamedTuple):
@@ -57,29 +65,33 @@ class Row(NamedTuple):
         task: The case's name.
         states: The number of joint values of the state variables.
         actions: The number of joint values of a step's decisions.
-        horizon: The number of time steps.
+        horizon: The number of time steps; None where there is no end.
+        discount: The probability of being alive at the next step.
         soft_value: The largest ELBO, expected over the initial state.
         elbo: The ELBO that the fit reached.
         kl: KL(fit || closed form) between the two guides' trajectories.
         policy_error: The largest difference of a probability of the fit from the closed form; see `policy_error`.
-        log_evidence: log p(optimal at every step).
-        gap: log_evidence - soft_value, the distance of the two answers.
+        log_evidence: log p(optimal at every step); None where there is no posterior.
+        gap: log_evidence - soft_value, the distance of the two answers; None where there is only one.
         seconds: Wall time, compilation included.
         converged: Whether the fit's own verdict is that it arrived.
+        missing: Why there is no posterior, else empty.
     """
 
     task: str
     states: int
     actions: int
-    horizon: int
+    horizon: int | None
+    discount: float
     soft_value: float
     elbo: float
     kl: float
     policy_error: float
-    log_evidence: float
-    gap: float
+    log_evidence: float | None
+    gap: float | None
     seconds: float
     converged: bool
+    missing: str = ""
 
 
 def ignore(_phase: str) -> None:
@@ -106,27 +118,38 @@ def answer(case: Case, key: Array, progress: Callable[[str], None] = ignore) -> 
     progress("fitting")
     fit = jax.block_until_ready(svi.fit(program, key, num_steps=FIT_STEPS))
     progress("conditioning")
-    posterior = jax.block_until_ready(exact.condition(program))
-    return Answers(case, task, program, solution, fit, posterior, time.perf_counter() - start)
+    posterior, missing = condition(program)
+    return Answers(case, task, program, solution, fit, posterior, missing, time.perf_counter() - start)
+
+
+def condition(program: ControlProgram) -> tuple[exact.Posterior | None, str]:
+    """The posterior given optimality, or None and why there is none."""
+    try:
+        return jax.block_until_ready(exact.condition(program)), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def summarize(answers: Answers) -> Row:
     """The line of the table that belongs to the answers."""
     case, program, solution = answers.case, answers.program, answers.solution
-    soft_value, log_evidence = float(solution.elbo), float(answers.posterior.log_evidence)
+    soft_value = float(solution.elbo)
+    log_evidence = None if answers.posterior is None else float(answers.posterior.log_evidence)
     return Row(
         task=case.name,
         states=joint_size(program, program.state),
         actions=joint_size(program, tuple(program.scopes)),
         horizon=case.horizon,
+        discount=float(program.discount),
         soft_value=soft_value,
         elbo=float(answers.fit.elbo),
         kl=max(0.0, float(exact.kl(program, answers.fit.policy, solution.policy))),  # below 0 by rounding only
         policy_error=policy_error(program, answers.fit.policy, solution.policy),
         log_evidence=log_evidence,
-        gap=log_evidence - soft_value,
+        gap=None if log_evidence is None else log_evidence - soft_value,
         seconds=answers.seconds,
         converged=bool(answers.fit.converged),
+        missing=answers.missing,
     )
 
 
@@ -144,7 +167,7 @@ def joint_size(program: ControlProgram, variables: tuple[str, ...]) -> int:
 
 
 def policy_error(
-    program: ControlProgram, policy: dict[str, Float[Array, "T *scope K"]], other: dict[str, Float[Array, "T *scope K"]]
+    program: ControlProgram, policy: dict[str, Float[Array, "..."]], other: dict[str, Float[Array, "..."]]
 ) -> float:
     """The largest difference of two policies' probabilities, wherever the prior can take a trajectory.
 
@@ -157,7 +180,7 @@ def policy_error(
 
     Args:
         program: The program of both policies.
-        policy: Probabilities (T, scope axes, K) for each decision.
+        policy: Probabilities (T, scope axes, K) for each decision; without T at an infinite horizon.
         other: The same for the policy to compare with.
 
     Returns:
@@ -168,7 +191,13 @@ def policy_error(
     return float(jnp.stack(errors).max())
 
 
-def reachable(program: ControlProgram) -> dict[str, Bool[Array, "T *scope"]]:
-    """For each decision, the times and scope values that a trajectory of the prior meets with positive probability."""
-    marginals = exact.marginals(program, exact.prior_policy(program))
-    return {name: table.sum(-1) > 0 for name, table in marginals.decision.items()}
+def reachable(program: ControlProgram) -> dict[str, Bool[Array, "..."]]:
+    """For each decision, the times and scope values that a trajectory of the prior meets with positive probability.
+
+    At an infinite horizon, the scope values that it meets at any time: whatever state can be reached at all is reached
+    within as many steps as there are states.
+    """
+    walked = horizons.ended(program, joint_size(program, program.state))
+    marginals = exact.marginals(walked, exact.prior_policy(walked))
+    met = {name: table.sum(-1) > 0 for name, table in marginals.decision.items()}
+    return met if walked is program else {name: table.any(0) for name, table in met.items()}

@@ -1,9 +1,10 @@
 """What a recovery leaves on disk.
 
     results/table.json, table.md     one row a case
-    results/<case>/policy.png        both answers at the first time step
+    results/<case>/policy.png        the exact answers at the first time step
     results/<case>/fit.png           the ELBO of the fit, step by step
     results/<case>/graph.png         the graph of one time step
+    results/<case>/temperature.png   value and policy against the inverse temperature, at an infinite horizon
     results/<case>/posterior.nc      trajectories, policies and values for ArviZ
 
 Files of an earlier recovery are replaced.
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from jaxtyping import Array
 
-from rlinf_ppl.report import arviz, graphs, plots, table
+from rlinf_ppl.report import arviz, graphs, plots, table, temperature
 from rlinf_ppl.report.recovery import Answers, Row
 
 DOTS_PER_INCH = 130
@@ -40,6 +41,8 @@ def write_case(answers: Answers, key: Array, folder: Path) -> list[Path]:
         "fit.png": plots.fit(answers),
         "graph.png": graphs.draw(answers.program.graph(), f"{answers.case.name}: one time step"),
     }
+    if answers.case.horizon is None:
+        figures["temperature.png"] = temperature.draw(answers, temperature.sweep(answers))
     for name, figure in figures.items():
         figure.savefig(place / name, dpi=DOTS_PER_INCH)
     arviz.save(arviz.datasets(answers, key), place / "posterior.nc")

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rlinf_ppl.report import horizons
 from rlinf_ppl.report.recovery import Row
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ class Column(NamedTuple):
     write: Callable[[Any], str]
 
 
-def decimals(number: float) -> str:
-    """Four digits after the point, and no minus before a zero."""
-    return f"{round(number, 4) + 0.0:.4f}"
+def decimals(number: float | None) -> str:
+    """Four digits after the point, and no minus before a zero; a dash where there is no number."""
+    return "–" if number is None else f"{round(number, 4) + 0.0:.4f}"
 
 
 def scientific(number: float) -> str:
@@ -36,7 +37,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("task", "task", "", str),
     Column("states", "states", "", str),
     Column("actions", "actions", "", str),
-    Column("horizon", "horizon", "steps", str),
+    Column("horizon", "horizon", "steps", horizons.written),
+    Column("discount", "discount", "", "{:g}".format),
     Column("soft_value", "soft value", "nats", decimals),
     Column("elbo", "ELBO", "nats", decimals),
     Column("kl", "KL(fit ‖ exact)", "nats", scientific),
@@ -53,7 +55,11 @@ def rich_table(rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
     table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, caption=caption(rows), caption_justify="left", header_style="bold"
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        caption="\n".join(remarks(rows)),
+        caption_justify="left",
+        header_style="bold",
     )
     for column in COLUMNS:
         header = "\n".join([*column.title.split(), f"({column.unit})" if column.unit else ""])
@@ -71,7 +77,7 @@ def markdown(rows: Sequence[Row]) -> str:
     rules = ["---" if column.field == "task" else "---:" for column in COLUMNS]
     lines = [heads, rules, *(cells(row) for row in rows)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\n{caption(rows)}\n"
+    return "\n\n".join([table, *remarks(rows)]) + "\n"
 
 
 def cells(row: Row) -> list[str]:
@@ -82,10 +88,11 @@ def cells(row: Row) -> list[str]:
     return written
 
 
-def caption(rows: Sequence[Row]) -> str:
-    """What the reader needs beside the numbers."""
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """What the reader needs beside the numbers, and for each dash why a number is missing."""
     text = "gap = log evidence - soft value; policy error over every conditioning value that the prior can produce."
-    return text if all(row.converged for row in rows) else text + " * the fit did not converge."
+    text = text if all(row.converged for row in rows) else text + " * the fit did not converge."
+    return [text, *(f"– {row.task}: {row.missing}" for row in rows if row.missing)]
 
 
 def to_json(rows: Sequence[Row]) -> str:

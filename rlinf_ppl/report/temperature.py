@@ -1,0 +1,126 @@
+"""Value and policy of an infinite horizon against the inverse temperature, from the prior to the hard optimum.
+
+    value      max_q E_q[sum_t discount^t (r_t - log(q / p) / beta)]      what a policy earns, less what leaving p costs
+    return     E_q[sum_t discount^t r_t]                                  what it earns
+
+Both are in units of reward. They begin at the return of the prior p, where beta is 0, never fall, and end at the return
+of the hard maximum over what the prior allows, where beta is infinite.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro import handlers
+
+from rlinf_ppl.inference import exact
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.report.plots import alternatives, heading, starting_row
+from rlinf_ppl.report.recovery import Answers
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DECADES = 2.5
+POINTS = 101
+COLOURS = ("#006ba4", "#ff800e", "#595959", "#ababab", "#5f9ed1", "#c85200")  # told apart by the colour-blind
+DASHES = ("-", "--", ":", "-.")
+
+
+class Sweep(NamedTuple):
+    """One solution for each inverse temperature; NaN where it did not converge.
+
+    Attributes:
+        betas: Inverse temperatures, in nats per unit of reward.
+        value: What each soft-optimal policy is worth, less its KL over beta, in units of reward.
+        earned: What it earns, in units of reward.
+        policy: For each decision its probabilities, (betas, scope axes, K).
+        prior_return: What the prior earns: the limit of no inverse temperature.
+        best_return: What the hard maximum earns: the limit of an infinite one.
+    """
+
+    betas: Float[Array, " betas"]
+    value: Float[Array, " betas"]
+    earned: Float[Array, " betas"]
+    policy: dict[str, Float[Array, "betas ..."]]
+    prior_return: float
+    best_return: float
+
+
+def sweep(answers: Answers) -> Sweep:
+    """Solves a case at many inverse temperatures in one vmapped call, as many below its own as above."""
+    reward_only = unregularized(answers.case.program(answers.task, beta=1.0))
+
+    @jax.jit
+    @jax.vmap
+    def at(beta: Array) -> Any:
+        solution = exact.solve(answers.case.program(answers.task, beta=beta))
+        earned = exact.evaluate(reward_only, solution.policy)
+        numbers = (solution.elbo / beta, earned.elbo, solution.policy)
+        return jax.tree.map(lambda x: jnp.where(solution.converged & earned.converged, x, jnp.nan), numbers)
+
+    middle = np.log10(answers.case.beta)
+    betas = jnp.logspace(middle - DECADES, middle + DECADES, POINTS)
+    prior = exact.evaluate(reward_only, exact.prior_policy(reward_only))
+    value, earned, policy = at(betas)
+    return Sweep(betas, value, earned, policy, float(prior.elbo), float(exact.solve(reward_only).elbo))
+
+
+def unregularized(program: ControlProgram) -> ControlProgram:
+    """The same program with every decision at an infinite inverse temperature: leaving the prior costs nothing."""
+
+    def free(site: dict[str, Any]) -> dict[str, Any]:
+        return {"inverse_temperature": jnp.inf} if site["infer"].get("decision") else {}
+
+    @functools.wraps(program.step)
+    def step(*args: Any, **state: Any) -> Any:
+        with handlers.infer_config(config_fn=free):
+            return program.step(*args, **state)
+
+    sizes = {name: program.sizes[name] for name in program.state}
+    return ControlProgram(
+        program.initial, step, program.horizon, program.discount, program.final, program.args, sizes=sizes
+    )
+
+
+def draw(answers: Answers, swept: Sweep) -> Figure:
+    """Value and return between their limits, and the policy of each decision where the process most often starts."""
+    from matplotlib.figure import Figure
+
+    decisions = list(answers.program.scopes)
+    figure = Figure(figsize=(4.6 * (1 + len(decisions)), 4.2), layout="constrained")
+    left, *others = figure.subplots(1, 1 + len(decisions))
+    draw_values(left, swept)
+    for axes, name in zip(others, decisions, strict=True):
+        draw_decision(axes, answers, swept, name)
+    for axes in (left, *others):
+        axes.axvline(answers.case.beta, color="0.75", linewidth=1, zorder=0)
+        axes.set(xscale="log", xlabel="inverse temperature beta (nats per unit of reward)")
+        axes.set_xlim(float(swept.betas[0]), float(swept.betas[-1]))
+        axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    figure.suptitle(f"{heading(answers)} (the grey line)", fontsize=11)
+    return figure
+
+
+def draw_values(axes: Axes, swept: Sweep) -> None:
+    """Value and return, and the two limits that they lie between."""
+    axes.plot(swept.betas, swept.earned, color=COLOURS[1], label="return")
+    axes.plot(swept.betas, swept.value, color=COLOURS[0], label="value = return - KL / beta")
+    axes.axhline(swept.best_return, color="0.4", linestyle="--", linewidth=1.2, label="hard optimum (beta = ∞)")
+    axes.axhline(swept.prior_return, color="0.4", linestyle=":", linewidth=1.2, label="prior (beta = 0)")
+    axes.set(ylabel="discounted sum, in units of reward", title="value and return")
+
+
+def draw_decision(axes: Axes, answers: Answers, swept: Sweep, name: str) -> None:
+    """The probability of each alternative where the decision most often starts."""
+    table = np.moveaxis(np.asarray(swept.policy[name]), 0, -1)[starting_row(answers, name)]
+    for place, label in enumerate(alternatives(answers, name)):
+        colour, dashes = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
+        axes.plot(swept.betas, table[place], color=colour, linestyle=dashes, label=label)
+    axes.set(ylim=(-0.03, 1.03), ylabel="probability", title=f"decision {name} at the start")
