@@ -43,6 +43,7 @@ def fixed_point(
     start: Float[Array, "..."],
     tolerance: Float[Array, ""],
     linearize: Callable[[Float[Array, "..."]], tuple[Array, Callable[[Array], Array]]] | None = None,
+    modulus: Callable[[Callable[[Array], Array]], Array] | None = None,
 ) -> FixedPoint:
     """Solve v = operator(v), up to an error of `tolerance` relative to the largest |v| (or to 1).
 
@@ -53,6 +54,7 @@ def fixed_point(
         start: where to begin.
         tolerance: what to aim for; the iteration also ends where only rounding is left.
         linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
+        modulus: how much that product shrinks an error; None: what it makes of a constant, for the maximum norm.
 
     Returns:
         The fixed point; without convergence the last iterate, and its residual says so.
@@ -62,7 +64,8 @@ def fixed_point(
         return operator(v) - v
 
     def solve(_: Callable[[Array], Array], guess: Array) -> tuple[Array, FixedPoint]:
-        found = newton(linearize or functools.partial(jax.linearize, operator), guess, tolerance)
+        derivative = linearize or functools.partial(jax.linearize, operator)
+        found = newton(derivative, modulus or functools.partial(shrunk, guess), guess, tolerance)
         return found.value, found
 
     value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
@@ -70,13 +73,16 @@ def fixed_point(
 
 
 def newton(
-    linearize: Callable[[Array], tuple[Array, Callable[[Array], Array]]], start: Array, tolerance: Array
+    linearize: Callable[[Array], tuple[Array, Callable[[Array], Array]]],
+    modulus: Callable[[Callable[[Array], Array]], Array],
+    start: Array,
+    tolerance: Array,
 ) -> FixedPoint:
     """Newton steps until the error bound residual / (1 - modulus) is within the tolerance."""
 
     def measured(v: Array, steps: Array) -> FixedPoint:
         image, push = linearize(v)
-        return FixedPoint(v, largest(image - v), jnp.max(push(jnp.ones_like(v))), steps)
+        return FixedPoint(v, largest(image - v), modulus(push), steps)
 
     def unsolved(at: FixedPoint) -> Array:
         goal = tolerance * jnp.maximum(1.0, largest(at.value)) * (1 - at.modulus)
@@ -94,6 +100,11 @@ def newton(
         return lax.cond(helps, lambda: candidate, lambda: measured(image, at.steps + 1))
 
     return lax.while_loop(unsolved, step, measured(start, jnp.zeros(())))
+
+
+def shrunk(like: Array, push: Callable[[Array], Array]) -> Array:
+    """The largest entry of what a linear map makes of a constant: its maximum norm where it has no negative entries."""
+    return jnp.max(push(jnp.ones_like(like)))
 
 
 def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:

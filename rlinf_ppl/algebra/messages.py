@@ -1,6 +1,6 @@
 """What the elimination asks of an algebra: messages about named variables, and the laws that they meet.
 
-A message is a function of named variables with these methods; a law is what a site's content is, one for each algebra.
+A message is a function of named variables with these methods; a law is what a site's content is, in the same algebra.
 
     w + u, w - u                 sums; each may depend on other variables
     w.over(axes, size)           the same function, of all of `axes` in this order
@@ -10,14 +10,31 @@ A message is a function of named variables with these methods; a law is what a s
     w.log_mean(law, tau)         (1 / tau) log E[exp(tau w) | parents]
     w.tilt(law, tau)             max_q E_q w - cost(q) / tau, and the q that attains it
     w.constant                   the value of a function of nothing
+    w.whole                      the message as one array, where an algebra also has a quicker form
     law.cost(q)                  what it costs in nats to follow q instead, a message
-    arrival.pull(v)              the message about the next state as a function of the variables of this step
 
-Nothing else is asked, so any family of functions that these methods do not leave can be an algebra.
+and about the next state
+
+    arrival.represented(state, others)     the form of it that is walked fastest, for variables of these sizes
+    arrival.following(v)                   a message about the next state in that form
+    arrival.pull(v)                        the same as a function of the variables of this step
+    arrival.linearized(before, after, v)   a whole step and its derivative
+
+Nothing else is asked, so any family of functions that these methods do not leave can be an algebra. What reads answers
+off also asks
+
+    w.answer, law.answer(scope, size)      what users are given: arrays, or named tuples of them
+    law.given(answer, scope, size)         a law in the place of this one, from what users give
+    w.measure(weights)                     marginals as users are given them, from derivatives in a message
+    w.expectation(weights)                 the mean of the message under such derivatives
+    w.perturbation(key)                    a small random message of the same variables
+    w.modulus(push)                        how much a linear map of messages shrinks them, where that bounds its errors
+    w.rows(values), law.draw(...)          the message, or a draw from the law, at values of its variables
 """
 
 import dataclasses
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -25,7 +42,8 @@ from jaxtyping import Array
 
 TIME = "t"
 
-NamedT = TypeVar("NamedT", bound="Named")
+Message: TypeAlias = Any
+Law: TypeAlias = Any
 
 
 class Named(eqx.Module):
@@ -39,29 +57,39 @@ class Named(eqx.Module):
         return self.axes[:1] == (TIME,)
 
 
-class Message(Named):
-    """A function of named variables, given by one array."""
-
-    array: eqx.AbstractVar[Array]
-
-
-def with_array(message: Any, array: Array) -> Any:
+def with_array(message: Message, array: Array) -> Message:
     """A message of the same variables with another array."""
     return dataclasses.replace(message, array=array)
 
 
-def stacked(message: Any, array: Array) -> Any:
+def stacked(message: Message, array: Array) -> Message:
     """Messages of the same variables at several times, from their arrays stacked."""
     return dataclasses.replace(message, axes=(TIME, *message.axes), array=array)
 
 
-def at(message: Any, t: int) -> Any:
+def at(message: Message, t: int) -> Message:
     """One of several messages over time."""
     return dataclasses.replace(message, axes=message.axes[1:], array=message.array[t])
 
 
+def over_time(message: Message, axes: tuple[str, ...], size: dict[str, int]) -> Message:
+    """`over` for a message, or for messages at several times."""
+    if not message.timed:
+        return message.over(axes, size)
+    one = at(message, 0)
+    arrays = jax.vmap(lambda array: with_array(one, array).over(axes, size).array)(message.array)
+    return stacked(one.over(axes, size), arrays)
+
+
+def each_time(times: tuple[str, ...], function: Callable[..., Any], *trees: Any) -> Any:
+    """A function of what holds at one time, for all times together; or of what holds at all, where `times` is empty."""
+    if not times:
+        return function(*trees)
+    return jax.vmap(lambda *now: function(*at_time(now)))(*trees)
+
+
 def is_named(x: Any) -> bool:
-    """Whether a node of a pytree is a message or a law over named variables."""
+    """Whether a node of a pytree holds arrays over named variables."""
     return isinstance(x, Named)
 
 

@@ -11,18 +11,23 @@ At tau = 0 this is the expectation: M stays, and W gains y. It exists while ever
 one is not, the answer is NaN, and results say so.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.messages import TIME, Named
 from rlinf_ppl.algebra.numerics import log1p_over
 from rlinf_ppl.algebra.tables import Conditional
 
 Map = Float[Array, "rows columns"]
 
 
-class Quadratic(eqx.Module):
+class Quadratic(Named):
     """A quadratic function of named vectors.
 
     Attributes:
@@ -39,6 +44,44 @@ class Quadratic(eqx.Module):
     def constant(self) -> Array:
         """The value of a function of nothing."""
         return self.array[..., -1, -1]
+
+    @property
+    def whole(self) -> "Quadratic":
+        """The function itself."""
+        return self
+
+    @property
+    def answer(self) -> "QuadraticValue":
+        """The coefficients, as users are given them."""
+        n = sum(self.sizes)
+        return QuadraticValue(self.array[..., :n, :n], 2 * self.array[..., :n, n], self.array[..., n, n])
+
+    def measure(self, weights: Array) -> "Gaussian":
+        """Mean and covariance from the derivatives in a quadratic, which are second moments."""
+        n = sum(self.sizes)
+        moments = (weights + jnp.swapaxes(weights, -1, -2)) / (2 * weights[..., n:, n:])
+        mean = moments[..., :n, n]
+        return Gaussian(mean, moments[..., :n, :n] - mean[..., :, None] * mean[..., None, :])
+
+    def expectation(self, weights: Array) -> Array:
+        """The mean of the function under second moments."""
+        return jnp.sum(weights * self.array)
+
+    def perturbation(self, key: Array) -> "Quadratic":
+        """A linear function with standard normal coefficients."""
+        n = sum(self.sizes)
+        slope = jax.random.normal(key, (n,), self.array.dtype) / 2
+        array = jnp.zeros_like(self.array).at[:n, n].set(slope).at[n, :n].set(slope)
+        return Quadratic(self.axes, self.sizes, array)
+
+    def modulus(self, push: Callable[[Array], Array]) -> Array:
+        """No norm of coefficients shrinks with every step: the error is judged by the residual alone."""
+        return jnp.zeros((), self.array.dtype)
+
+    def rows(self, at: dict[str, Array]) -> Array:
+        """The function at values (n, size) of its variables, shape (n,)."""
+        z = stacked_values(self.axes, at)
+        return jnp.sum((z @ self.array) * z, -1)
 
     def over(self, axes: tuple[str, ...], size: dict[str, int]) -> "Quadratic":
         """The same function, of all of `axes` in this order."""
@@ -91,6 +134,29 @@ class Quadratic(eqx.Module):
         return value, LinearGaussian(law.name, *at.space, mean, root @ posterior @ root.T)
 
 
+class QuadraticValue(NamedTuple):
+    """x' matrix x + x' vector + scalar, each with a leading axis of time where there is one."""
+
+    matrix: Float[Array, "..."]
+    vector: Float[Array, "..."]
+    scalar: Float[Array, "..."]
+
+
+class AffinePolicy(NamedTuple):
+    """N(gain scope + offset, cov), each with a leading axis of time where there is one."""
+
+    gain: Float[Array, "..."]
+    offset: Float[Array, "..."]
+    cov: Float[Array, "..."]
+
+
+class Gaussian(NamedTuple):
+    """A mean and a covariance, each with a leading axis of time where there is one."""
+
+    mean: Float[Array, "..."]
+    cov: Float[Array, "..."]
+
+
 class Gated(eqx.Module):
     """A quadratic function that counts only where a Bernoulli variable is 1; all that is left of it is its mean."""
 
@@ -108,7 +174,7 @@ class Gated(eqx.Module):
         )
 
 
-class LinearGaussian(eqx.Module):
+class LinearGaussian(Named):
     """The law of a vector that is normal about an affine function of others.
 
     Attributes:
@@ -132,6 +198,25 @@ class LinearGaussian(eqx.Module):
         """L with L L' = cov."""
         return cholesky(self.cov) if self.factor is None else self.factor
 
+    def answer(self, scope: tuple[str, ...], size: dict[str, int]) -> "AffinePolicy":
+        """Gain, offset and covariance over the whole scope."""
+        whole = aligned_map(self, Space(scope, tuple(size[name] for name in scope)))
+        return AffinePolicy(whole[:, :-1], whole[:, -1], self.cov)
+
+    def given(self, answer: "AffinePolicy", scope: tuple[str, ...], size: dict[str, int]) -> "LinearGaussian":
+        """A policy in the place of this law."""
+        gain, offset, cov = answer
+        sizes = tuple(size[name] for name in scope if name != TIME)
+        return LinearGaussian(self.name, scope, sizes, jnp.concatenate([gain, offset[..., None]], -1), cov)
+
+    def draw(self, key: Array, at: dict[str, Array], n: int, message: "Quadratic | None", tau: Array | float) -> Array:
+        """Values (n, size) drawn from the law, or from the law tilted by exp(tau message)."""
+        law = self
+        if message is not None:
+            law = message.tilt(self, Quadratic((), (), jnp.reshape(jnp.asarray(tau), (1, 1))))[1]
+        noise = jax.random.normal(key, (n, law.cov.shape[0]), law.cov.dtype)
+        return stacked_values(law.axes, at) @ law.map.T + noise @ law.root.T
+
     def cost(self, q: "LinearGaussian") -> Quadratic:
         """KL(q || this law) in nats, a function of what either depends on."""
         space = union(self, q)
@@ -152,6 +237,27 @@ class Arrival(eqx.Module):
 
     sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
     maps: dict[str, LinearGaussian]
+
+    def represented(self, state: dict[str, int], sites: dict[str, int]) -> "Arrival":
+        """There is one form only."""
+        return self
+
+    def following(self, v: Quadratic) -> Quadratic:
+        """A message about the next state, as the kind of message that `pull` takes."""
+        return v
+
+    def linearized(
+        self, before: Callable[[Array], Quadratic], after: Callable[[Quadratic], Array], v: Array
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """A step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
+        return jax.linearize(lambda v: after(before(v)), v)
+
+    def positions_at(self, at: dict[str, Array]) -> dict[str, Array]:
+        """The next state (n, size) from values of the variables of this step."""
+        return {
+            name: stacked_values(self.maps[name].axes, at) @ self.maps[name].map.T if source is None else at[source]
+            for name, source in self.sources
+        }
 
     def pull(self, v: Quadratic) -> Quadratic:
         """The message about the next state as a function of the variables of this step."""
@@ -234,6 +340,12 @@ def aligned_map(law: LinearGaussian, space: Space) -> Array:
     """H over the coordinates of `space`."""
     index = space.index(Space(law.axes, law.sizes))
     return law.map if index is None else jnp.pad(law.map, ((0, 0), (0, 1)))[:, index]
+
+
+def stacked_values(axes: tuple[str, ...], at: dict[str, Array]) -> Array:
+    """The values of variables side by side with the constant 1, shape (n, N + 1); n is 1 where there are none."""
+    columns = [at[name] for name in axes]
+    return jnp.concatenate([*columns, jnp.ones((columns[0].shape[0] if columns else 1, 1))], -1)
 
 
 def identity(name: str, source: str, size: int) -> LinearGaussian:

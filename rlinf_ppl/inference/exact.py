@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl.inference import answers, trajectories
 from rlinf_ppl.inference.answers import Marginals, Posterior, Solution
 from rlinf_ppl.inference.arguments import check_tolerance
-from rlinf_ppl.inference.policies import Policy, as_conditionals
+from rlinf_ppl.inference.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
@@ -86,7 +86,7 @@ def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = 
         The policy over its whole scope, its value and ELBO: -inf where it does what the prior forbids.
     """
     chain = read(program)
-    return answers.evaluate(chain, as_conditionals(chain, policy), check_tolerance(chain, tolerance))
+    return answers.evaluate(chain, as_laws(chain, policy), check_tolerance(chain, tolerance))
 
 
 def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
@@ -116,7 +116,7 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
     """
     chain = read(program)
     check_tolerance(chain)
-    return answers.kl(chain, as_conditionals(chain, policy), as_conditionals(chain, other))
+    return answers.kl(chain, as_laws(chain, policy), as_laws(chain, other))
 
 
 def marginals(program: ControlProgram, policy: Policy) -> Marginals:
@@ -130,7 +130,7 @@ def marginals(program: ControlProgram, policy: Policy) -> Marginals:
     """
     chain = read(program)
     check_tolerance(chain)
-    return answers.marginals(chain, as_conditionals(chain, policy))
+    return answers.marginals(chain, as_laws(chain, policy))
 
 
 def posterior_marginals(program: ControlProgram) -> Marginals:
@@ -159,14 +159,14 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
     """
     chain = read(program)
     check_ends(chain.horizon, "trajectories")
-    return trajectories.draw(chain, program.supports, key, as_conditionals(chain, policy), n)
+    return trajectories.draw(chain, program.supports, key, as_laws(chain, policy), n)
 
 
 def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int) -> dict[str, Array]:
     """Trajectories of the exact posterior given optimality: shapes as in `sample`."""
     chain, tau = read(program), common_inverse_temperature(program)
     check_ends(chain.horizon, "trajectories")
-    return trajectories.draw_posterior(chain, program.supports, key, answers.as_table(tau), n)
+    return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
 
 
 def prior_policy(program: ControlProgram) -> dict[str, Float[Array, "T ..."]]:

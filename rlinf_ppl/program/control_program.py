@@ -23,7 +23,7 @@ from rlinf_ppl.program.checks import (
     state_supports,
 )
 from rlinf_ppl.program.graph import scopes_of, slice_graph
-from rlinf_ppl.program.sites import Support, positions_of
+from rlinf_ppl.program.sites import Real, Support, positions_of
 from rlinf_ppl.program.tracing import Form, trace_part
 
 
@@ -39,6 +39,11 @@ class Structure(NamedTuple):
     horizon: int | None
     takes_time: bool
     discounted: bool
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the variables are vectors of real numbers."""
+        return any(isinstance(support, Real) for support in self.supports().values())
 
     def times(self) -> dict[str, Support]:
         """The values of the time index by its name; nothing where the horizon has no end."""

@@ -66,6 +66,22 @@ def linearize(
     return chain, faults
 
 
+def read_gaussian(
+    structure: Structure, discount: Array, leaves: list[Array], constants: tuple[tuple[Array, ...], ...]
+) -> Chain:
+    """A linear-Gaussian program as a chain.
+
+    Raises:
+        ValueError: where concrete arrays show that a site is not linear-Gaussian.
+    """
+    chain, faults = linearize(structure, discount, leaves, constants)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(faults)):
+        wrong = describe(structure, jax.device_get(faults))
+        if wrong is not None:
+            raise ValueError(wrong)
+    return chain
+
+
 def describe(structure: Structure, faults: Faults) -> str | None:
     """The first thing that is wrong, and what to do; None where all is right."""
     for part, sites in faults.items():

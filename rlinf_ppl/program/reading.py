@@ -18,6 +18,7 @@ from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import on_grid
+from rlinf_ppl.program.linear import read_gaussian
 from rlinf_ppl.program.sites import Support, positions_of
 from rlinf_ppl.program.tracing import Form
 
@@ -39,8 +40,10 @@ def read(program: ControlProgram) -> Chain:
             f"an engine takes a ControlProgram, not its model and not its task; got {type(program).__name__}. "
             "models.single_agent(task, horizon) makes a program of a task."
         )
-    check_entries(program.structure)
     leaves = jax.tree.leaves(program.args)
+    if program.structure.gaussian:
+        return read_gaussian(program.structure, program.discount, leaves, program.constants)
+    check_entries(program.structure)
     chain = tabulate(program.structure, program.discount, leaves, program.constants)
     parts = program.structure.initial, program.structure.step
     whole = tuple(
@@ -96,6 +99,7 @@ def tabulate(structure: Structure, discount: Array, leaves: list[Array], constan
         carried=structure.carried,
         scopes=structure.scopes,
         sizes=tuple((name, len(support)) for name, support in structure.supports().items()),
+        zero=Table((), jnp.zeros(())),
     )
 
 
