@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.fixed_point import error_bound, fixed_point
+from rlinf_ppl.algebra.fixed_point import fixed_point
 from rlinf_ppl.algebra.messages import TIME, Law, Message, at, at_time, by_time, stacked, with_array
 
 
@@ -232,10 +232,10 @@ def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, to
         nothing.array,
         goal,
         lambda v: step.arrival.linearized(pulled, value, v),
-        nothing.modulus,
+        nothing.monotone,
     )
     kept = None if found is None else found(walked(pulled(solved.value))[1])
-    return Walked(with_array(nothing, solved.value), kept, solved.residual, error_bound(solved), solved.steps)
+    return Walked(with_array(nothing, solved.value), kept, solved.residual, solved.error_bound, solved.steps)
 
 
 def represented(chain: Chain) -> Slice:

@@ -2,24 +2,31 @@
 
 Newton's step for v = T(v) solves (I - J) d = T(v) - v with the Jacobian J of T at v. For a soft Bellman operator J is
 gamma times the chain under the current policy, and the step is policy iteration: about ten of them do what takes
-thousands of sweeps at gamma = .9999 (Puterman & Brumelle 1979). The linear systems are solved inexactly, by BiCGSTAB on
-the linearised operator, which is never written out as a matrix. Where a step does not help, a plain sweep is taken.
+thousands of sweeps at gamma = .9999 (Puterman & Brumelle 1979). The linear systems are solved inexactly, by BiCGSTAB
+(van der Vorst 1992) on the linearised operator, which is never written out as a matrix.
+
+Policy iteration comes closer at every step, but its residual may rise for a while before it falls. So Newton's steps
+are taken on trust: PATIENCE of them may fail to halve the least residual so far. Once trust is used up, a step that
+does not halve it is undone, and a plain sweep from the best v is taken instead.
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.sparse.linalg import bicgstab
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 FORCING = 0.1
 MOST_STEPS = 1000
-MOST_PRODUCTS = 1000
+MOST_PRODUCTS = 300
+PATIENCE = 50
+SWEEPS = 30
 ROUNDINGS = 2
+
+Linearize = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
 
 
 class FixedPoint(NamedTuple):
@@ -28,13 +35,13 @@ class FixedPoint(NamedTuple):
     Attributes:
         value: v.
         residual: max |T(v) - v|.
-        modulus: how much T shrinks a constant at v; of a soft Bellman operator the discount.
+        error_bound: how far v may be from the fixed point, rounding included; infinite where nothing bounds it.
         steps: the number of Newton steps and sweeps.
     """
 
     value: Float[Array, "..."]
     residual: Float[Array, ""]
-    modulus: Float[Array, ""]
+    error_bound: Float[Array, ""]
     steps: Float[Array, ""]
 
 
@@ -42,19 +49,20 @@ def fixed_point(
     operator: Callable[[Float[Array, "..."]], Float[Array, "..."]],
     start: Float[Array, "..."],
     tolerance: Float[Array, ""],
-    linearize: Callable[[Float[Array, "..."]], tuple[Array, Callable[[Array], Array]]] | None = None,
-    modulus: Callable[[Callable[[Array], Array]], Array] | None = None,
+    linearize: Linearize | None = None,
+    monotone: bool = True,
 ) -> FixedPoint:
     """Solve v = operator(v), up to an error of `tolerance` relative to the largest |v| (or to 1).
 
     Differentiable by the implicit function theorem in every array that the operator closes over.
 
     Args:
-        operator: a contraction in the maximum norm.
+        operator: a contraction, in the maximum norm where it is monotone.
         start: where to begin.
         tolerance: what to aim for; the iteration also ends where only rounding is left.
         linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
-        modulus: how much that product shrinks an error; None: what it makes of a constant, for the maximum norm.
+        monotone: whether J has no negative entries. If so (I - J)^-1 1, where it is at least 1 everywhere, proves that
+            there is a fixed point and bounds the error; otherwise the next Newton step stands for the error.
 
     Returns:
         The fixed point; without convergence the last iterate, and its residual says so.
@@ -65,63 +73,160 @@ def fixed_point(
 
     def solve(_: Callable[[Array], Array], guess: Array) -> tuple[Array, FixedPoint]:
         derivative = linearize or functools.partial(jax.linearize, operator)
-        found = newton(derivative, modulus or functools.partial(shrunk, guess), guess, tolerance)
-        return found.value, found
+        found = newton(derivative, monotone, guess, tolerance)
+        bound = error_bound(derivative, monotone, found.value)
+        return found.value, FixedPoint(found.value, found.residual, bound, found.steps)
 
     value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
     return found._replace(value=value)
 
 
-def newton(
-    linearize: Callable[[Array], tuple[Array, Callable[[Array], Array]]],
-    modulus: Callable[[Callable[[Array], Array]], Array],
-    start: Array,
-    tolerance: Array,
-) -> FixedPoint:
-    """Newton steps until the error bound residual / (1 - modulus) is within the tolerance."""
+class Iterate(NamedTuple):
+    """One v of Newton's method: how much a step changes it, how much T shrinks a constant there, and the steps so far."""
 
-    def measured(v: Array, steps: Array) -> FixedPoint:
+    value: Float[Array, "..."]
+    residual: Float[Array, ""]
+    modulus: Float[Array, ""]
+    steps: Float[Array, ""]
+
+
+class Search(NamedTuple):
+    """Where Newton's method is.
+
+    Attributes:
+        at: the next v to look at.
+        swept: whether it is T(best), and not the outcome of Newton's step.
+        best: the v of the least residual so far.
+        image: T(best).
+        trusted: how many more steps may fail to halve the residual.
+    """
+
+    at: Float[Array, "..."]
+    swept: Bool[Array, ""]
+    best: Iterate
+    image: Float[Array, "..."]
+    trusted: Float[Array, ""]
+
+
+def newton(linearize: Linearize, monotone: bool, start: Array, tolerance: Array) -> Iterate:
+    """Newton steps until residual / (1 - modulus) is within the tolerance, or only rounding is left."""
+
+    def unsolved(found: Iterate) -> Array:
+        goal = tolerance * jnp.maximum(1.0, largest(found.value)) * (1 - found.modulus)
+        reached = found.residual <= jnp.maximum(goal, rounding(found.value) / 2)
+        return ~reached & (found.steps < MOST_STEPS) & ~jnp.isnan(found.residual)
+
+    def step(search: Search) -> Search:
+        v, best = search.at, search.best
         image, push = linearize(v)
-        return FixedPoint(v, largest(image - v), modulus(push), steps)
-
-    def unsolved(at: FixedPoint) -> Array:
-        goal = tolerance * jnp.maximum(1.0, largest(at.value)) * (1 - at.modulus)
-        return (
-            ~(at.residual <= jnp.maximum(goal, rounding(at.value) / 2))
-            & (at.steps < MOST_STEPS)
-            & jnp.isfinite(at.residual)
+        residual = largest(image - v)
+        modulus = jnp.max(push(jnp.ones_like(v))) if monotone else jnp.zeros((), v.dtype)
+        here = Iterate(v, residual, modulus, best.steps)
+        helps = residual <= 0.5 * best.residual
+        trusted = search.trusted - ~(helps | search.swept)
+        best, best_image = select(
+            (residual < best.residual) | jnp.isinf(best.residual), (here, image), (best, search.image)
         )
+        onwards = (helps | search.swept | (jnp.isfinite(residual) & (trusted >= 0))) & unsolved(best)
+        # Nothing is to be solved for where the search is over: under vmap it goes on for the others.
+        direction = bicgstab(lambda d: d - push(d), image - v, jnp.where(onwards, FORCING * residual, jnp.inf))
+        at = jnp.where(onwards, v + direction, best_image)
+        return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted)
 
-    def step(at: FixedPoint) -> FixedPoint:
-        image, push = linearize(at.value)
-        direction, _ = bicgstab(lambda d: d - push(d), image - at.value, tol=FORCING, maxiter=MOST_PRODUCTS)
-        candidate = measured(at.value + direction, at.steps + 1)
-        helps = candidate.residual <= 0.5 * at.residual
-        return lax.cond(helps, lambda: candidate, lambda: measured(image, at.steps + 1))
-
-    return lax.while_loop(unsolved, step, measured(start, jnp.zeros(())))
+    unknown = Iterate(start, jnp.asarray(jnp.inf, start.dtype), jnp.zeros_like(start, shape=()), jnp.zeros(()))
+    first = Search(start, jnp.asarray(True), unknown, start, jnp.asarray(float(PATIENCE)))
+    return lax.while_loop(lambda search: unsolved(search.best), step, first).best
 
 
-def shrunk(like: Array, push: Callable[[Array], Array]) -> Array:
-    """The largest entry of what a linear map makes of a constant: its maximum norm where it has no negative entries."""
-    return jnp.max(push(jnp.ones_like(like)))
+def bicgstab(matrix: Callable[[Array], Array], right: Array, goal: Array) -> Array:
+    """An x with max |right - matrix(x)| <= goal, as far as rounding and MOST_PRODUCTS allow; starts from 0."""
+
+    def unsolved(state: tuple[Array, ...]) -> Array:
+        _, residual, _, rho, products = state
+        return (largest(residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        x, residual, p, rho, products = state
+        image = matrix(p)
+        alpha = rho / jnp.vdot(right, image)
+        half = residual - alpha * image
+        turned = matrix(half)
+        square = jnp.vdot(turned, turned)
+        # Half a step may be the whole way: then nothing is left to turn.
+        omega = jnp.where(square > 0, jnp.vdot(turned, half) / square, 0.0)
+        x = x + alpha * p + omega * half
+        residual = half - omega * turned
+        following = jnp.vdot(right, residual)
+        p = residual + following / rho * alpha / omega * (p - omega * image)
+        return x, residual, p, following, products + 2
+
+    start = jnp.zeros_like(right), right, right, jnp.vdot(right, right), jnp.zeros(())
+    return lax.while_loop(unsolved, step, start)[0]
+
+
+def select(condition: Array, yes: Any, no: Any) -> Any:
+    """One of two trees of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
-    """Solve matrix(x) = right for a linear function, to the precision of the dtype; differentiable and transposable."""
-    tolerance = float(jnp.finfo(right.dtype).eps) ** 0.5
+    """Solve matrix(x) = right for a linear function 1 - J; differentiable and transposable.
+
+    BiCGSTAB may break down, for instance where a chain is nearly deterministic. Where it does not halve what is left,
+    SWEEPS plain iterations x <- right + J x are made instead, which always come closer in the end.
+    """
+    eps = float(jnp.finfo(right.dtype).eps)
 
     def solve(matrix: Callable[[Array], Array], right: Array) -> Array:
-        first, _ = bicgstab(matrix, right, tol=tolerance, maxiter=MOST_PRODUCTS)
-        correction, _ = bicgstab(matrix, right - matrix(first), tol=tolerance, maxiter=MOST_PRODUCTS)
-        return first + correction
+        def unsolved(state: tuple[Array, ...]) -> Array:
+            x, left, stalled, steps = state
+            scale = jnp.maximum(largest(x), largest(right))
+            rough = largest(left) > jnp.where(stalled, eps**0.75, ROUNDINGS * eps) * scale
+            return rough & (steps < MOST_STEPS)
+
+        def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+            x, left, _, steps = state
+            closer = x + bicgstab(matrix, left, eps**0.5 * largest(left))
+            remaining = right - matrix(closer)
+            helps = largest(remaining) <= 0.5 * largest(left)
+
+            def swept() -> tuple[Array, Array]:
+                y = lax.fori_loop(0, SWEEPS, lambda _, y: y + right - matrix(y), x)
+                return y, right - matrix(y)
+
+            x, left = lax.cond(helps, lambda: (closer, remaining), swept)
+            return x, left, ~helps, steps + 1
+
+        start = jnp.zeros_like(right), right, jnp.asarray(False), jnp.zeros(())
+        return lax.while_loop(unsolved, step, start)[0]
 
     return lax.custom_linear_solve(matrix, right, solve, transpose_solve=solve)
 
 
-def error_bound(found: FixedPoint) -> Float[Array, ""]:
-    """How far the value may be from the fixed point, rounding included: (residual + rounding) / (1 - modulus)."""
-    return (found.residual + rounding(found.value)) / (1 - found.modulus)
+def error_bound(linearize: Linearize, monotone: bool, v: Array) -> Float[Array, ""]:
+    """How far v may be from the fixed point, to first order, with rounding.
+
+    Where J has no negative entries, e = (I - J)^-1 1 is at least 1 if and only if the spectral radius of J is below 1,
+    and then the error is at most (residual + rounding) max e. Of a soft Bellman operator e is 1 / (1 - discount).
+    """
+    image, push = linearize(v)
+    residual = image - v
+    if not monotone:
+        return largest(solve_linear(lambda d: d - push(d), residual)) + rounding(v)
+    one = jnp.ones_like(v)
+    shrunk = push(one)
+    alike = jnp.max(shrunk) - jnp.min(shrunk) <= 1e-6 * (1 - jnp.max(shrunk))
+    longest = lax.cond(
+        alike,
+        lambda: 1 / (1 - jnp.max(shrunk)),
+        lambda: certified(solve_linear(lambda d: d - push(d), one)),
+    )
+    return jnp.where(jnp.isfinite(largest(v)), (largest(residual) + rounding(v)) * longest, jnp.inf)
+
+
+def certified(e: Array) -> Float[Array, ""]:
+    """The largest entry of e where all are at least 1, else infinity."""
+    return jnp.where(jnp.all(e >= 1 - 1e-6), jnp.max(e), jnp.inf)
 
 
 def rounding(v: Array) -> Float[Array, ""]:

@@ -28,7 +28,7 @@ off also asks
     w.measure(weights)                     marginals as users are given them, from derivatives in a message
     w.expectation(weights)                 the mean of the message under such derivatives
     w.perturbation(key)                    a small random message of the same variables
-    w.modulus(push)                        how much a linear map of messages shrinks them, where that bounds its errors
+    w.monotone                             whether a larger message means a larger array, entry by entry
     w.rows(values), law.draw(...)          the message, or a draw from the law, at values of its variables
 """
 

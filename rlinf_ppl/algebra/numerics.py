@@ -73,7 +73,8 @@ def _soft_maximum(p: Any, w: Any, tau: Array | None, total: Callable[..., Array]
     excess = total(each(lambda p, w: p * tilted_offset(w - centre, tau), p, w))
     value = select_form(tau, jnp.abs(tau) * largest(offset), centre, excess, log_norm)
     best = each(lambda p, x: p * (x == peak), p, x)
-    greedy = each(lambda chosen, number=total(best): chosen / number, best)
+    number = total(best)
+    greedy = each(lambda chosen: chosen / number, best)
     hard_value = total(each(lambda greedy, w: lax.stop_gradient(greedy) * w, greedy, w))
     return each(lambda q, greedy: jnp.where(hard, greedy, q), q, greedy), jnp.where(hard, hard_value, value)
 

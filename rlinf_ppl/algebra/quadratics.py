@@ -74,9 +74,10 @@ class Quadratic(Named):
         array = jnp.zeros_like(self.array).at[:n, n].set(slope).at[n, :n].set(slope)
         return Quadratic(self.axes, self.sizes, array)
 
-    def modulus(self, push: Callable[[Array], Array]) -> Array:
-        """No norm of coefficients shrinks with every step: the error is judged by the residual alone."""
-        return jnp.zeros((), self.array.dtype)
+    @property
+    def monotone(self) -> bool:
+        """A larger function may have smaller coefficients."""
+        return False
 
     def rows(self, at: dict[str, Array]) -> Array:
         """The function at values (n, size) of its variables, shape (n,)."""

@@ -5,15 +5,12 @@ p(x | parents) of one site; a message can be averaged over x, averaged in the ex
 algebra of programs whose variables have finitely many values.
 """
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.fixed_point import shrunk
 from rlinf_ppl.algebra.messages import Named, with_array
 from rlinf_ppl.algebra.numerics import select_form, tilted_offset
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
@@ -67,9 +64,10 @@ class Table(Named):
         """Standard normal values."""
         return with_array(self, jax.random.normal(key, self.array.shape, self.array.dtype))
 
-    def modulus(self, push: Callable[[Array], Array]) -> Array:
-        """How much a linear map without negative entries shrinks tables in the maximum norm."""
-        return shrunk(self.array, push)
+    @property
+    def monotone(self) -> bool:
+        """A larger function has a larger array."""
+        return True
 
     def __add__(self, other: "Table") -> "Table":
         axes = union(self.axes, other.axes)

@@ -122,9 +122,8 @@ def verdict(chain: Chain, walked: algebra.Walked, answer: Array, tolerance: Arra
     """Whether the answer has converged, then the residual, the error bound and the number of steps."""
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
     if chain.horizon is None:
-        # Half of the bound may be rounding; where the modulus is above 1 it is negative, and bounds nothing.
+        # Half of the bound may be rounding.
         goal = float(jnp.finfo(answer.dtype).eps) ** 0.5 if tolerance is None else 2 * tolerance
-        finite &= walked.error_bound >= 0
         finite &= walked.error_bound <= goal * jnp.maximum(1.0, jnp.max(jnp.abs(walked.values.array)))
     return finite, walked.residual, walked.error_bound, walked.steps
 
