@@ -82,7 +82,7 @@ def fixed_point(
 
 
 class Iterate(NamedTuple):
-    """One v of Newton's method: how much a step changes it, how much T shrinks a constant there, and the steps so far."""
+    """One v of Newton's method: how far T moves it, how much T shrinks a constant there, and the steps so far."""
 
     value: Float[Array, "..."]
     residual: Float[Array, ""]
