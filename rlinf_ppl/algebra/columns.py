@@ -82,7 +82,8 @@ class Columns(eqx.Module):
         p = apart(law.table, self.state)
 
         def average(at: Values) -> Array:
-            return sum(p * w for p, w in zip(p.along(law.name, at), self.along(law.name, at), strict=True))
+            terms = (p * w for p, w in zip(p.along(law.name, at), self.along(law.name, at), strict=True))
+            return functools.reduce(jnp.add, terms)
 
         return unrolled(self.state, shared(self, p, without=law.name), average)
 
@@ -143,7 +144,8 @@ class Gather(eqx.Module):
         unrolled_sizes = shared(*parts.values()) + tuple((n, k) for n, k in sizes.items() if n not in v.state)
 
         def gathered(at: Values) -> Array:
-            index = jnp.zeros([1] * len(self.state), jnp.int32)
+            index: Array = jnp.zeros([1] * len(self.state), jnp.int32)
+            position: Array | int
             for (name, size), (_, source) in zip(self.state, self.sources, strict=True):
                 if source is None:
                     position = parts[name].at(at)

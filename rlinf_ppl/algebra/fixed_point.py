@@ -145,7 +145,7 @@ def bicgstab(matrix: Callable[[Array], Array], right: Array, goal: Array) -> Arr
         _, residual, _, rho, products = state
         return (largest(residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(state: Any) -> Any:
         x, residual, p, rho, products = state
         image = matrix(p)
         alpha = rho / jnp.vdot(right, image)
@@ -184,7 +184,7 @@ def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
             rough = largest(left) > jnp.where(stalled, eps**0.75, ROUNDINGS * eps) * scale
             return rough & (steps < MOST_STEPS)
 
-        def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        def step(state: Any) -> Any:
             x, left, _, steps = state
             closer = x + bicgstab(matrix, left, eps**0.5 * largest(left))
             remaining = right - matrix(closer)

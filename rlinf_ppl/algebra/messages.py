@@ -47,14 +47,13 @@ Law: TypeAlias = Any
 
 
 class Named(eqx.Module):
-    """Arrays over named variables; where the first is the time, every array leads with the axis of time."""
-
-    axes: eqx.AbstractVar[tuple[str, ...]]
+    """Arrays over named variables, its `axes`; where the first is the time, every array leads with the axis of time."""
 
     @property
     def timed(self) -> bool:
         """Whether there is one of it for each time."""
-        return self.axes[:1] == (TIME,)
+        axes: tuple[str, ...] = self.axes  # type: ignore[attr-defined]
+        return axes[:1] == (TIME,)
 
 
 def with_array(message: Message, array: Array) -> Message:

@@ -43,7 +43,7 @@ class System(NamedTuple):
     prior_root: Array
 
 
-RANKS = System(2, 2, 1, 2, 2, 2, 1, 2, 1, 2)
+RANKS = (2, 2, 1, 2, 2, 2, 1, 2, 1, 2)
 
 
 def initial(system: System, mean: Array, root: Array, tau: Array) -> dict[str, Any]:

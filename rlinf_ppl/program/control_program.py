@@ -178,7 +178,8 @@ class ControlProgram(eqx.Module):
         """The model under an effect handler that learns the decisions and drops optimality, as a NumPyro guide.
 
         Each decision d has a parameter `d_logits` of shape (T, scope sizes, K), zero at first: q = prior * exp(logits)
-        up to a constant. All other sites are the model's.
+        up to a constant. A Gaussian one has `d_gain` (T, m, n), `d_offset` (T, m) and `d_factor` (T, m, m), which move
+        and stretch its prior: none at first. All other sites are the model's.
 
         Raises:
             ValueError: at an infinite horizon, or where a decision has another regularizer than its KL.

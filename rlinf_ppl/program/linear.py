@@ -27,7 +27,7 @@ PROBLEMS = {
     "moved": "the next value is not linear in {parents}: the jacobian changes with the point",
 }
 
-Faults = dict[str, dict[str, dict[str, Array]]]
+Faults = dict[str, dict[str, dict[str, Any]]]
 
 
 @eqx.filter_jit

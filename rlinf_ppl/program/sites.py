@@ -161,8 +161,9 @@ def probabilities(fn: Any, support: Support) -> Array:
     return jnp.exp(fn.log_prob(values_of(support))).astype(float)
 
 
-def values_of(support: range | tuple[float, ...]) -> Array:
+def values_of(support: Support) -> Array:
     """The values of a finite support as an array."""
+    assert not isinstance(support, Real)
     return jnp.arange(support.start, support.stop) if isinstance(support, range) else jnp.asarray(support)
 
 
