@@ -191,6 +191,29 @@ def test_a_regularizer_of_ones_own_needs_its_conjugate_only(own):
         exact.evaluate(control, solution.policy)
 
 
+def too_much(x, prior):
+    """Twice a conjugate: its gradient sums to 2."""
+    return 2.0 * regularizers.log_sum_exp(x, prior)
+
+
+def everything(x, prior):
+    """A conjugate that does not look at what is possible."""
+    return jax.nn.logsumexp(x)
+
+
+@pytest.mark.parametrize("conjugate", [too_much, everything])
+def test_what_is_no_conjugate_is_found_out(conjugate):
+    with pytest.raises(ValueError, match="regularizer of 'a' makes a policy that is no distribution .* must sum to 1"):
+        exact.solve(program(conjugate))
+    assert not jax.jit(lambda beta: exact.solve(program(conjugate, beta)).converged)(1.0)
+    possible = np.full((STATES, ACTIONS), 1 / ACTIONS)
+    if conjugate is everything:
+        close(
+            exact.solve(program(everything, prior=possible), tolerance=1e-12).value,
+            truth("negative_entropy", prior=possible)[0],
+        )
+
+
 def test_with_its_cost_ones_own_regularizer_evaluates_as_well():
     own = from_conjugate(double_tsallis, lambda q, prior: 2 * regularizers.tsallis_cost(q, prior))
     found = exact.evaluate(program(own), {"a": TASK["prior"]}, tolerance=1e-13).value
