@@ -7,7 +7,8 @@ theta is, at every time and every value of the scope, whether visited or not,
 
 so a step of size 1 at all times together is soft policy iteration: every sweep improves the policy everywhere, and
 the closed form is its fixed point (Kakade 2001, A natural policy gradient; Levine 2018, section 3.2). Any optax
-optimiser can take its place; its gradients vanish where the policy itself does not go, and there it learns nothing.
+optimiser can take its place; its gradients vanish where the policy itself does not go, and for what a sparse policy
+leaves out, and there it learns nothing.
 
 A decision with a negative inverse temperature descends the ELBO that the others ascend, one with 0 stays at its prior.
 """
