@@ -320,8 +320,10 @@ class Substituted:
             place += n
         rows.append(one_hot(keep, np.array([place]), width))
         whole = jnp.concatenate([jnp.asarray(row, w.array.dtype) for row in rows])
-        inner = w.array @ whole
-        self.rest, self.cross, self.block = whole.T @ inner, inner[here], w.array[here, here]
+        # Rounding makes M asymmetric, and nothing in a recursion damps its asymmetric part.
+        matrix = (w.array + w.array.T) / 2
+        inner = matrix @ whole
+        self.rest, self.cross, self.block = whole.T @ inner, inner[here], matrix[here, here]
 
     def message(self, array: Array, constant: Array) -> Quadratic:
         """A message over the remaining variables, a constant added."""

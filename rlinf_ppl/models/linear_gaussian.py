@@ -13,6 +13,7 @@ with J(x, u) = u' J_uu u + 2 u' (J_u + J_ux x) + ... The prior bounds the precis
 every t, and for `condition` also W^-1 - 2 tau V > 0. Without prior, 1 / tau is the weight of the policy's entropy.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -80,7 +81,7 @@ def at(system: System, t: Any) -> System:
 def linear_gaussian(
     task: LinearQuadratic,
     horizon: int | None,
-    prior: tuple[ArrayLike, ArrayLike, ArrayLike] | None = None,
+    prior: Sequence[ArrayLike] | None = None,
     inverse_temperature: ArrayLike = 1.0,
     discount: ArrayLike = 1.0,
 ) -> ControlProgram:
@@ -121,7 +122,7 @@ def linear_gaussian(
 
 
 def action_prior(
-    task: LinearQuadratic, horizon: int | None, prior: tuple[ArrayLike, ArrayLike, ArrayLike] | None
+    task: LinearQuadratic, horizon: int | None, prior: Sequence[ArrayLike] | None
 ) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
     """Gain, offset and a square root of the covariance of the prior, checked."""
     n, m = task.num_states, task.num_actions
