@@ -21,6 +21,7 @@ from worked_cases import worked_case
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.algebra.quadratics import AffinePolicy
 from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.program import read
 from rlinf_ppl.tasks import LinearQuadratic
 
 KEY = jax.random.key(0)
@@ -172,18 +173,27 @@ def test_solve_and_condition_agree_without_noise():
     assert float(0.7 * solution.elbo) == pytest.approx(float(posterior.log_evidence), rel=1e-10)
 
 
-@pytest.mark.parametrize("optimizer", [None, optax.adam(0.05)], ids=["natural", "adam"])
-def test_the_fit_recovers_the_solution(optimizer):
+def test_the_fit_recovers_the_solution():
     _, _, _, program = case()
-    fit, best = svi.fit(program, KEY, 2000, optimizer=optimizer), exact.solve(program)
-    assert fit.converged
-    assert float(exact.kl(program, fit.policy, best.policy)) < 1e-4
-    same(
-        fit.policy["u"],
-        best.policy["u"],
-        rtol=1e-6 if optimizer is None else 5e-2,
-        atol=1e-8 if optimizer is None else 5e-2,
-    )
+    fit, best = svi.fit(program, KEY), exact.solve(program)
+    assert fit.converged and len(fit.losses) < 10
+    assert float(exact.kl(program, fit.policy, best.policy)) < 1e-8
+    assert float(fit.elbo) == pytest.approx(float(best.elbo), rel=1e-9)
+    same(fit.policy["u"], best.policy["u"], rtol=1e-6, atol=1e-8)
+
+
+def test_the_gradient_that_an_optimizer_follows():
+    _, _, _, program = case()
+    chain = read(program)
+    logits = {"u": -0.2 * jnp.tile(jnp.eye(4), (3, 1, 1)) + 0.05 * svi.initial_logits(chain, KEY)["u"]}
+    rng = np.random.default_rng(0)
+    direction = rng.normal(size=(3, 4, 4))
+    direction = jnp.asarray(direction + np.swapaxes(direction, 1, 2))
+    found = jnp.vdot(jax.grad(lambda logits: svi.bound(chain, logits))(logits)["u"], direction)
+    up, down = (svi.bound(chain, {"u": logits["u"] + eps * direction}) for eps in (1e-5, -1e-5))
+    assert float(found) == pytest.approx(float(up - down) / 2e-5, rel=1e-6)
+    fit = svi.fit(program, KEY, 100, optimizer=optax.adam(0.05))
+    assert float(fit.losses[-1]) < float(fit.losses[0]) - 1 and not fit.converged
 
 
 def test_samples_of_both_answers():
@@ -231,35 +241,26 @@ def test_a_program_of_two_players_that_no_model_file_holds():
     best = exact.solve(program)
     assert best.converged
 
-    def value(x, t, policy):
-        """The soft value by Gauss-Hermite quadrature over every variable in turn."""
-        nodes, weights = np.polynomial.hermite_e.hermegauss(7)
-        weights = weights / weights.sum()
-        if t == 3:
-            return -2 * x[0] ** 2 - x[1]
-        mass = []
-        leader = -0.1 * x[1] + nodes
-        for a in leader:
-            inner = []
-            for e in nodes:
-                row = []
-                for f in nodes:
-                    b = np.array([a + e, x[0] + f])
-                    first = -(a**2) - x[0] ** 2 + 0.1 * t * x[1] + 0.4 * b @ b - 0.2 * a * b[0]
-                    push = 0.3 * a + 0.1 * b[1] + 0.5 * nodes
-                    row.append(first + weights @ [policy((x[0] + 0.2 * x[1], x[1] + p)) for p in push])
-                inner.append(row)
-            inner = np.array(inner)
-            mass.append(np.log(weights @ np.exp(-0.3 * inner) @ weights) / -0.3)
-        return np.log(weights @ np.exp(0.8 * np.array(mass))) / 0.8
+    nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+    weights = weights / weights.sum()
+
+    def value(x, t, following):
+        """The soft value by Gauss-Hermite quadrature over every variable in turn; axes a, e, f, push."""
+        a = (-0.1 * x[1] + nodes)[:, None, None, None]
+        b = a + nodes[:, None, None], x[0] + nodes[:, None]
+        reward = -(a**2) - x[0] ** 2 + 0.1 * t * x[1] + 0.4 * (b[0] ** 2 + b[1] ** 2) - 0.2 * a * b[0]
+        push = 0.3 * a + 0.1 * b[1] + 0.5 * nodes
+        w = (reward + following(np.stack(np.broadcast_arrays(x[0] + 0.2 * x[1], x[1] + push)))) @ weights
+        follower = np.log(np.exp(-0.3 * w) @ weights @ weights) / -0.3
+        return np.log(weights @ np.exp(0.8 * follower)) / 0.8
 
     def ahead(t):
         matrix, vector, scalar = (np.asarray(part[t]) for part in best.value)
-        return lambda x: np.array(x) @ matrix @ np.array(x) + np.array(x) @ vector + scalar
+        return lambda x: np.einsum("i...,ij,j...", x, matrix, x) + np.einsum("i...,i", x, vector) + scalar
 
     for t in (2, 1):
         for x in ([0.3, -0.2], [0.0, 0.4]):
-            assert float(ahead(t)(x)) == pytest.approx(float(value(np.array(x), t, ahead(t + 1))), rel=2e-3)
+            assert float(ahead(t)(np.array(x))) == pytest.approx(value(np.array(x), t, ahead(t + 1)), rel=1e-6)
     with pytest.raises(ValueError, match="inverse temperatures of .* differ"):
         exact.condition(program)
 
@@ -271,8 +272,9 @@ def test_numpyros_svi_fits_the_guide():
     assert sites["t0/u"]["value"].shape == (1,)
     machine = SVI(program.model, program.guide, optax.adam(0.02), Trace_ELBO(num_particles=64))
     result = machine.run(KEY, 1500, progress_bar=False)
-    bound = -0.7 * float(exact.solve(program).elbo)
-    assert float(np.mean(np.asarray(result.losses)[-200:])) == pytest.approx(bound, abs=0.1)
+    losses = np.asarray(result.losses)[-500:]
+    error = losses.std() / np.sqrt(len(losses))
+    assert abs(losses.mean() + 0.7 * float(exact.solve(program).elbo)) < 4 * error + 0.05
 
 
 def test_an_infinite_horizon_is_a_long_one():

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlinf_ppl.algebra.quadratics import Arrival, LinearGaussian, Quadratic, cholesky, inverse
+from rlinf_ppl.algebra.affine import Arrival
+from rlinf_ppl.algebra.quadratics import LinearGaussian, Quadratic
+from rlinf_ppl.algebra.small_matrices import cholesky, inverse
 
 SIZES = {"x": 2, "u": 1, "y": 3}
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 FORCING = 0.1
 MOST_STEPS = 1000
+MOST_SWEEPS = 200_000
 MOST_PRODUCTS = 300
 PATIENCE = 50
 SWEEPS = 30
@@ -62,7 +63,8 @@ def fixed_point(
         tolerance: what to aim for; the iteration also ends where only rounding is left.
         linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
         monotone: whether J has no negative entries. If so (I - J)^-1 1, where it is at least 1 everywhere, proves that
-            there is a fixed point and bounds the error; otherwise the next Newton step stands for the error.
+            there is a fixed point and bounds the error. Otherwise plain iteration takes the place of Newton's method,
+            and one of its steps stands for the error.
 
     Returns:
         The fixed point; without convergence the last iterate, and its residual says so.
@@ -73,7 +75,7 @@ def fixed_point(
 
     def solve(_: Callable[[Array], Array], guess: Array) -> tuple[Array, FixedPoint]:
         derivative = linearize or functools.partial(jax.linearize, operator)
-        found = newton(derivative, monotone, guess, tolerance)
+        found = newton(derivative, guess, tolerance) if monotone else sweep(operator, guess, tolerance)
         bound = error_bound(derivative, monotone, found.value)
         return found.value, FixedPoint(found.value, found.residual, bound, found.steps)
 
@@ -108,7 +110,28 @@ class Search(NamedTuple):
     trusted: Float[Array, ""]
 
 
-def newton(linearize: Linearize, monotone: bool, start: Array, tolerance: Array) -> Iterate:
+def sweep(operator: Callable[[Array], Array], start: Array, tolerance: Array) -> Iterate:
+    """Plain iteration, for operators with several fixed points, of which it finds the one that finite horizons tend to.
+
+    A quadratic value has others, at which Newton's method may end: those of policies that do not stabilise the system.
+    """
+
+    def unsolved(found: Iterate) -> Array:
+        goal = tolerance * jnp.maximum(1.0, largest(found.value)) * (1 - jnp.minimum(found.modulus, 1.0))
+        reached = found.residual <= jnp.maximum(goal, rounding(found.value) / 2)
+        return ~reached & (found.steps < MOST_SWEEPS) & ~jnp.isnan(found.residual)
+
+    def step(found: Iterate) -> Iterate:
+        v = operator(found.value)
+        residual = largest(operator(v) - v)
+        # How fast the residual falls says how far there is to go.
+        return Iterate(v, residual, residual / found.residual, found.steps + 1)
+
+    first = Iterate(start, largest(operator(start) - start), jnp.zeros((), start.dtype), jnp.zeros(()))
+    return lax.while_loop(unsolved, step, first)
+
+
+def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
     """Newton steps until residual / (1 - modulus) is within the tolerance, or only rounding is left."""
 
     def unsolved(found: Iterate) -> Array:
@@ -120,8 +143,7 @@ def newton(linearize: Linearize, monotone: bool, start: Array, tolerance: Array)
         v, best = search.at, search.best
         image, push = linearize(v)
         residual = largest(image - v)
-        modulus = jnp.max(push(jnp.ones_like(v))) if monotone else jnp.zeros((), v.dtype)
-        here = Iterate(v, residual, modulus, best.steps)
+        here = Iterate(v, residual, jnp.max(push(jnp.ones_like(v))), best.steps)
         helps = residual <= 0.5 * best.residual
         trusted = search.trusted - ~(helps | search.swept)
         best, best_image = select(

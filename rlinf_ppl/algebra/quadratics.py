@@ -11,7 +11,6 @@ At tau = 0 this is the expectation: M stays, and W gains y. It exists while ever
 one is not, the answer is NaN, and results say so.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -20,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.coordinates import Space, one_hot, stacked_values, union
 from rlinf_ppl.algebra.messages import TIME, Named
-from rlinf_ppl.algebra.numerics import log1p_over
+from rlinf_ppl.algebra.small_matrices import cholesky, eliminate, inverse
 from rlinf_ppl.algebra.tables import Conditional
 
 Map = Float[Array, "rows columns"]
@@ -228,77 +228,6 @@ class LinearGaussian(Named):
         return Quadratic(*space, with_constant(apart.T @ precision @ apart, trace + log_ratio) / 2)
 
 
-class Arrival(eqx.Module):
-    """How the next state depends on the variables of a step: affinely.
-
-    Attributes:
-        sources: for each state variable, the variable of the step that becomes its next value, or None.
-        maps: for the state variables without a source, the law of the next value, without noise.
-    """
-
-    sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
-    maps: dict[str, LinearGaussian]
-
-    def represented(self, state: dict[str, int], sites: dict[str, int]) -> "Arrival":
-        """There is one form only."""
-        return self
-
-    def following(self, v: Quadratic) -> Quadratic:
-        """A message about the next state, as the kind of message that `pull` takes."""
-        return v
-
-    def linearized(
-        self, before: Callable[[Array], Quadratic], after: Callable[[Quadratic], Array], v: Array
-    ) -> tuple[Array, Callable[[Array], Array]]:
-        """A step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
-        return jax.linearize(lambda v: after(before(v)), v)
-
-    def positions_at(self, at: dict[str, Array]) -> dict[str, Array]:
-        """The next state (n, size) from values of the variables of this step."""
-        return {
-            name: stacked_values(self.maps[name].axes, at) @ self.maps[name].map.T if source is None else at[source]
-            for name, source in self.sources
-        }
-
-    def pull(self, v: Quadratic) -> Quadratic:
-        """The message about the next state as a function of the variables of this step."""
-        source = dict(self.sources)
-        taken = [source[name] for name in v.axes]
-        if all(taken) and len(set(taken)) == len(taken):
-            return Quadratic(tuple(str(name) for name in taken), v.sizes, v.array)
-        size = dict(zip(v.axes, v.sizes, strict=True))
-        laws = [
-            self.maps[name] if source[name] is None else identity(name, str(source[name]), size[name])
-            for name in v.axes
-        ]
-        space = union(*laws)
-        whole = jnp.concatenate([*(aligned_map(law, space) for law in laws), unit_row(space)])
-        return Quadratic(*space, whole.T @ v.array @ whole)
-
-
-class Space(tuple[tuple[str, ...], tuple[int, ...]]):
-    """Named vectors and their sizes, in order."""
-
-    __slots__ = ()
-
-    def __new__(cls, axes: tuple[str, ...], sizes: tuple[int, ...]) -> "Space":
-        """From the names and their sizes."""
-        return super().__new__(cls, (axes, sizes))
-
-    def index(self, other: "Space") -> "np.ndarray | None":  # type: ignore[override]
-        """For each coordinate and the constant its position in `other`, or the one after the last; None: the same."""
-        if self == other:
-            return None
-        first, place = {}, 0
-        for name, size in zip(*other, strict=True):
-            first[name], place = place, place + size
-        rows = [
-            first[name] + np.arange(n) if name in first else np.full(n, place + 1)
-            for name, n in zip(*self, strict=True)
-        ]
-        return np.concatenate([*rows, [place]]).astype(int)
-
-
 class Substituted:
     """A message with a variable replaced by its law: [z, 1]' rest [z, 1] + 2 (L e)' cross [z, 1] + (L e)' block (L e).
 
@@ -330,83 +259,12 @@ class Substituted:
         return Quadratic(*self.space, with_constant(array, constant))
 
 
-def union(*parts: "Quadratic | LinearGaussian | Space") -> Space:
-    """The variables of all parts in order of first appearance."""
-    size: dict[str, int] = {}
-    for part in parts:
-        axes, sizes = part if isinstance(part, Space) else (part.axes, part.sizes)
-        size |= {name: n for name, n in zip(axes, sizes, strict=True) if name not in size}
-    return Space(tuple(size), tuple(size.values()))
-
-
 def aligned_map(law: LinearGaussian, space: Space) -> Array:
     """H over the coordinates of `space`."""
     index = space.index(Space(law.axes, law.sizes))
     return law.map if index is None else jnp.pad(law.map, ((0, 0), (0, 1)))[:, index]
 
 
-def stacked_values(axes: tuple[str, ...], at: dict[str, Array]) -> Array:
-    """The values of variables side by side with the constant 1, shape (n, N + 1); n is 1 where there are none."""
-    columns = [at[name] for name in axes]
-    return jnp.concatenate([*columns, jnp.ones((columns[0].shape[0] if columns else 1, 1))], -1)
-
-
-def identity(name: str, source: str, size: int) -> LinearGaussian:
-    """The law of what equals another variable."""
-    return LinearGaussian(name, (source,), (size,), jnp.eye(size, size + 1), jnp.zeros((size, size)))
-
-
-def one_hot(index: "np.ndarray | None", rows: "np.ndarray", width: int) -> "np.ndarray":
-    """Rows of the map that takes new coordinates to old ones: 1 where the new coordinate is that old one."""
-    index = np.arange(width) if index is None else index
-    return (index[None] == rows[:, None]).astype(float)
-
-
-def unit_row(space: Space) -> Array:
-    """The row that gives the constant 1."""
-    return jnp.eye(1, sum(space[1]) + 1, sum(space[1]))
-
-
 def with_constant(array: Array, constant: Array) -> Array:
     """A matrix whose last entry gains a constant."""
     return array.at[-1, -1].add(constant)
-
-
-def eliminate(block: Array, cross: Array, tau: Array) -> tuple[Array, Array, Array]:
-    """Eliminate standard normal coordinates from exp(tau (e' block e + 2 e' cross z)), one after the other.
-
-    In the Gauss-Jordan form on G = 1 - 2 tau block that never forms G, which keeps all digits where tau is small.
-
-    Returns:
-        G^-1 cross, G^-1, and -log det(G) / (2 tau).
-    """
-    r = block.shape[0]
-    rows = jnp.concatenate([block, cross, jnp.eye(r, dtype=block.dtype)], 1)
-    gain = jnp.zeros((), block.dtype)
-    for k in range(r):
-        y = rows[k, k]
-        gain = gain + y * log1p_over(-2 * tau * y)
-        rows = rows + jnp.outer(2 * tau * rows[:, k] / (1 - 2 * tau * y), rows[k])
-    return rows[:, r : r + cross.shape[1]], rows[:, r + cross.shape[1] :], gain
-
-
-def inverse(matrix: Array) -> tuple[Array, Array]:
-    """The inverse of a positive definite matrix, and its pivots, whose product is the determinant."""
-    n = matrix.shape[0]
-    rows, pivots = jnp.concatenate([matrix, jnp.eye(n, dtype=matrix.dtype)], 1), []
-    for k in range(n):
-        pivots.append(rows[k, k])
-        row = rows[k] / rows[k, k]
-        rows = (rows - jnp.outer(rows[:, k], row)).at[k].set(row)
-    return rows[:, n:], jnp.stack(pivots)
-
-
-def cholesky(matrix: Array) -> Array:
-    """L with L L' = matrix, positive semidefinite; a coordinate without variance gives a column of zeros."""
-    columns, rest = [], matrix
-    for k in range(matrix.shape[0]):
-        pivot = rest[k, k]
-        column = jnp.where(pivot > 0, rest[:, k] / jnp.sqrt(jnp.where(pivot > 0, pivot, 1.0)), 0.0)
-        columns.append(column)
-        rest = rest - jnp.outer(column, column)
-    return jnp.stack(columns, 1)

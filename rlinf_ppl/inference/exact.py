@@ -8,9 +8,11 @@ Everything here is differentiable in the program's arrays, and can be vmapped ov
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rlinf_ppl import algebra
 from rlinf_ppl.inference import answers, trajectories
 from rlinf_ppl.inference.answers import Marginals, Posterior, Solution
 from rlinf_ppl.inference.arguments import check_tolerance
+from rlinf_ppl.inference.existence import check_exists
 from rlinf_ppl.inference.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
@@ -48,7 +50,10 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
             tolerance.
     """
     chain = read(program)
-    return answers.solve(chain, check_tolerance(chain, tolerance))
+    solution = answers.solve(chain, check_tolerance(chain, tolerance))
+    if program.structure.gaussian:
+        check_exists(chain, solution, algebra.solve_rules())
+    return solution
 
 
 def condition(program: ControlProgram, tolerance: float | None = None) -> Posterior:
@@ -64,6 +69,8 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     """
     chain, tau = read(program), common_inverse_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
+    if program.structure.gaussian:
+        check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
     if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
         low, high = answers.growth(chain, tau)
         raise ValueError(

@@ -31,6 +31,7 @@ from rlinf_ppl.algebra.messages import stacked, with_array
 from rlinf_ppl.inference import answers
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tolerance
 from rlinf_ppl.inference.policies import as_found, laws_of
+from rlinf_ppl.inference.progress import progress_bar
 from rlinf_ppl.program import ControlProgram, read
 
 Logits = dict[str, Float[Array, "T ..."]]
@@ -277,27 +278,3 @@ def messages(chain: Chain, logits: Logits) -> dict[str, Message]:
     size = chain.size()
     make = with_array if chain.horizon is None else stacked
     return {name: make(chain.zero.over(axes, size), logits[name]) for name, axes in chain.axes().items()}
-
-
-class progress_bar:
-    """A tqdm bar over steps, or nothing; gives a function (steps run, loss) -> None."""
-
-    def __init__(self, total: int, shown: bool):
-        self.total, self.shown = total, shown
-
-    def __enter__(self) -> Callable[[int, float], None]:
-        if not self.shown:
-            return lambda ran, loss: None
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=self.total, desc="svi", unit="step")
-        return self.report
-
-    def report(self, ran: int, loss: float) -> None:
-        """Move the bar."""
-        self.bar.update(ran)
-        self.bar.set_postfix(elbo=f"{-loss:.6g}")
-
-    def __exit__(self, *exception: Any) -> None:
-        if self.shown:
-            self.bar.close()

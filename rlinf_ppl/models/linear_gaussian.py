@@ -22,7 +22,7 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import MultivariateNormal
 
-from rlinf_ppl.algebra.quadratics import cholesky
+from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.models.arguments import check_task, finite_number
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import LinearQuadratic, checks, matrices

@@ -116,7 +116,7 @@ class ControlProgram(eqx.Module):
 
     def __reduce__(self) -> Any:
         # Traced code cannot be pickled or copied: a program is made again from what it was made of.
-        sizes = {name: len(support) for name, support in self.structure.state}
+        sizes = {name: len(support) for name, support in self.structure.state if not isinstance(support, Real)}
         return ControlProgram, (self.initial, self.step, self.horizon, self.discount, self.final, self.args, sizes)
 
     def __repr__(self) -> str:
