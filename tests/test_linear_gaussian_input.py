@@ -89,10 +89,13 @@ MISTAKES = {
         "mixture of the living and the dead.*discount 1",
     ),
     "positive_reward": (
-        lambda: curved(state=1.0),
+        lambda: system(state_reward=np.eye(2)),
         "state_reward is not negative semidefinite: it has the eigenvalue 1",
     ),
-    "negative_noise": (lambda: curved(noise=-1.0), "noise is not positive semidefinite: it has the eigenvalue -1"),
+    "negative_noise": (
+        lambda: system(noise=-np.eye(2)),
+        "noise is not positive semidefinite: it has the eigenvalue -1",
+    ),
     "asymmetric": (
         lambda: LinearQuadratic(
             *[np.eye(2)] * 2, np.zeros(2), [[1, 0.5], [0, 1]], *[-np.eye(2)] * 2, *[np.zeros(2)] * 2, np.eye(2)

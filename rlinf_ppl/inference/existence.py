@@ -34,8 +34,8 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
     if site in dict(chain.scopes):
         raise ValueError(
             f"{when}the decision {site!r} has no maximum: the value grows faster in it than its prior falls, so that "
-            "the prior's precision - 2 tau W is not positive definite. Make the reward concave in it, lower the inverse "
-            "temperature, or give a narrower prior."
+            "the prior's precision - 2 tau W is not positive definite. Make the reward concave in it, lower the "
+            "inverse temperature, or give a narrower prior."
         )
     raise ValueError(
         f"{when}the expectation of exp(tau V) over {site!r} does not exist: the value grows faster in it than its "
