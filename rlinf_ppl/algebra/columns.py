@@ -82,8 +82,7 @@ class Columns(eqx.Module):
         p = apart(law.table, self.state)
 
         def average(at: Values) -> Array:
-            terms = (p * w for p, w in zip(p.along(law.name, at), self.along(law.name, at), strict=True))
-            return functools.reduce(jnp.add, terms)
+            return products(p.along(law.name, at), self.along(law.name, at))
 
         return unrolled(self.state, shared(self, p, without=law.name), average)
 
@@ -139,24 +138,18 @@ class Gather(eqx.Module):
     def pull(self, v: Columns) -> Columns:
         """The message about the next state as a function of the variables of this step."""
         flat = jnp.where(self.inside.array, v.columns[0], jnp.nan).reshape(-1)
-        parts = {name: apart(table, v.state) for name, table in self.positions.items()}
-        sizes = {source: size for (name, size), (_, source) in zip(self.state, self.sources, strict=True) if source}
-        unrolled_sizes = shared(*parts.values()) + tuple((n, k) for n, k in sizes.items() if n not in v.state)
+        parts = {}
+        for (name, size), (_, source) in zip(self.state, self.sources, strict=True):
+            own = self.positions[name] if source is None else Table((source,), jnp.arange(size, dtype=jnp.int32))
+            parts[name] = apart(own, v.state)
 
         def gathered(at: Values) -> Array:
-            index: Array = jnp.zeros([1] * len(self.state), jnp.int32)
-            position: Array | int
-            for (name, size), (_, source) in zip(self.state, self.sources, strict=True):
-                if source is None:
-                    position = parts[name].at(at)
-                elif source in at:
-                    position = at[source]
-                else:
-                    position = Table((source,), jnp.arange(size, dtype=jnp.int32)).aligned(v.state)
-                index = index * size + position
+            index = jnp.zeros((), jnp.int32)
+            for name, size in self.state:
+                index = index * size + parts[name].at(at)
             return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
-        return unrolled(v.state, tuple(dict(unrolled_sizes).items()), gathered)
+        return unrolled(v.state, shared(*parts.values()), gathered)
 
     def linearized(
         self, before: Callable[[Array], Columns], after: Callable[[Columns], Array], v: Array
@@ -176,7 +169,7 @@ class Gather(eqx.Module):
         pulled, push = jax.linearize(whole, v)
         image, back = jax.vjp(after, pulled)
         slopes = back(jnp.ones_like(image))[0].columns
-        return image, lambda d: sum(slope * column for slope, column in zip(slopes, push(d).columns, strict=True))
+        return image, lambda d: products(slopes, push(d).columns)
 
 
 def gather(sources: tuple[tuple[str, str | None], ...], positions: dict[str, Table], state: dict[str, int]) -> Gather:
@@ -215,6 +208,11 @@ def shared(*messages: Columns, without: str | None = None) -> tuple[tuple[str, i
     """The unrolled variables of all messages in order of first appearance, but for one."""
     every = {name: size for message in messages for name, size in message.sizes}
     return tuple((name, size) for name, size in every.items() if name != without)
+
+
+def products(left: tuple[Array, ...], right: tuple[Array, ...]) -> Array:
+    """The sum of the products of two lists of columns."""
+    return functools.reduce(jnp.add, [one * other for one, other in zip(left, right, strict=True)])
 
 
 def stacked(columns: tuple[Array, ...]) -> Array:

@@ -34,7 +34,10 @@ class Site(eqx.Module):
 
 
 class Slice(eqx.Module):
-    """The sites of `initial` or `step` in program order, and how the next state depends on them."""
+    """The sites of `initial` or `step` in program order, and how the next state depends on them: an `Arrival`.
+
+    An arrival with other methods decides the algebra of a walk, since the walk starts from the message that it pulls.
+    """
 
     sites: tuple[Site, ...]
     arrival: Any

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-FORCING = 0.1
+FORCING = 0.01
 MOST_STEPS = 1000
 MOST_SWEEPS = 200_000
 MOST_PRODUCTS = 300
@@ -67,7 +67,8 @@ def fixed_point(
             and one of its steps stands for the error.
 
     Returns:
-        The fixed point; without convergence the last iterate, and its residual says so.
+        The fixed point; without convergence the best iterate, and its residual says so. NaN where the operator is NaN
+        at the start.
     """
 
     def difference(v: Array) -> Array:
@@ -77,7 +78,8 @@ def fixed_point(
         derivative = linearize or functools.partial(jax.linearize, operator)
         found = newton(derivative, guess, tolerance) if monotone else sweep(operator, guess, tolerance)
         bound = error_bound(derivative, monotone, found.value)
-        return found.value, FixedPoint(found.value, found.residual, bound, found.steps)
+        value = jnp.where(jnp.isnan(found.residual), jnp.nan, found.value)
+        return value, FixedPoint(value, found.residual, bound, found.steps)
 
     value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
     return found._replace(value=value)
@@ -151,7 +153,7 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
         )
         onwards = (helps | search.swept | (jnp.isfinite(residual) & (trusted >= 0))) & unsolved(best)
         # Nothing is to be solved for where the search is over: under vmap it goes on for the others.
-        direction = bicgstab(lambda d: d - push(d), image - v, jnp.where(onwards, FORCING * residual, jnp.inf))
+        direction = bicgstab(lambda d: d - push(d), image - v, jnp.where(onwards, FORCING, 2.0))
         at = jnp.where(onwards, v + direction, best_image)
         return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted)
 
@@ -160,12 +162,13 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
     return lax.while_loop(lambda search: unsolved(search.best), step, first).best
 
 
-def bicgstab(matrix: Callable[[Array], Array], right: Array, goal: Array) -> Array:
-    """An x with max |right - matrix(x)| <= goal, as far as rounding and MOST_PRODUCTS allow; starts from 0."""
+def bicgstab(matrix: Callable[[Array], Array], right: Array, precision: Array | float) -> Array:
+    """An x with |right - matrix(x)| <= precision |right| (2-norm), as far as MOST_PRODUCTS and rounding allow."""
+    goal = precision**2 * jnp.vdot(right, right)
 
-    def unsolved(state: tuple[Array, ...]) -> Array:
+    def unsolved(state: Any) -> Array:
         _, residual, _, rho, products = state
-        return (largest(residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
+        return (jnp.vdot(residual, residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
 
     def step(state: Any) -> Any:
         x, residual, p, rho, products = state
@@ -208,7 +211,7 @@ def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
 
         def step(state: Any) -> Any:
             x, left, _, steps = state
-            closer = x + bicgstab(matrix, left, eps**0.5 * largest(left))
+            closer = x + bicgstab(matrix, left, eps**0.5)
             remaining = right - matrix(closer)
             helps = largest(remaining) <= 0.5 * largest(left)
 
