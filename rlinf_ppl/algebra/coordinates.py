@@ -39,12 +39,6 @@ def union(*parts: Any) -> Space:
     return Space(tuple(size), tuple(size.values()))
 
 
-def one_hot(index: "np.ndarray | None", rows: "np.ndarray", width: int) -> "np.ndarray":
-    """Rows of the map that takes new coordinates to old ones: 1 where the new coordinate is that old one."""
-    index = np.arange(width) if index is None else index
-    return (index[None] == rows[:, None]).astype(float)
-
-
 def unit_row(space: Space) -> Array:
     """The row that gives the constant 1."""
     return jnp.eye(1, sum(space[1]) + 1, sum(space[1]))

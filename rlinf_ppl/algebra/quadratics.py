@@ -16,10 +16,9 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra.coordinates import Space, one_hot, stacked_values, union
+from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
 from rlinf_ppl.algebra.messages import TIME, Named
 from rlinf_ppl.algebra.small_matrices import cholesky, eliminate, inverse
 from rlinf_ppl.algebra.tables import Conditional
@@ -115,8 +114,10 @@ class Quadratic(Named):
         """E[W | parents]: averaged over a variable."""
         if law.name not in self.axes:
             return self
-        at = Substituted(self, law)
-        return at.message(at.rest, jnp.sum(at.block * law.cov))
+        space, _, array = substituted(self, law, jnp.zeros((law.cov.shape[0], 0), law.cov.dtype))
+        start = sum(self.sizes[: self.axes.index(law.name)])
+        here = slice(start, start + law.cov.shape[0])
+        return Quadratic(*space, with_constant(array, jnp.sum(self.array[here, here] * law.cov)))
 
     def log_mean(self, law: "LinearGaussian", tau: "Quadratic | None") -> "Quadratic":
         """(1 / tau) log E[exp(tau W) | parents]: averaged over a variable in the exponent."""
@@ -126,13 +127,16 @@ class Quadratic(Named):
         """The message (1 / tau) log E exp(tau W) and the law p exp(tau W) / Z, over one variable."""
         if law.name not in self.axes:
             return self, law
-        at, root = Substituted(self, law), law.root
-        scale = jnp.ones(()) if tau is None else tau.constant
-        cross = root.T @ at.cross
-        solved, posterior, gain = eliminate(root.T @ at.block @ root, cross, scale)
-        value = at.message(at.rest + 2 * scale * cross.T @ solved, gain)
-        mean = at.mean + 2 * scale * root @ solved
-        return value, LinearGaussian(law.name, *at.space, mean, root @ posterior @ root.T)
+        root, scale = law.root, jnp.ones(()) if tau is None else tau.constant
+        space, mean, array = substituted(self, law, root)
+        r = root.shape[1]
+        cross = array[:r, r:]
+        solved, gain = eliminate(array[:r], scale)
+        value = with_constant(array[r:, r:] + 2 * scale * cross.T @ solved[:, r:], gain)
+        # G^-1 = 1 + 2 tau G^-1 block.
+        moved = root @ (2 * scale * solved)
+        cov = (root + moved[:, :r]) @ root.T
+        return Quadratic(*space, value), LinearGaussian(law.name, *space, mean + moved[:, r:], cov)
 
 
 class QuadraticValue(NamedTuple):
@@ -228,35 +232,23 @@ class LinearGaussian(Named):
         return Quadratic(*space, with_constant(apart.T @ precision @ apart, trace + log_ratio) / 2)
 
 
-class Substituted:
-    """A message with a variable replaced by its law: [z, 1]' rest [z, 1] + 2 (L e)' cross [z, 1] + (L e)' block (L e).
+def substituted(w: Quadratic, law: LinearGaussian, root: Array) -> tuple[Space, Array, Array]:
+    """A message with a variable replaced by H [z, 1] + root e; z are its other variables and the law's parents.
 
-    z are the other variables of the message and the parents of the law.
+    Returns:
+        The space of z, H over it, and M over e, z and the constant.
     """
-
-    def __init__(self, w: Quadratic, law: LinearGaussian):
-        others = [(name, n) for name, n in zip(w.axes, w.sizes, strict=True) if name != law.name]
-        self.space = union(Space(tuple(n for n, _ in others), tuple(n for _, n in others)), law)
-        self.mean = aligned_map(law, self.space)
-        width = self.mean.shape[1]
-        keep = self.space.index(Space(w.axes, w.sizes))
-        rows, place = [], 0
-        for name, n in zip(w.axes, w.sizes, strict=True):
-            own = place + np.arange(n)
-            rows.append(self.mean if name == law.name else one_hot(keep, own, width))
-            if name == law.name:
-                here = slice(place, place + n)
-            place += n
-        rows.append(one_hot(keep, np.array([place]), width))
-        whole = jnp.concatenate([jnp.asarray(row, w.array.dtype) for row in rows])
-        # Rounding makes M asymmetric, and nothing in a recursion damps its asymmetric part.
-        matrix = (w.array + w.array.T) / 2
-        inner = matrix @ whole
-        self.rest, self.cross, self.block = whole.T @ inner, inner[here], matrix[here, here]
-
-    def message(self, array: Array, constant: Array) -> Quadratic:
-        """A message over the remaining variables, a constant added."""
-        return Quadratic(*self.space, with_constant(array, constant))
+    place = w.axes.index(law.name)
+    space = union(Space(w.axes[:place] + w.axes[place + 1 :], w.sizes[:place] + w.sizes[place + 1 :]), law)
+    mean = aligned_map(law, space)
+    width, start, size = mean.shape[1], sum(w.sizes[:place]), w.sizes[place]
+    # The other variables come first in z, in their order.
+    others = jnp.eye(len(w.array) - size, width, dtype=mean.dtype).at[-1].set(jnp.eye(1, width, width - 1)[0])
+    beside = jnp.zeros((len(others), root.shape[1]), mean.dtype)
+    rows = jnp.concatenate([beside, others], 1)
+    whole = jnp.concatenate([rows[:start], jnp.concatenate([root, mean], 1), rows[start:]])
+    # Rounding makes M asymmetric, and nothing in a recursion damps its asymmetric part.
+    return space, mean, whole.T @ ((w.array + w.array.T) / 2) @ whole
 
 
 def aligned_map(law: LinearGaussian, space: Space) -> Array:

@@ -10,22 +10,24 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.numerics import log1p_over
 
 
-def eliminate(block: Array, cross: Array, tau: Array) -> tuple[Array, Array, Array]:
-    """Eliminate standard normal coordinates from exp(tau (e' block e + 2 e' cross z)), one after the other.
+def eliminate(rows: Array, tau: Array) -> tuple[Array, Array]:
+    """Eliminate standard normal coordinates e from exp(tau (e' block e + 2 e' cross z)), one after the other.
 
     In the Gauss-Jordan form on G = 1 - 2 tau block that never forms G, which keeps all digits where tau is small.
 
+    Args:
+        rows: block beside cross, shape (r, r + N).
+        tau: the scale.
+
     Returns:
-        G^-1 cross, G^-1, and -log det(G) / (2 tau).
+        G^-1 times the rows, and -log det(G) / (2 tau).
     """
-    r = block.shape[0]
-    rows = jnp.concatenate([block, cross, jnp.eye(r, dtype=block.dtype)], 1)
-    gain = jnp.zeros((), block.dtype)
-    for k in range(r):
+    gain = jnp.zeros((), rows.dtype)
+    for k in range(rows.shape[0]):
         y = rows[k, k]
         gain = gain + y * log1p_over(-2 * tau * y)
-        rows = rows + jnp.outer(2 * tau * rows[:, k] / (1 - 2 * tau * y), rows[k])
-    return rows[:, r : r + cross.shape[1]], rows[:, r + cross.shape[1] :], gain
+        rows = rows + (2 * tau / (1 - 2 * tau * y)) * rows[:, k, None] * rows[None, k]
+    return rows, gain
 
 
 def inverse(matrix: Array) -> tuple[Array, Array]:
