@@ -11,12 +11,15 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import dense, tabular_fit
+from benchmarks import dense, sparse, tabular_fit
 from benchmarks.measure import Line, Mismatch, Settings, load, machine
 
 ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "P1": dense.one,
     "P1b": dense.many,
+    "P2": sparse.one_sweep,
+    "P3": sparse.fixed_point,
+    "grid": sparse.million,
     "P6": tabular_fit.run,
 }
 

@@ -99,7 +99,7 @@ def sweep_plainly(grid: Grid) -> Contender:
 
 def sweep_by_library(grid: Grid) -> Contender:
     """P2: one step of the elimination on the tables that `read` gives."""
-    chain, rules = read(program_of(grid)), algebra.solve_rules()
+    chain, rules = read(program_of(grid, 1)), algebra.solve_rules()
 
     @jax.jit
     def sweep(step: Any, v: Any) -> Any:
@@ -107,7 +107,7 @@ def sweep_by_library(grid: Grid) -> Contender:
         return algebra.through(step, following, rules)[0].over(("s",), chain.size()).array
 
     run, seconds = compiled(sweep, (represented(chain), grid.v))
-    return Contender(run, seconds, reading=lambda: read(program_of(grid)))
+    return Contender(run, seconds, reading=lambda: read(program_of(grid, 1)))
 
 
 def sweep_by_numpy(grid: Grid) -> Contender:
@@ -173,12 +173,18 @@ def solve_by_scipy(grid: Grid) -> Contender:
     return Contender(run, value=lambda found: found[0])
 
 
+def make_map(side: int) -> str:
+    """A square map as text, with a start in one corner and a goal in the other."""
+    rows = ["." * side] * side
+    return "\n".join(["S" + rows[0][1:], *rows[1:-1], rows[-1][:-1] + "G"])
+
+
 SWEEPS = {"plain": sweep_plainly, "rlinf_ppl": sweep_by_library, "numpy": sweep_by_numpy}
 SOLVERS = {"plain": solve_plainly, "rlinf_ppl": solve_by_library, "scipy": solve_by_scipy}
 
 
-def program_of(grid: Grid) -> Any:
-    """The task as a step program without end."""
+def program_of(grid: Grid, horizon: int | None = None) -> Any:
+    """The task as a step program."""
     states = len(grid.v)
     mdp = MDP.sparse(grid.successors, grid.probabilities, grid.reward, jnp.full(states, 1 / states))
-    return models.single_agent(mdp, None, discount=DISCOUNT)
+    return models.single_agent(mdp, horizon, discount=DISCOUNT)

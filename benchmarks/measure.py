@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("jax", "jaxlib", "numpy", "numpyro", "optax", "imitation")
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "numpyro", "optax", "imitation")
 
 
 class Mismatch(Exception):
@@ -133,7 +133,7 @@ def same(name: str, found: Any, expected: Any, tolerance: float) -> None:
         raise Mismatch(f"{name} is off by {error:.3g}, more than {tolerance:g}: nothing was timed.")
 
 
-def peak_memory(module: str, contender: str, sizes: Mapping[str, int]) -> float:
+def peak_memory(module: str, contender: str, sizes: Mapping[str, int | str]) -> float:
     """The most memory in MiB that a contender needs beyond its inputs, measured in a process of its own."""
     command = [sys.executable, "-m", module, contender, *(str(size) for size in sizes.values())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,4 +1,7 @@
-"""The most memory that one contender of P1 or P1b needs beyond its inputs: `python -m benchmarks.peak NAME STATES`."""
+"""The most memory that one contender needs beyond its inputs: `python -m benchmarks.peak NAME SIZE [ROW]`.
+
+ROW is `backward` (P1 and P1b, the default), `sweep` (P2) or `solve` (P3).
+"""
 
 import resource
 import sys
@@ -7,7 +10,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from benchmarks.grid import SOLVERS, SWEEPS, make_grid
 from benchmarks.soft_backward import CONTENDERS, make_problem
+
+ROWS = {"backward": (make_problem, CONTENDERS), "sweep": (make_grid, SWEEPS), "solve": (make_grid, SOLVERS)}
 
 
 def peak() -> float:
@@ -20,14 +26,15 @@ def peak() -> float:
     return found / 2**20 if sys.platform == "darwin" else found / 2**10
 
 
-def main(name: str, states: str) -> None:
+def main(name: str, size: str, row: str = "backward") -> None:
     """Make the inputs, let the contender compile and run once, and print by how much the peak grew, in MiB."""
     jax.config.update("jax_enable_x64", True)
     # What starting JAX takes is nobody's share.
     jax.block_until_ready(jax.jit(jnp.sum)(jnp.zeros(8)))
-    problem = make_problem(int(states))
+    make, contenders = ROWS[row]
+    problem = make(int(size))
     before = peak()
-    jax.block_until_ready(CONTENDERS[name](problem).run())
+    jax.block_until_ready(contenders[name](problem).run())
     print(peak() - before)
 
 

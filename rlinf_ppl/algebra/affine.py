@@ -1,6 +1,7 @@
 """How the next state depends on the variables of a step, for quadratics: affinely."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,9 +23,11 @@ class Arrival(eqx.Module):
     sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
     maps: dict[str, LinearGaussian]
 
-    def represented(self, state: dict[str, int], sites: dict[str, int]) -> "Arrival":
+    def represented(
+        self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool
+    ) -> "tuple[Any, Arrival]":
         """There is one form only."""
-        return self
+        return sites, self
 
     def following(self, v: Quadratic) -> Quadratic:
         """A message about the next state, as the kind of message that `pull` takes."""

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.columns import Gather, gather
+from rlinf_ppl.algebra.columns import Gather, contiguous, gather
 from rlinf_ppl.algebra.tables import Table, union
 
 MOST_UNROLLED = 64
@@ -44,11 +45,15 @@ class Arrival(eqx.Module):
         # An index outside the support gives NaN, which results report, where JAX would clamp it silently.
         return Table(axes, v.array.at[index].get(mode="fill", fill_value=jnp.nan))
 
-    def represented(self, state: dict[str, int], sites: dict[str, int]) -> "Arrival | Gather":
+    def represented(
+        self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool
+    ) -> "tuple[Any, Arrival | Gather]":
         """Columns where many states meet few joint values of the sites, tables elsewhere."""
-        if math.prod(sites.values()) > MOST_UNROLLED or math.prod(state.values()) < FEWEST_STATES:
-            return self
-        return gather(self.sources, self.positions, state)
+        if math.prod(others.values()) > MOST_UNROLLED or math.prod(state.values()) < FEWEST_STATES:
+            return sites, self
+        form = sites, gather(self.sources, self.positions, state)
+        # Newton's steps read tables column by column; a single sweep goes through all columns side by side.
+        return contiguous(form, tuple(state)) if repeated else form
 
     def linearized(
         self, before: Callable[[Array], Table], after: Callable[[Table], Array], v: Array

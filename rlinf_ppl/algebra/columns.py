@@ -5,14 +5,14 @@ keeps XLA from making one loop of a sweep: every sum over a handful of entries g
 are unrolled in Python. A message is a `Columns`, one array over the states for each joint value of the step's own
 sites, and a sweep is arithmetic on arrays of one shape, which XLA fuses into a single loop without temporaries.
 
-Laws and factors stay tables, stored with the states last; a message takes them apart where it meets them. Nothing in a
-walk mixes states but the pull of the next message, so a sweep has the Jacobian of a pull times one slope for each
-column: see `Gather.linearized`.
+Laws and factors stay tables; a message takes them apart where it meets them. Nothing in a walk mixes states but the
+pull of the next message, so the derivative of a sweep is a pull times one slope for each column: `Gather.linearized`.
 """
 
 import functools
 import itertools
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from rlinf_ppl.algebra.numerics import soft_maximum_of_columns
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.algebra.tables import Conditional, Table
 
+T = TypeVar("T")
 Values = dict[str, int]
 
 
@@ -123,13 +124,13 @@ class Gather(eqx.Module):
         state: the state variables that the value depends on, and their sizes.
         sources: for each of them, the variable of the step that becomes its next value, or None.
         positions: for those without a source the position of the next value, inside the support.
-        inside: whether it was; if not, what is pulled is NaN.
+        outside: 0, or NaN where a position did not lie inside: then all that is pulled is NaN.
     """
 
     state: tuple[tuple[str, int], ...] = eqx.field(static=True)
     sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
     positions: dict[str, Table]
-    inside: Table
+    outside: Table
 
     def following(self, v: Table) -> Columns:
         """A message about the next state as one column."""
@@ -137,7 +138,7 @@ class Gather(eqx.Module):
 
     def pull(self, v: Columns) -> Columns:
         """The message about the next state as a function of the variables of this step."""
-        flat = jnp.where(self.inside.array, v.columns[0], jnp.nan).reshape(-1)
+        flat = v.columns[0].reshape(-1)
         parts = {}
         for (name, size), (_, source) in zip(self.state, self.sources, strict=True):
             own = self.positions[name] if source is None else Table((source,), jnp.arange(size, dtype=jnp.int32))
@@ -147,7 +148,8 @@ class Gather(eqx.Module):
             index = jnp.zeros((), jnp.int32)
             for name, size in self.state:
                 index = index * size + parts[name].at(at)
-            return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+            # What makes it NaN is added to what is gathered: in front of a gather it would be done entry by entry.
+            return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False) + self.outside.array
 
         return unrolled(v.state, shared(*parts.values()), gathered)
 
@@ -181,8 +183,18 @@ def gather(sources: tuple[tuple[str, str | None], ...], positions: dict[str, Tab
         name: Table(positions[name].axes, jnp.minimum(positions[name].array, state[name] - 1).astype(jnp.int32))
         for name in free
     }
-    every = functools.reduce(jnp.logical_and, inside, jnp.asarray(True))
-    return Gather(tuple(state.items()), tuple((name, source[name]) for name in state), clipped, Table((), every))
+    outside = jnp.where(functools.reduce(jnp.logical_and, inside, jnp.asarray(True)), 0.0, jnp.nan)
+    return Gather(tuple(state.items()), tuple((name, source[name]) for name in state), clipped, Table((), outside))
+
+
+def contiguous(tree: T, state: tuple[str, ...]) -> T:
+    """The same tables with the states last, so that a column lies in one piece."""
+
+    def moved(table: Table) -> Table:
+        axes = tuple(sorted(table.axes, key=lambda name: name in state))
+        return Table(axes, table.aligned(axes))
+
+    return jax.tree.map(moved, tree, is_leaf=lambda node: isinstance(node, Table))
 
 
 def apart(table: Table, state: tuple[str, ...]) -> Columns:

@@ -245,8 +245,8 @@ def represented(chain: Chain) -> Slice:
     """The step with messages in the form that is walked fastest."""
     size = chain.size()
     state = {name: size[name] for name in chain.carried}
-    sites = {site.name: size[site.name] for site in chain.step.sites if site.kind != "optimality"}
-    return Slice(chain.step.sites, chain.step.arrival.represented(state, sites))
+    others = {site.name: size[site.name] for site in chain.step.sites if site.kind != "optimality"}
+    return Slice(*chain.step.arrival.represented(chain.step.sites, state, others, chain.horizon is None))
 
 
 def through(part: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:

@@ -15,7 +15,7 @@ A message is a function of named variables with these methods; a law is what a s
 
 and about the next state
 
-    arrival.represented(state, others)     the form of it that is walked fastest, for variables of these sizes
+    arrival.represented(sites, ...)        the form of both that is walked fastest, for variables of these sizes
     arrival.following(v)                   a message about the next state in that form
     arrival.pull(v)                        the same as a function of the variables of this step
     arrival.linearized(before, after, v)   a whole step and its derivative
