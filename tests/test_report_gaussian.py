@@ -54,7 +54,7 @@ def answers():
 
 @pytest.fixture(scope="module")
 def groups(answers):
-    return arviz.datasets(answers, jax.random.key(1), num_draws=400)
+    return arviz.datasets(answers, jax.random.key(1))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,12 @@ def test_policies_and_values_have_named_parts(answers, groups, oracle):
 
 def test_trajectories_have_an_axis_of_coordinates(answers, groups, tmp_path):
     drawn = groups["posterior"]
-    assert drawn["x"].dims == ("chain", "draw", "instant", "x_coordinate") and drawn["u"].shape == (1, 400, 30, 2)
+    assert drawn["x"].dims == ("chain", "draw", "instant", "x_coordinate") and drawn["u"].shape == (
+        1,
+        arviz.DRAWS,
+        30,
+        2,
+    )
     east = drawn["x"].sel(x_coordinate="east (m)").isel(instant=0)
     np.testing.assert_allclose(east, 0, atol=1e-12)
     x, u = drawn["x"][0, :, :-1].values, drawn["u"][0].values

@@ -95,7 +95,7 @@ def trajectories(samples: Mapping[str, Array], horizon: int, names: kinds.Names 
     import xarray
 
     axes = {horizon: "time", horizon + 1: "instant"}
-    data = {}
+    data: dict[str, Any] = {}
     for name, drawn in samples.items():
         own, array = kinds.sample_parts(name, drawn)
         data[name] = (("chain", "draw", axes[array.shape[1]], *own), array[None])

@@ -76,9 +76,9 @@ def draw_gains(axes: Axes, answers: Answers, name: str, i: int, names: Mapping[s
     for kind, gain in gains.items():
         over_time = gain[None].repeat(2, 0) if answers.case.horizon is None else gain
         for place, j in enumerate(met):
-            look = {"color": GAIN_COLOURS[place % len(GAIN_COLOURS)], "linestyle": DASHES[kind]}
+            colour = GAIN_COLOURS[place % len(GAIN_COLOURS)]
             label = f"on {names[f'{name}_given'][j]}" if kind == "exact" else None
-            axes.plot(over_time[:, j], **look, label=label)
+            axes.plot(over_time[:, j], color=colour, linestyle=DASHES[kind], label=label)
     axes.axhline(0, color="0.75", linewidth=1, zorder=0)
     axes.set(title=f"gain of {names[kinds.coordinate(name)][i]}", xlabel="t (steps)")
     axes.legend(frameon=False, fontsize=8)
