@@ -109,7 +109,7 @@ def policies(answers: Answers) -> xarray.Dataset:
     exact_one, *conditioned = answers.closed_forms.items()
     tables = {name: answer.policy for name, answer in (exact_one, ("fit", answers.fit), *conditioned)}
     time = horizons.axis(answers.case.horizon, "time")
-    data = {}
+    data: kinds.Parts = {}
     for name in answers.program.scopes:
         parts = [kinds.policy_parts(answers.program, name, policy[name]) for policy in tables.values()]
         data |= stacked(parts, time)
