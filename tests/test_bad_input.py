@@ -235,7 +235,10 @@ CASES = {
         "two sites named 'optimality'",
     ),
     "infinite_support": (with_site(lambda s, a: numpyro.sample("n", Poisson(2.0))), "infinitely many values"),
-    "continuous": (with_site(lambda s, a: numpyro.sample("x", Normal())), r"'x' \(Normal\) has infinitely many values"),
+    "continuous": (
+        with_site(lambda s, a: numpyro.sample("x", Normal())),
+        "'x' is Gaussian and initial's site 's' has finitely many values",
+    ),
     "delta": (with_site(lambda s, a: numpyro.sample("x", Delta(1))), r"'x' \(Delta\) has infinitely many values"),
     "support_depends_on_state": (
         with_site(lambda s, a: numpyro.sample("x", DiscreteUniform(0, s + 1))),

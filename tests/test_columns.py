@@ -11,13 +11,14 @@ from oracles import endless
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.algebra import elimination
+from rlinf_ppl.algebra import arrivals, elimination
+from rlinf_ppl.algebra.arrivals import Arrival
 from rlinf_ppl.algebra.columns import Gather
 from rlinf_ppl.algebra.fixed_point import fixed_point
 from rlinf_ppl.algebra.regularizers import kl, negative_entropy, tsallis
-from rlinf_ppl.algebra.tables import Arrival
+from rlinf_ppl.algebra.tables import Table
 from rlinf_ppl.inference import answers, exact, trajectories
-from rlinf_ppl.inference.policies import as_conditionals
+from rlinf_ppl.inference.policies import as_laws
 from rlinf_ppl.program import read
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.tasks import MDP
@@ -37,7 +38,7 @@ def in_both(function, *args):
     found = []
     for fewest in (10**9, 1):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(elimination, "FEWEST_STATES", fewest)
+            patch.setattr(arrivals, "FEWEST_STATES", fewest)
             found.append(eqx.filter_jit(lambda *args: function(*args))(*args))
     return found
 
@@ -55,14 +56,14 @@ def sparse(beta=1.0, reward=REWARD, successors=SUCCESSORS, discount=0.9, horizon
 
 @pytest.mark.parametrize("fewest, kind", [(S + 1, Arrival), (S, Gather)])
 def test_columns_are_for_many_states(fewest, kind, monkeypatch):
-    monkeypatch.setattr(elimination, "FEWEST_STATES", fewest)
+    monkeypatch.setattr(arrivals, "FEWEST_STATES", fewest)
     assert isinstance(elimination.represented(read(sparse())).arrival, kind)
 
 
 def test_columns_are_for_few_joint_values(monkeypatch):
-    monkeypatch.setattr(elimination, "FEWEST_STATES", 1)
+    monkeypatch.setattr(arrivals, "FEWEST_STATES", 1)
     assert isinstance(elimination.represented(read(sparse())).arrival, Gather)
-    monkeypatch.setattr(elimination, "MOST_UNROLLED", A * K - 1)
+    monkeypatch.setattr(arrivals, "MOST_UNROLLED", A * K - 1)
     assert isinstance(elimination.represented(read(sparse())).arrival, Arrival)
 
 
@@ -87,7 +88,7 @@ def test_finite_horizons(name):
     program = PAIRS[name].control()
     chain = read(program)
     tau = common_inverse_temperature(program) if PAIRS[name].joint else None
-    laws = as_conditionals(chain, exact.prior_policy(program))
+    laws = as_laws(chain, exact.prior_policy(program))
 
     def every(chain):
         conditioned = answers.condition.__wrapped__(chain, tau) if PAIRS[name].joint else None
@@ -118,7 +119,7 @@ def test_infinite_horizon_against_dense_linear_algebra(own):
 def test_infinite_horizon_posterior_and_evaluation():
     program = sparse(0.05)
     chain = read(program)
-    laws = as_conditionals(chain, exact.prior_policy(program))
+    laws = as_laws(chain, exact.prior_policy(program))
 
     def both(chain):
         return answers.condition.__wrapped__(chain, None)[:3], answers.evaluate.__wrapped__(chain, laws)[:3]
@@ -211,7 +212,7 @@ def test_a_sweep_needs_no_temporaries():
     chain, rules = read(models.single_agent(mdp, None, discount=0.9)), elimination.solve_rules()
 
     def sweep(step, v):
-        w = elimination.survive(chain, step.arrival.following(elimination.Table(("s",), v)), rules)
+        w = elimination.survive(chain, step.arrival.following(Table(("s",), v)), rules)
         return elimination.through(step, w, rules)[0].over(("s",), chain.size()).array
 
     step = elimination.represented(chain)

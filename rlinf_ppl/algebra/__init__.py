@@ -1,17 +1,15 @@
 """Arrays in, arrays out: named tables and the one elimination that every engine runs."""
 
 from rlinf_ppl.algebra import regularizers
+from rlinf_ppl.algebra.arrivals import Arrival
 from rlinf_ppl.algebra.elimination import (
     Chain,
     Found,
-    Message,
     Rules,
     Site,
     Slice,
     Walked,
-    at_time,
     backward,
-    by_time,
     condition_rules,
     evaluate_rules,
     expectation_rules,
@@ -21,7 +19,8 @@ from rlinf_ppl.algebra.elimination import (
     walk,
 )
 from rlinf_ppl.algebra.marginals import forward, posterior_forward
-from rlinf_ppl.algebra.tables import TIME, Arrival, Conditional, Table
+from rlinf_ppl.algebra.messages import TIME, Law, Message, at_time, by_time
+from rlinf_ppl.algebra.tables import Conditional, Table
 
 __all__ = [
     "TIME",
@@ -29,6 +28,7 @@ __all__ = [
     "Chain",
     "Conditional",
     "Found",
+    "Law",
     "Message",
     "Walked",
     "Rules",

@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.numerics import soft_maximum_of_columns
 from rlinf_ppl.algebra.regularizers import kl
-from rlinf_ppl.algebra.tables import Arrival, Conditional, Table
+from rlinf_ppl.algebra.tables import Conditional, Table
 
 T = TypeVar("T")
 Values = dict[str, int]
@@ -47,7 +47,7 @@ class Columns(eqx.Module):
         return tuple(name for name, _ in self.sizes)
 
     @property
-    def table(self) -> Table:
+    def whole(self) -> Table:
         """The same function as a table."""
         whole = jnp.broadcast_arrays(*self.columns)
         varies = [i for i, size in enumerate(whole[0].shape) if size > 1]
@@ -56,7 +56,7 @@ class Columns(eqx.Module):
 
     def over(self, axes: tuple[str, ...], sizes: dict[str, int]) -> Table:
         """The same function as a table over all of `axes`."""
-        return self.table.over(axes, sizes)
+        return self.whole.over(axes, sizes)
 
     def at(self, values: Values) -> Array:
         """The column at values of the unrolled variables; others are ignored."""
@@ -109,7 +109,7 @@ class Columns(eqx.Module):
 
         found = [maximum(at) for at in joint_values(sizes)]
         q = Columns(self.state, (*sizes, own), tuple(column for policy, _ in found for column in policy))
-        return Columns(self.state, sizes, tuple(value for _, value in found)), Conditional(law.name, q.table)
+        return Columns(self.state, sizes, tuple(value for _, value in found)), Conditional(law.name, q.whole)
 
     def gated(self, name: str) -> "Columns":
         """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
@@ -174,18 +174,17 @@ class Gather(eqx.Module):
         return image, lambda d: products(slopes, push(d).columns)
 
 
-def gather(arrival: Arrival, state: dict[str, int]) -> Gather:
-    """An arrival for columns over the given state variables."""
-    source = dict(arrival.sources)
+def gather(sources: tuple[tuple[str, str | None], ...], positions: dict[str, Table], state: dict[str, int]) -> Gather:
+    """An arrival for columns over the given state variables, from that for tables."""
+    source = dict(sources)
     free = [name for name in state if source[name] is None]
-    inside = [jnp.all(arrival.positions[name].array < state[name]) for name in free]
-    positions = {
-        name: Table(table.axes, jnp.minimum(table.array, state[name] - 1).astype(jnp.int32))
-        for name, table in arrival.positions.items()
-        if name in free
+    inside = [jnp.all(positions[name].array < state[name]) for name in free]
+    clipped = {
+        name: Table(positions[name].axes, jnp.minimum(positions[name].array, state[name] - 1).astype(jnp.int32))
+        for name in free
     }
     outside = jnp.where(functools.reduce(jnp.logical_and, inside, jnp.asarray(True)), 0.0, jnp.nan)
-    return Gather(tuple(state.items()), tuple((name, source[name]) for name in state), positions, Table((), outside))
+    return Gather(tuple(state.items()), tuple((name, source[name]) for name in state), clipped, Table((), outside))
 
 
 def contiguous(tree: T, state: tuple[str, ...]) -> T:

@@ -12,25 +12,16 @@ The three answers are three sets of `Rules`, and nothing here knows which algebr
 is no rule at all: it is the chance site `alive` between two steps, with 0 for the message of the dead.
 """
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.columns import contiguous, gather
-from rlinf_ppl.algebra.fixed_point import error_bound, fixed_point
-from rlinf_ppl.algebra.tables import TIME, Conditional, Table
-
-Message: TypeAlias = Any
-"""A `Table`, or a message of any other algebra that has its methods, such as `Columns`."""
-
-MOST_UNROLLED = 64
-FEWEST_STATES = 1024
+from rlinf_ppl.algebra.fixed_point import fixed_point
+from rlinf_ppl.algebra.messages import TIME, Law, Message, at, at_time, by_time, stacked, with_array
 
 
 class Site(eqx.Module):
@@ -38,8 +29,8 @@ class Site(eqx.Module):
 
     name: str = eqx.field(static=True)
     kind: str = eqx.field(static=True)
-    content: Any
-    inverse_temperature: Table | None = None
+    content: Law | Message
+    inverse_temperature: Message | None = None
 
 
 class Slice(eqx.Module):
@@ -65,7 +56,8 @@ class Chain(eqx.Module):
         state: the state variables in order.
         carried: those of them that the value depends on.
         scopes: for each decision the variables that its policy depends on.
-        sizes: number of values of each state variable and site.
+        sizes: number of values, or of coordinates, of each state variable and site.
+        zero: the message of nothing to come.
     """
 
     initial: Slice
@@ -78,6 +70,7 @@ class Chain(eqx.Module):
     carried: tuple[str, ...] = eqx.field(static=True)
     scopes: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     sizes: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    zero: Message
 
     @property
     def times(self) -> tuple[str, ...]:
@@ -85,19 +78,23 @@ class Chain(eqx.Module):
         return () if self.horizon is None else (TIME,)
 
     def size(self) -> dict[str, int]:
-        """Number of values of each state variable and site, and of times."""
+        """Number of values or coordinates of each state variable and site, and of times."""
         return dict(self.sizes) | ({} if self.horizon is None else {TIME: self.horizon})
 
     def axes(self) -> dict[str, tuple[str, ...]]:
         """For each decision the axes of its policy: scope, then its own."""
         return {name: (*scope, name) for name, scope in self.scopes}
 
+    def priors(self) -> dict[str, Law]:
+        """The decisions' priors."""
+        return {site.name: site.content for site in self.step.sites if site.kind == "decision"}
+
 
 class Rules(NamedTuple):
     """What the walk does at a chance site, and at a decision, where it also gives the policy in use there."""
 
     chance: Callable[[Site, Message], Message]
-    decision: Callable[[Site, Message], tuple[Message, Conditional]]
+    decision: Callable[[Site, Message], tuple[Message, Law]]
 
 
 class Walked(NamedTuple):
@@ -111,55 +108,54 @@ class Walked(NamedTuple):
         steps: how many steps were walked, or how many Newton steps and sweeps were made.
     """
 
-    values: Table
+    values: Message
     kept: Any
     residual: Array
     error_bound: Array
     steps: Array
 
     @property
-    def first(self) -> Table:
+    def first(self) -> Message:
         """The message of the first state."""
-        values = self.values
-        return Table(values.axes[1:], values.array[0]) if timed(values) else values
+        return at(self.values, 0) if self.values.timed else self.values
 
 
 class Found(NamedTuple):
     """What a walk met: the policy at each decision, and the message at each latent site before it was eliminated."""
 
-    policy: dict[str, Conditional]
-    message: dict[str, Table]
+    policy: dict[str, Law]
+    message: dict[str, Message]
 
 
 def solve_rules() -> Rules:
     """Average chance, take the soft maximum over decisions: the best policy under the true dynamics."""
 
-    def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
+    def decision(site: Site, w: Message) -> tuple[Message, Law]:
         return w.tilt(site.content, site.inverse_temperature)
 
     return Rules(lambda site, w: w.mean(site.content), decision)
 
 
-def condition_rules(tau: Table | None) -> Rules:
+def condition_rules(tau: Message | None) -> Rules:
     """Condition every site on optimality, all at the common inverse temperature `tau` (None: 1)."""
 
-    def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
+    def decision(site: Site, w: Message) -> tuple[Message, Law]:
         return w.tilt(site.content, tau)
 
     return Rules(lambda site, w: w.log_mean(site.content, tau), decision)
 
 
-def evaluate_rules(choose: Callable[[Site], tuple[Conditional, Message]]) -> Rules:
+def evaluate_rules(choose: Callable[[Site], tuple[Law, Message]]) -> Rules:
     """Average chance and decisions under given policies; `choose` gives a q and what leaving the prior costs it."""
 
-    def decision(site: Site, w: Message) -> tuple[Message, Conditional]:
+    def decision(site: Site, w: Message) -> tuple[Message, Law]:
         q, cost = choose(site)
         return w.mean(q) - cost.divided(site.inverse_temperature), q
 
     return Rules(lambda site, w: w.mean(site.content), decision)
 
 
-def expectation_rules(policy: dict[str, Conditional]) -> Rules:
+def expectation_rules(policy: dict[str, Law]) -> Rules:
     """Plain expectation under a policy: no cost of deviating from the prior."""
     return Rules(lambda site, w: w.mean(site.content), lambda site, w: (w.mean(policy[site.name]), policy[site.name]))
 
@@ -175,7 +171,7 @@ def walk(
             continue
         if added is not None and site.name in added:
             w = w + added[site.name]
-        found.message[site.name] = w.table
+        found.message[site.name] = w.whole
         if site.kind == "chance":
             w = rules.chance(site, w)
         else:
@@ -202,26 +198,28 @@ def backward(
     if chain.horizon is None:
         return endless(chain, rules(given), found, tolerance)
     size = chain.size()
-    last = walk(chain.final, Table((), jnp.zeros(())), expectation_rules({}))[0].over(chain.carried, size)
+    last = walk(chain.final, chain.zero, expectation_rules({}))[0].over(chain.carried, size)
     varying, constant = by_time(represented(chain))
 
-    def body(v: Table, now: Any) -> tuple[Table, Any]:
+    def body(v: Message, now: Any) -> tuple[Message, Any]:
         step, here = at_time(eqx.combine(now[0], constant)), rules(at_time(now[1]))
         w, met = through(step, survive(chain, step.arrival.following(v), here), here)
         v = w.over(chain.carried, size)
         return v, (v.array, None if found is None else found(met))
 
     _, (values, kept) = lax.scan(body, last, (varying, given), length=chain.horizon, reverse=True)
-    values = Table((TIME, *chain.carried), jnp.concatenate([values, last.array[None]]))
-    return Walked(values, kept, jnp.zeros(()), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
+    every = stacked(last, jnp.concatenate([values, last.array[None]]))
+    return Walked(every, kept, jnp.zeros(()), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
 
 
 def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, tolerance: Array | None) -> Walked:
     """The message that one more step leaves as it is."""
     size, step = chain.size(), represented(chain)
 
+    nothing = chain.zero.over(chain.carried, size)
+
     def pulled(v: Array) -> Message:
-        return step.arrival.pull(survive(chain, step.arrival.following(Table(chain.carried, v)), rules))
+        return step.arrival.pull(survive(chain, step.arrival.following(with_array(nothing, v)), rules))
 
     def walked(w: Message) -> tuple[Array, Found]:
         v, met = walk(step.sites, w, rules)
@@ -230,23 +228,25 @@ def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, to
     def value(w: Message) -> Array:
         return walked(w)[0]
 
-    start = jnp.zeros([size[name] for name in chain.carried])
-    goal = jnp.asarray(float(jnp.finfo(start.dtype).eps) ** 0.75) if tolerance is None else tolerance
-    solved = fixed_point(lambda v: value(pulled(v)), start, goal, lambda v: step.arrival.linearized(pulled, value, v))
+    precision = float(jnp.finfo(nothing.array.dtype).eps)
+    goal = jnp.asarray(precision**0.75) if tolerance is None else tolerance
+    solved = fixed_point(
+        lambda v: value(pulled(v)),
+        nothing.array,
+        goal,
+        lambda v: step.arrival.linearized(pulled, value, v),
+        nothing.monotone,
+    )
     kept = None if found is None else found(walked(pulled(solved.value))[1])
-    return Walked(Table(chain.carried, solved.value), kept, solved.residual, error_bound(solved), solved.steps)
+    return Walked(with_array(nothing, solved.value), kept, solved.residual, solved.error_bound, solved.steps)
 
 
 def represented(chain: Chain) -> Slice:
-    """The step with messages of the kind that walks it fastest: columns where many states meet few joint values."""
+    """The step with messages in the form that is walked fastest."""
     size = chain.size()
-    states = {name: size[name] for name in chain.carried}
-    unrolled = math.prod(size[site.name] for site in chain.step.sites if site.kind != "optimality")
-    if unrolled > MOST_UNROLLED or math.prod(states.values()) < FEWEST_STATES:
-        return chain.step
-    step = Slice(chain.step.sites, gather(chain.step.arrival, states))
-    # Newton's steps read tables column by column; a single sweep goes through all columns side by side.
-    return step if chain.times else contiguous(step, chain.carried)
+    state = {name: size[name] for name in chain.carried}
+    others = {site.name: size[site.name] for site in chain.step.sites if site.kind != "optimality"}
+    return Slice(*chain.step.arrival.represented(chain.step.sites, state, others, chain.horizon is None))
 
 
 def through(part: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:
@@ -261,27 +261,4 @@ def survive(chain: Chain, v: Message, rules: Rules) -> Message:
 
 def start(chain: Chain, v: Message, rules: Rules) -> Array:
     """The message V_0 averaged over the first state by the rules: a scalar."""
-    return through(chain.initial, v, rules)[0].array
-
-
-def by_time(step: Slice) -> tuple[Slice, Slice]:
-    """Split a step into the tables that have a time axis and those that do not."""
-    varies = jax.tree.map(lambda table: jax.tree.map(lambda _: timed(table), table), step, is_leaf=is_table)
-    return eqx.partition(step, varies)
-
-
-def at_time(tree: Any) -> Any:
-    """Drop the time axis from the names of tables that a scan has sliced."""
-    return jax.tree.map(
-        lambda table: Table(table.axes[1:], table.array) if timed(table) else table, tree, is_leaf=is_table
-    )
-
-
-def timed(table: Table) -> bool:
-    """Whether a table's first axis is the time."""
-    return table.axes[:1] == (TIME,)
-
-
-def is_table(x: Any) -> bool:
-    """Whether a node of a pytree is a table."""
-    return isinstance(x, Table)
+    return through(chain.initial, v, rules)[0].constant

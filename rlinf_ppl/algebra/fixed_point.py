@@ -22,8 +22,10 @@ from jaxtyping import Array, Bool, Float
 
 FORCING = 0.01, 0.1
 MOST_STEPS = 1000
-MOST_PRODUCTS = 1000
+MOST_SWEEPS = 200_000
+MOST_PRODUCTS = 300
 PATIENCE = 50
+SWEEPS = 30
 ROUNDINGS = 2
 
 Linearize = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
@@ -35,13 +37,13 @@ class FixedPoint(NamedTuple):
     Attributes:
         value: v.
         residual: max |T(v) - v|.
-        modulus: how much T shrinks a constant at v; of a soft Bellman operator the discount.
+        error_bound: how far v may be from the fixed point, rounding included; infinite where nothing bounds it.
         steps: the number of Newton steps and sweeps.
     """
 
     value: Float[Array, "..."]
     residual: Float[Array, ""]
-    modulus: Float[Array, ""]
+    error_bound: Float[Array, ""]
     steps: Float[Array, ""]
 
 
@@ -50,16 +52,20 @@ def fixed_point(
     start: Float[Array, "..."],
     tolerance: Float[Array, ""],
     linearize: Linearize | None = None,
+    monotone: bool = True,
 ) -> FixedPoint:
     """Solve v = operator(v), up to an error of `tolerance` relative to the largest |v| (or to 1).
 
     Differentiable by the implicit function theorem in every array that the operator closes over.
 
     Args:
-        operator: a contraction in the maximum norm.
+        operator: a contraction, in the maximum norm where it is monotone.
         start: where to begin.
         tolerance: what to aim for; the iteration also ends where only rounding is left.
         linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
+        monotone: whether J has no negative entries. If so (I - J)^-1 1, where it is at least 1 everywhere, proves that
+            there is a fixed point and bounds the error. Otherwise plain iteration takes the place of Newton's method,
+            and one of its steps stands for the error.
 
     Returns:
         The fixed point; without convergence the best iterate, and its residual says so. NaN where the operator is NaN
@@ -70,11 +76,23 @@ def fixed_point(
         return operator(v) - v
 
     def solve(_: Callable[[Array], Array], guess: Array) -> tuple[Array, FixedPoint]:
-        found = newton(linearize or functools.partial(jax.linearize, operator), guess, tolerance)
-        return jnp.where(jnp.isnan(found.residual), jnp.nan, found.value), found
+        derivative = linearize or functools.partial(jax.linearize, operator)
+        found = newton(derivative, guess, tolerance) if monotone else sweep(operator, guess, tolerance)
+        bound = error_bound(derivative, monotone, found.value)
+        value = jnp.where(jnp.isnan(found.residual), jnp.nan, found.value)
+        return value, FixedPoint(value, found.residual, bound, found.steps)
 
     value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
     return found._replace(value=value)
+
+
+class Iterate(NamedTuple):
+    """One v of Newton's method: how far T moves it, how much T shrinks a constant there, and the steps so far."""
+
+    value: Float[Array, "..."]
+    residual: Float[Array, ""]
+    modulus: Float[Array, ""]
+    steps: Float[Array, ""]
 
 
 class Search(NamedTuple):
@@ -90,15 +108,36 @@ class Search(NamedTuple):
 
     at: Float[Array, "..."]
     swept: Bool[Array, ""]
-    best: FixedPoint
+    best: Iterate
     image: Float[Array, "..."]
     trusted: Float[Array, ""]
 
 
-def newton(linearize: Linearize, start: Array, tolerance: Array) -> FixedPoint:
-    """Newton steps until the error bound residual / (1 - modulus) is within the tolerance."""
+def sweep(operator: Callable[[Array], Array], start: Array, tolerance: Array) -> Iterate:
+    """Plain iteration, for operators with several fixed points, of which it finds the one that finite horizons tend to.
 
-    def unsolved(found: FixedPoint) -> Array:
+    A quadratic value has others, at which Newton's method may end: those of policies that do not stabilise the system.
+    """
+
+    def unsolved(found: Iterate) -> Array:
+        goal = tolerance * jnp.maximum(1.0, largest(found.value)) * (1 - jnp.minimum(found.modulus, 1.0))
+        reached = found.residual <= jnp.maximum(goal, rounding(found.value) / 2)
+        return ~reached & (found.steps < MOST_SWEEPS) & ~jnp.isnan(found.residual)
+
+    def step(found: Iterate) -> Iterate:
+        v = operator(found.value)
+        residual = largest(operator(v) - v)
+        # How fast the residual falls says how far there is to go.
+        return Iterate(v, residual, residual / found.residual, found.steps + 1)
+
+    first = Iterate(start, largest(operator(start) - start), jnp.zeros((), start.dtype), jnp.zeros(()))
+    return lax.while_loop(unsolved, step, first)
+
+
+def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
+    """Newton steps until residual / (1 - modulus) is within the tolerance, or only rounding is left."""
+
+    def unsolved(found: Iterate) -> Array:
         goal = tolerance * jnp.maximum(1.0, largest(found.value)) * (1 - found.modulus)
         reached = found.residual <= jnp.maximum(goal, rounding(found.value) / 2)
         return ~reached & (found.steps < MOST_STEPS) & ~jnp.isnan(found.residual)
@@ -107,7 +146,7 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> FixedPoint:
         v, best = search.at, search.best
         image, push = linearize(v)
         residual = largest(image - v)
-        here = FixedPoint(v, residual, jnp.max(push(jnp.ones_like(v))), best.steps)
+        here = Iterate(v, residual, jnp.max(push(jnp.ones_like(v))), best.steps)
         helps = residual <= 0.5 * best.residual
         trusted = search.trusted - ~(helps | search.swept)
         best, best_image = select(
@@ -120,7 +159,7 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> FixedPoint:
         at = jnp.where(onwards, v + direction, best_image)
         return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted)
 
-    unknown = FixedPoint(start, jnp.asarray(jnp.inf, start.dtype), jnp.zeros_like(start, shape=()), jnp.zeros(()))
+    unknown = Iterate(start, jnp.asarray(jnp.inf, start.dtype), jnp.zeros_like(start, shape=()), jnp.zeros(()))
     first = Search(start, jnp.asarray(True), unknown, start, jnp.asarray(float(PATIENCE)))
     return lax.while_loop(lambda search: unsolved(search.best), step, first).best
 
@@ -158,19 +197,63 @@ def select(condition: Array, yes: Any, no: Any) -> Any:
 
 
 def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
-    """Solve matrix(x) = right for a linear function, to the precision of the dtype; differentiable and transposable."""
-    precision = float(jnp.finfo(right.dtype).eps) ** 0.5
+    """Solve matrix(x) = right for a linear function 1 - J; differentiable and transposable.
+
+    BiCGSTAB may break down, for instance where a chain is nearly deterministic. Where it does not halve what is left,
+    SWEEPS plain iterations x <- right + J x are made instead, which always come closer in the end.
+    """
+    eps = float(jnp.finfo(right.dtype).eps)
 
     def solve(matrix: Callable[[Array], Array], right: Array) -> Array:
-        first = bicgstab(matrix, right, precision)
-        return first + bicgstab(matrix, right - matrix(first), precision)
+        def unsolved(state: tuple[Array, ...]) -> Array:
+            x, left, stalled, steps = state
+            scale = jnp.maximum(largest(x), largest(right))
+            rough = largest(left) > jnp.where(stalled, eps**0.75, ROUNDINGS * eps) * scale
+            return rough & (steps < MOST_STEPS)
+
+        def step(state: Any) -> Any:
+            x, left, _, steps = state
+            closer = x + bicgstab(matrix, left, eps**0.5)
+            remaining = right - matrix(closer)
+            helps = largest(remaining) <= 0.5 * largest(left)
+
+            def swept() -> tuple[Array, Array]:
+                y = lax.fori_loop(0, SWEEPS, lambda _, y: y + right - matrix(y), x)
+                return y, right - matrix(y)
+
+            x, left = lax.cond(helps, lambda: (closer, remaining), swept)
+            return x, left, ~helps, steps + 1
+
+        start = jnp.zeros_like(right), right, jnp.asarray(False), jnp.zeros(())
+        return lax.while_loop(unsolved, step, start)[0]
 
     return lax.custom_linear_solve(matrix, right, solve, transpose_solve=solve)
 
 
-def error_bound(found: FixedPoint) -> Float[Array, ""]:
-    """How far the value may be from the fixed point, rounding included: (residual + rounding) / (1 - modulus)."""
-    return (found.residual + rounding(found.value)) / (1 - found.modulus)
+def error_bound(linearize: Linearize, monotone: bool, v: Array) -> Float[Array, ""]:
+    """How far v may be from the fixed point, to first order, with rounding.
+
+    Where J has no negative entries, e = (I - J)^-1 1 is at least 1 if and only if the spectral radius of J is below 1,
+    and then the error is at most (residual + rounding) max e. Of a soft Bellman operator e is 1 / (1 - discount).
+    """
+    image, push = linearize(v)
+    residual = image - v
+    if not monotone:
+        return largest(solve_linear(lambda d: d - push(d), residual)) + rounding(v)
+    one = jnp.ones_like(v)
+    shrunk = push(one)
+    alike = jnp.max(shrunk) - jnp.min(shrunk) <= 1e-6 * (1 - jnp.max(shrunk))
+    longest = lax.cond(
+        alike,
+        lambda: 1 / (1 - jnp.max(shrunk)),
+        lambda: certified(solve_linear(lambda d: d - push(d), one)),
+    )
+    return jnp.where(jnp.isfinite(largest(v)), (largest(residual) + rounding(v)) * longest, jnp.inf)
+
+
+def certified(e: Array) -> Float[Array, ""]:
+    """The largest entry of e where all are at least 1, else infinity."""
+    return jnp.where(jnp.all(e >= 1 - 1e-6), jnp.max(e), jnp.inf)
 
 
 def rounding(v: Array) -> Float[Array, ""]:

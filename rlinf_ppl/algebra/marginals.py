@@ -13,22 +13,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.elimination import (
-    Chain,
-    Rules,
-    Slice,
-    at_time,
-    by_time,
-    expectation_rules,
-    start,
-    survive,
-    through,
-)
+from rlinf_ppl.algebra.elimination import Chain, Rules, Slice, expectation_rules, start, survive, through
 from rlinf_ppl.algebra.fixed_point import solve_linear
-from rlinf_ppl.algebra.tables import TIME, Conditional, Table
+from rlinf_ppl.algebra.messages import Law, Message, at_time, by_time, over_time, with_array
 
 
-def forward(chain: Chain, policy: dict[str, Conditional]) -> tuple[Array, dict[str, Array]]:
+def forward(chain: Chain, policy: dict[str, Law]) -> tuple[Array, dict[str, Array]]:
     """Marginals of the states and decisions under a policy and the true dynamics, by the transposed expectation.
 
     Without end the marginals are those of a time that is drawn with probabilities (1 - discount) discount ** t.
@@ -44,8 +34,8 @@ def forward(chain: Chain, policy: dict[str, Conditional]) -> tuple[Array, dict[s
     if chain.horizon is None:
         return occupancies(chain, expectation_rules(policy))
     varying, constant = by_time(chain.step)
-    nothing = jnp.zeros([chain.size()[name] for name in chain.state])
-    first = jax.grad(lambda v: start(chain, Table(chain.state, v), expectation_rules({})))(nothing)
+    nothing = chain.zero.over(chain.state, chain.size())
+    first = jax.grad(lambda v: start(chain, with_array(nothing, v), expectation_rules({})))(nothing.array)
 
     def body(mu: Array, now: Any) -> tuple[Array, Any]:
         step, here = at_time(eqx.combine(now[0], constant)), expectation_rules(at_time(now[1]))
@@ -60,19 +50,18 @@ def occupancies(chain: Chain, rules: Rules) -> tuple[Array, dict[str, Array]]:
     """Discounted occupancies mu = (1 - discount) mu_0 + discount P mu of the states, and of each decision."""
     assert chain.alive is not None
     discount = chain.alive.content.table.array[1]
-    nothing = jnp.zeros([chain.size()[name] for name in chain.state])
-    first = jax.grad(lambda v: start(chain, Table(chain.state, v), rules))(nothing)
+    nothing = chain.zero.over(chain.state, chain.size())
+    first = jax.grad(lambda v: start(chain, with_array(nothing, v), rules))(nothing.array)
 
     def push(mu: Array) -> tuple[Array, dict[str, Array]]:
-        return transposed(chain, chain.step, nothing, rules, mu)
+        return transposed(chain, chain.step, nothing.array, rules, mu)
 
-    # BiCGSTAB may leave entries of size eps below zero where there are no visits.
-    states = jnp.maximum(solve_linear(lambda mu: mu - discount * push(mu)[0], (1 - discount) * first), 0.0)
+    states = solve_linear(lambda mu: mu - discount * push(mu)[0], (1 - discount) * first)
     return states, push(states)[1]
 
 
 def posterior_forward(
-    chain: Chain, values: Table, rules: Rules, prior: Callable[[Slice], Rules]
+    chain: Chain, values: Message, rules: Rules, prior: Callable[[Slice], Rules]
 ) -> tuple[Array, dict[str, Array]]:
     """Marginals of the states and decisions given optimality, by the derivative of the log evidence.
 
@@ -90,11 +79,12 @@ def posterior_forward(
     """
     size = chain.size()
     varying, constant = by_time(chain.step)
-    values = values.over((TIME, *chain.state), size | {TIME: size[TIME] + 1})
-    first = jax.grad(lambda v: start(chain, Table(chain.state, v), rules))(values.array[0])
+    values = over_time(values, chain.state, size)
+    nothing = chain.zero.over(chain.state, size)
+    first = jax.grad(lambda v: start(chain, with_array(nothing, v), rules))(values.array[0])
 
     def gate(v: Array) -> Array:
-        return survive(chain, Table(chain.state, v), rules).over(chain.state, size).array
+        return survive(chain, with_array(nothing, v), rules).over(chain.state, size).array
 
     def body(weights: tuple[Array, Array], now: Any) -> tuple[tuple[Array, Array], Any]:
         (living, dead), step = weights, at_time(eqx.combine(now[0], constant))
@@ -121,10 +111,11 @@ def transposed(chain: Chain, step: Slice, v: Array, rules: Rules, weights: Array
         put in just before the decision is eliminated.
     """
     size, axes = chain.size(), chain.axes()
-    nothing = {name: jnp.zeros([size[axis] for axis in axes[name]]) for name in axes}
+    nothing = chain.zero.over(chain.state, size)
+    factors = {name: chain.zero.over(axes[name], size) for name in axes}
 
     def value(v: Array, added: dict[str, Array]) -> Array:
-        factors = {name: Table(axes[name], array) for name, array in added.items()}
-        return through(step, Table(chain.state, v), rules, factors)[0].over(chain.state, size).array
+        here = {name: with_array(factors[name], array) for name, array in added.items()}
+        return through(step, with_array(nothing, v), rules, here)[0].over(chain.state, size).array
 
-    return jax.vjp(value, v, nothing)[1](weights)
+    return jax.vjp(value, v, {name: factor.array for name, factor in factors.items()})[1](weights)

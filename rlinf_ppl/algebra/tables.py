@@ -1,14 +1,9 @@
 """Functions of named finite variables, and what the elimination asks of them.
 
 A message of the elimination is a `Table`: an array whose axes carry the names of variables. A `Conditional` is the law
-p(x | parents) of one site; a message can be averaged over x, averaged in the exponent, and tilt the law. An `Arrival`
-says how the next state depends on the variables of a step and pulls a message about it back to them.
-
-Elimination calls these methods and nothing else, so any other closed algebra of messages with the same methods can
-take the tables' place.
+p(x | parents) of one site; a message can be averaged over x, averaged in the exponent, and tilt the law. This is the
+algebra of programs whose variables have finitely many values.
 """
-
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -16,13 +11,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.messages import Named, with_array
 from rlinf_ppl.algebra.numerics import select_form, tilted_offset
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
 
-TIME = "t"
 
-
-class Table(eqx.Module):
+class Table(Named):
     """A function of named finite variables.
 
     Attributes:
@@ -39,13 +33,41 @@ class Table(eqx.Module):
         return jnp.expand_dims(array, [i for i, name in enumerate(axes) if name not in self.axes])
 
     @property
-    def table(self) -> "Table":
+    def whole(self) -> "Table":
         """The function as a table, which it is."""
         return self
+
+    @property
+    def constant(self) -> Array:
+        """The value of a function of nothing."""
+        return self.array
 
     def over(self, axes: tuple[str, ...], sizes: dict[str, int]) -> "Table":
         """The same function, broadcast over all of `axes`."""
         return Table(axes, jnp.broadcast_to(self.aligned(axes), [sizes[name] for name in axes]))
+
+    @property
+    def answer(self) -> Array:
+        """The values, as users are given them."""
+        return self.array
+
+    def measure(self, weights: Array) -> Array:
+        """Marginals from derivatives in a table: what a linear solver left below zero is zero."""
+        return jnp.maximum(weights, 0.0)
+
+    def expectation(self, weights: Array) -> Array:
+        """The mean of the table under weights; what is never met counts nothing, and may be infinite."""
+        met = weights > 0
+        return jnp.sum(jnp.where(met, weights * jnp.where(met, self.array, 0.0), 0.0))
+
+    def perturbation(self, key: Array) -> "Table":
+        """Standard normal values."""
+        return with_array(self, jax.random.normal(key, self.array.shape, self.array.dtype))
+
+    @property
+    def monotone(self) -> bool:
+        """A larger function has a larger array."""
+        return True
 
     def __add__(self, other: "Table") -> "Table":
         axes = union(self.axes, other.axes)
@@ -147,6 +169,21 @@ class Conditional(eqx.Module):
     table: Table
     regularizer: Regularizer = eqx.field(static=True, default=kl)
 
+    def answer(self, scope: tuple[str, ...], size: dict[str, int]) -> Array:
+        """The probabilities over the whole scope, the variable's own axis last."""
+        return self.table.over((*scope, self.name), size).array
+
+    def given(self, answer: Array, scope: tuple[str, ...], size: dict[str, int]) -> "Conditional":
+        """A policy in the place of this law."""
+        return Conditional(self.name, Table((*scope, self.name), answer))
+
+    def draw(self, key: Array, at: dict[str, Array], n: int, message: "Table | None", tau: Array | float) -> Array:
+        """Positions (n,) drawn from the law, or from the law tilted by exp(tau message)."""
+        log_p = jnp.log(self.table.rows(at))
+        if message is not None and self.name in message.axes:
+            log_p = log_p + tau * message.rows_for(self.name, at)
+        return jax.random.categorical(key, jnp.broadcast_to(log_p, (n, log_p.shape[-1])))
+
     def cost(self, q: "Conditional") -> Table:
         """What it costs in nats to follow q instead of this law, a function of what either depends on."""
         scope = tuple(name for name in union(self.table.axes, q.table.axes) if name != self.name)
@@ -157,49 +194,6 @@ class Conditional(eqx.Module):
                 "policies that are given, give from_conjugate its cost as well."
             )
         return Table(scope, self.regularizer.cost(q.table.aligned(axes), self.table.aligned(axes)))
-
-
-class Arrival(eqx.Module):
-    """How the next state depends on the variables of a step.
-
-    Attributes:
-        sources: for each state variable, the variable of the step that becomes its next value, or None.
-        positions: for the state variables without a source, the position of the next value in the support.
-    """
-
-    sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
-    positions: dict[str, Table]
-
-    def following(self, v: Table) -> Table:
-        """A message about the next state, as the kind of message that `pull` takes."""
-        return v
-
-    def pull(self, v: Table) -> Table:
-        """The message about the next state as a function of the variables of this step."""
-        source = dict(self.sources)
-        if all(source[name] for name in v.axes) and len({source[name] for name in v.axes}) == len(v.axes):
-            return Table(tuple(str(source[name]) for name in v.axes), v.array)
-        tables = {
-            name: self.positions[name] if source[name] is None else Table((str(source[name]),), jnp.arange(size))
-            for name, size in zip(v.axes, v.array.shape, strict=True)
-        }
-        axes = union(*(tables[name].axes for name in v.axes))
-        index = tuple(tables[name].aligned(axes) for name in v.axes)
-        # An index outside the support gives NaN, which results report, where JAX would clamp it silently.
-        return Table(axes, v.array.at[index].get(mode="fill", fill_value=jnp.nan))
-
-    def linearized(
-        self, before: Callable[[Array], Table], after: Callable[[Table], Array], v: Array
-    ) -> tuple[Array, Callable[[Array], Array]]:
-        """A sweep at v and its derivative: `before` pulls the next message v, `after` walks the step."""
-        return jax.linearize(lambda v: after(before(v)), v)
-
-    def positions_at(self, positions: dict[str, Array]) -> dict[str, Array]:
-        """The positions of the next state, each of shape (n,), from those of the variables of this step."""
-        return {
-            name: self.positions[name].rows(positions) if source is None else positions[source]
-            for name, source in self.sources
-        }
 
 
 def union(*axes: tuple[str, ...]) -> tuple[str, ...]:

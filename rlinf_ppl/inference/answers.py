@@ -8,13 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import TIME, Chain, Conditional, Table
-from rlinf_ppl.algebra.numerics import relative_entropy
-from rlinf_ppl.inference.policies import as_arrays
+from rlinf_ppl.algebra import Chain, Law, Message
+from rlinf_ppl.algebra.messages import each_time, over_time, with_array
+from rlinf_ppl.inference.policies import as_answers, as_found
 
 
 class Solution(NamedTuple):
     """The soft-optimal policy. At an infinite horizon nothing has the axis of time.
+
+    Where the variables are Gaussian, a policy is an `AffinePolicy` of its scope, (gain (T, m, n), offset (T, m), cov
+    (T, m, m)), and V a `QuadraticValue` of the state variables side by side, (matrix, vector, scalar).
 
     Attributes:
         policy: for each decision (T, scope, K) probabilities.
@@ -27,8 +30,8 @@ class Solution(NamedTuple):
         iterations: the number of steps T, or of Newton steps and sweeps.
     """
 
-    policy: dict[str, Float[Array, "..."]]
-    value: Float[Array, "..."]
+    policy: dict[str, Any]
+    value: Any
     elbo: Float[Array, ""]
     converged: Bool[Array, ""]
     residual: Float[Array, ""]
@@ -46,8 +49,8 @@ class Posterior(NamedTuple):
         converged, residual, error_bound, iterations: as a solution's.
     """
 
-    policy: dict[str, Float[Array, "..."]]
-    value: Float[Array, "..."]
+    policy: dict[str, Any]
+    value: Any
     log_evidence: Float[Array, ""]
     converged: Bool[Array, ""]
     residual: Float[Array, ""]
@@ -56,22 +59,22 @@ class Posterior(NamedTuple):
 
 
 class Marginals(NamedTuple):
-    """Where the process is and what it does, each time's entries summing to one.
+    """Where the process is and what it does, each time's entries summing to one; `Gaussian` where the variables are.
 
     Attributes:
         state: (T + 1, states). At an infinite horizon the discounted occupancy, (1 - discount) sum discount^t q(s_t).
         decision: for each decision its joint with its scope, (T, scope, K); without T at an infinite horizon.
     """
 
-    state: Float[Array, "..."]
-    decision: dict[str, Float[Array, "..."]]
+    state: Any
+    decision: dict[str, Any]
 
 
 @eqx.filter_jit
 def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_arrays(chain, found.policy), tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_found(chain, found.policy), tolerance)
     bound = algebra.start(chain, walked.first, rules)
     return Solution(walked.kept, over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance))
 
@@ -79,8 +82,8 @@ def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
 @eqx.filter_jit
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
-    rules = algebra.condition_rules(as_table(tau))
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_arrays(chain, found.policy), tolerance)
+    rules = algebra.condition_rules(constant(chain, tau))
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_found(chain, found.policy), tolerance)
     evidence = algebra.start(chain, walked.first, rules)
     evidence = evidence if tau is None else tau * evidence
     values = over_states(chain, walked.values)
@@ -88,30 +91,29 @@ def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -
 
 
 @eqx.filter_jit
-def evaluate(chain: Chain, policy: dict[str, Conditional], tolerance: Array | None = None) -> Solution:
+def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = None) -> Solution:
     """The value of a policy."""
     walked = algebra.backward(chain, evaluated, policy, None, tolerance)
     total = unforgiving(algebra.start(chain, walked.first, algebra.solve_rules()))
-    values = unforgiving(over_states(chain, walked.values))
-    tables = {name: law.table.array for name, law in policy.items()}
-    return Solution(tables, values, total, *verdict(chain, walked, total, tolerance))
+    values = jax.tree.map(unforgiving, over_states(chain, walked.values))
+    return Solution(as_answers(chain, policy), values, total, *verdict(chain, walked, total, tolerance))
 
 
 @eqx.filter_jit
 def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
     """Bounds on the spectral radius of what one step makes of exp(tau V) of the living (Collatz 1942)."""
-    rules = algebra.condition_rules(as_table(tau))
+    rules = algebra.condition_rules(constant(chain, tau))
     assert chain.alive is not None
     scale = 1.0 if tau is None else tau
     size = chain.size()
+    nothing = chain.zero.over(chain.carried, size)
 
     def sweep(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         v, _ = state
-        w = algebra.through(chain.step, Table(chain.carried, v), rules)[0].over(chain.carried, size).array
+        w = algebra.through(chain.step, with_array(nothing, v), rules)[0].over(chain.carried, size).array
         return w - jnp.max(w), scale * (w - v)
 
-    start = jnp.zeros([size[name] for name in chain.carried])
-    growth = jax.lax.fori_loop(0, 1000, sweep, (start, start))[1]
+    growth = jax.lax.fori_loop(0, 1000, sweep, (nothing.array, nothing.array))[1]
     alive = chain.alive.content.table.array[1]
     return alive * jnp.exp(jnp.min(growth)), alive * jnp.exp(jnp.max(growth))
 
@@ -120,9 +122,8 @@ def verdict(chain: Chain, walked: algebra.Walked, answer: Array, tolerance: Arra
     """Whether the answer has converged, then the residual, the error bound and the number of steps."""
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
     if chain.horizon is None:
-        # Half of the bound may be rounding; where the modulus is above 1 it is negative, and bounds nothing.
+        # Half of the bound may be rounding.
         goal = float(jnp.finfo(answer.dtype).eps) ** 0.5 if tolerance is None else 2 * tolerance
-        finite &= walked.error_bound >= 0
         finite &= walked.error_bound <= goal * jnp.maximum(1.0, jnp.max(jnp.abs(walked.values.array)))
     return finite, walked.residual, walked.error_bound, walked.steps
 
@@ -133,53 +134,58 @@ def unforgiving(total: Array) -> Array:
 
 
 @eqx.filter_jit
-def kl(chain: Chain, policy: dict[str, Conditional], other: dict[str, Conditional]) -> Float[Array, ""]:
+def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law]) -> Float[Array, ""]:
     """KL in nats between the trajectories of two policies: sum gamma^t E_q log(q / q')."""
+    axes, size = chain.axes(), chain.size()
     _, decisions = algebra.forward(chain, policy)
-    total = jnp.zeros(())
-    for name, joint in decisions.items():
-        step = relative_entropy(policy[name].table.array, other[name].table.array)
-        visited = joint.sum(-1) > 0
-        each = jnp.where(visited, joint.sum(-1) * jnp.where(visited, step, 0.0), 0.0)
-        total += jnp.sum(each * weights(chain).reshape((-1,) + (1,) * (each.ndim - 1)))
-    return total
+
+    def step(q: dict[str, Law], other: dict[str, Law], joint: dict[str, Array]) -> Array:
+        costs = [other[name].cost(q[name]).over(axes[name], size).expectation(joint[name]) for name in axes]
+        return sum(costs, jnp.zeros(()))
+
+    return jnp.sum(each_time(chain.times, step, policy, other, decisions) * weights(chain))
 
 
 @eqx.filter_jit
-def marginals(chain: Chain, policy: dict[str, Conditional]) -> Marginals:
+def marginals(chain: Chain, policy: dict[str, Law]) -> Marginals:
     """Where a policy goes."""
-    return Marginals(*algebra.forward(chain, policy))
+    return measured(chain, *algebra.forward(chain, policy))
 
 
 @eqx.filter_jit
 def posterior_marginals(chain: Chain, tau: Array | None) -> Marginals:
     """Where the posterior given optimality goes."""
-    rules = algebra.condition_rules(as_table(tau))
+    rules = algebra.condition_rules(constant(chain, tau))
     values = algebra.backward(chain, lambda _: rules).values
-    return Marginals(*algebra.posterior_forward(chain, values, rules, by_priors))
+    return measured(chain, *algebra.posterior_forward(chain, values, rules, by_priors))
+
+
+def measured(chain: Chain, states: Array, decisions: dict[str, Array]) -> Marginals:
+    """Marginals as users are given them."""
+    axes, size = chain.axes(), chain.size()
+    joint = {name: chain.zero.over(axes[name], size).measure(weights) for name, weights in decisions.items()}
+    return Marginals(chain.zero.over(chain.state, size).measure(states), joint)
 
 
 @eqx.filter_jit
 def prior_policy(chain: Chain) -> dict[str, Array]:
     """The decisions' priors over time and their whole scope."""
-    axes, size = chain.axes(), chain.size()
-    priors = {site.name: site.content.table for site in chain.step.sites if site.kind == "decision"}
-    return {name: priors[name].over((*chain.times, *axes[name]), size).array for name in axes}
+    return as_answers(chain, chain.priors())
 
 
-def evaluated(given: dict[str, Conditional]) -> algebra.Rules:
+def evaluated(given: dict[str, Law]) -> algebra.Rules:
     """The rules that evaluate one step's policy; what the prior forbids costs a huge finite amount.
 
     An infinite cost in a state that is never reached would meet its probability 0, and give NaN.
     """
 
-    def decision(site: algebra.Site, w: algebra.Message) -> tuple[algebra.Message, Conditional]:
+    def decision(site: algebra.Site, w: Message) -> tuple[Message, Law]:
         q = given[site.name]
         cost, tau = site.content.cost(q), site.inverse_temperature
         infinite, most = jnp.isinf(cost.array), forbidden(cost.array)
-        finite = Table(cost.axes, jnp.where(infinite, 0.0, cost.array)).divided(tau)
-        paid = jnp.where(infinite, most if tau is None else jnp.where(tau.array < 0, -most, most), finite.array)
-        return w.mean(q) - Table(cost.axes, paid), q
+        finite = with_array(cost, jnp.where(infinite, 0.0, cost.array)).divided(tau)
+        paid = jnp.where(infinite, most if tau is None else jnp.where(tau.constant < 0, -most, most), finite.array)
+        return w.mean(q) - with_array(cost, paid), q
 
     return algebra.solve_rules()._replace(decision=decision)
 
@@ -202,12 +208,11 @@ def weights(chain: Chain) -> Float[Array, " T"]:
     return (1 / (1 - discount))[None] if chain.horizon is None else discount ** jnp.arange(chain.horizon)
 
 
-def over_states(chain: Chain, values: Table) -> Array:
-    """The values over all state variables, with T + 1 rows."""
-    size = chain.size()
-    return values.over((*chain.times, *chain.state), size | {TIME: size.get(TIME, 0) + 1}).array
+def over_states(chain: Chain, values: Message) -> Any:
+    """The values over all state variables, with T + 1 rows, as users are given them."""
+    return over_time(values, chain.state, chain.size()).answer
 
 
-def as_table(tau: Array | None) -> Table | None:
-    """A common inverse temperature as a table without axes."""
-    return None if tau is None else Table((), tau)
+def constant(chain: Chain, tau: Array | None) -> Message | None:
+    """A common inverse temperature as a message of nothing."""
+    return None if tau is None else with_array(chain.zero, jnp.reshape(tau, chain.zero.array.shape))

@@ -8,10 +8,12 @@ Everything here is differentiable in the program's arrays, and can be vmapped ov
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from rlinf_ppl import algebra
 from rlinf_ppl.inference import answers, trajectories
 from rlinf_ppl.inference.answers import Marginals, Posterior, Solution
 from rlinf_ppl.inference.arguments import check_tolerance
-from rlinf_ppl.inference.policies import Policy, as_conditionals
+from rlinf_ppl.inference.existence import check_exists
+from rlinf_ppl.inference.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
@@ -48,7 +50,10 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
             tolerance.
     """
     chain = read(program)
-    return answers.solve(chain, check_tolerance(chain, tolerance))
+    solution = answers.solve(chain, check_tolerance(chain, tolerance))
+    if program.structure.gaussian:
+        check_exists(chain, solution, algebra.solve_rules())
+    return solution
 
 
 def condition(program: ControlProgram, tolerance: float | None = None) -> Posterior:
@@ -64,6 +69,8 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     """
     chain, tau = read(program), common_inverse_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
+    if program.structure.gaussian:
+        check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
     if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
         low, high = answers.growth(chain, tau)
         raise ValueError(
@@ -86,7 +93,7 @@ def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = 
         The policy over its whole scope, its value and ELBO: -inf where it does what the prior forbids.
     """
     chain = read(program)
-    return answers.evaluate(chain, as_conditionals(chain, policy), check_tolerance(chain, tolerance))
+    return answers.evaluate(chain, as_laws(chain, policy), check_tolerance(chain, tolerance))
 
 
 def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
@@ -116,7 +123,7 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
     """
     chain = read(program)
     check_tolerance(chain)
-    return answers.kl(chain, as_conditionals(chain, policy), as_conditionals(chain, other))
+    return answers.kl(chain, as_laws(chain, policy), as_laws(chain, other))
 
 
 def marginals(program: ControlProgram, policy: Policy) -> Marginals:
@@ -130,7 +137,7 @@ def marginals(program: ControlProgram, policy: Policy) -> Marginals:
     """
     chain = read(program)
     check_tolerance(chain)
-    return answers.marginals(chain, as_conditionals(chain, policy))
+    return answers.marginals(chain, as_laws(chain, policy))
 
 
 def posterior_marginals(program: ControlProgram) -> Marginals:
@@ -159,14 +166,14 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
     """
     chain = read(program)
     check_ends(chain.horizon, "trajectories")
-    return trajectories.draw(chain, program.supports, key, as_conditionals(chain, policy), n)
+    return trajectories.draw(chain, program.supports, key, as_laws(chain, policy), n)
 
 
 def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int) -> dict[str, Array]:
     """Trajectories of the exact posterior given optimality: shapes as in `sample`."""
     chain, tau = read(program), common_inverse_temperature(program)
     check_ends(chain.horizon, "trajectories")
-    return trajectories.draw_posterior(chain, program.supports, key, answers.as_table(tau), n)
+    return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
 
 
 def prior_policy(program: ControlProgram) -> dict[str, Float[Array, "T ..."]]:

@@ -1,27 +1,29 @@
 """Policies as users hold them, dictionaries of probability arrays, and as the elimination needs them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra import Chain, Conditional, Table
-from rlinf_ppl.types import ArrayLike
+from rlinf_ppl.algebra import Chain, Law, at_time, by_time
+from rlinf_ppl.algebra.quadratics import AffinePolicy, LinearGaussian
 
-Policy = Mapping[str, ArrayLike]
+Policy = Mapping[str, Any]
 
 TOLERANCE = 1e-4
 
 
-def as_conditionals(chain: Chain, policy: Policy) -> dict[str, Conditional]:
+def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
     """Each decision's law over time and its scope.
 
     Args:
         chain: the program.
         policy: for each decision probabilities with axes (T, scope, own), or without T where stationary, as all are at
-            an infinite horizon; an axis of the scope that the policy ignores may have size 1.
+            an infinite horizon; an axis of the scope that the policy ignores may have size 1. For Gaussian decisions
+            (gain, offset, cov), as in a solution.
 
     Raises:
         TypeError: it is no dictionary.
@@ -42,14 +44,37 @@ def as_conditionals(chain: Chain, policy: Policy) -> dict[str, Conditional]:
     return laws_of(chain, shaped(chain, policy))
 
 
-def laws_of(chain: Chain, arrays: dict[str, Array]) -> dict[str, Conditional]:
-    """Arrays over (T, scope, own) as laws."""
-    return {name: Conditional(name, Table((*chain.times, *axes), arrays[name])) for name, axes in chain.axes().items()}
+def laws_of(chain: Chain, answers: dict[str, Any]) -> dict[str, Law]:
+    """What users give, with its time axis and over the whole scope, as laws."""
+    priors, size = chain.priors(), chain.size()
+    return {name: priors[name].given(answers[name], (*chain.times, *scope), size) for name, scope in chain.scopes}
 
 
-def shaped(chain: Chain, policy: Policy) -> dict[str, Array]:
-    """Each decision's array with its time axis, over the whole scope."""
-    return {name: with_time(chain, name, jnp.asarray(policy[name], dtype=float)) for name in chain.axes()}
+def shaped(chain: Chain, policy: Policy) -> dict[str, Any]:
+    """Each decision's arrays with their time axis, over the whole scope."""
+    priors = chain.priors()
+    return {
+        name: affine(chain, name, policy[name])
+        if isinstance(priors[name], LinearGaussian)
+        else with_time(chain, name, jnp.asarray(policy[name], dtype=float))
+        for name in chain.axes()
+    }
+
+
+def affine(chain: Chain, name: str, policy: Any) -> AffinePolicy:
+    """The gain, offset and covariance of a policy with their time axis, their shapes checked."""
+    size = chain.size()
+    m, n = size[name], sum(size[axis] for axis in dict(chain.scopes)[name])
+    if not isinstance(policy, Sequence) or len(policy) != 3:
+        raise ValueError(f"policy[{name!r}] must be (gain, offset, cov) with shapes ({m}, {n}), ({m},), ({m}, {m}).")
+    arrays = []
+    for part, given, shape in zip(AffinePolicy._fields, policy, ((m, n), (m,), (m, m)), strict=True):
+        array = jnp.asarray(given, dtype=float)
+        full = tuple(size[axis] for axis in chain.times) + shape
+        if array.shape not in (shape, full):
+            raise ValueError(f"policy[{name!r}].{part} has shape {array.shape}; it must be {full}.")
+        arrays.append(jnp.broadcast_to(array, full))
+    return AffinePolicy(*arrays)
 
 
 def with_time(chain: Chain, name: str, array: Array) -> Float[Array, "..."]:
@@ -69,8 +94,9 @@ def with_time(chain: Chain, name: str, array: Array) -> Float[Array, "..."]:
     return jnp.broadcast_to(shaped, full)
 
 
-def check_rows(chain: Chain, arrays: dict[str, Array]) -> None:
+def check_rows(chain: Chain, answers: dict[str, Any]) -> None:
     """Raise where rows are no distributions."""
+    arrays = {name: answer for name, answer in answers.items() if not isinstance(answer, AffinePolicy)}
     for name, wrong in jax.device_get(wrong_rows(arrays)).items():
         if wrong:
             rows = arrays[name].sum(-1)
@@ -92,7 +118,18 @@ def wrong_rows(arrays: dict[str, Array]) -> dict[str, Array]:
     }
 
 
-def as_arrays(chain: Chain, conditionals: dict[str, Conditional]) -> dict[str, Array]:
-    """Each decision's probabilities over one step's scope, broadcast, its own axis last."""
-    size, axes = chain.size(), chain.axes()
-    return {name: conditionals[name].table.over(axes[name], size).array for name in axes}
+def as_found(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
+    """What users are given of one step's policies, over their whole scopes."""
+    return {name: laws[name].answer(scope, chain.size()) for name, scope in chain.scopes}
+
+
+def as_answers(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
+    """What users are given of policies, at all times together."""
+    if chain.horizon is None:
+        return as_found(chain, laws)
+    varying, constant = by_time(laws)
+
+    def one(_: Array, now: Any) -> dict[str, Any]:
+        return as_found(chain, at_time(eqx.combine(now, constant)))
+
+    return jax.vmap(one)(jnp.arange(chain.horizon), varying)

@@ -7,7 +7,8 @@ theta is, at every time and every value of the scope, whether visited or not,
 
 so a step of size 1 at all times together is soft policy iteration: every sweep improves the policy everywhere, and
 the closed form is its fixed point (Kakade 2001, A natural policy gradient; Levine 2018, section 3.2). Any optax
-optimiser can take its place; its gradients vanish where the policy itself does not go, and there it learns nothing.
+optimiser can take its place; its gradients vanish where the policy itself does not go, and for what a sparse policy
+leaves out, and there it learns nothing.
 
 A decision with a negative inverse temperature descends the ELBO that the others ascend, one with 0 stays at its prior.
 """
@@ -25,10 +26,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Conditional, Found, Site, Table
+from rlinf_ppl.algebra import Chain, Found, Law, Message, Site, at_time, by_time
+from rlinf_ppl.algebra.messages import stacked, with_array
 from rlinf_ppl.inference import answers
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tolerance
-from rlinf_ppl.inference.policies import laws_of
+from rlinf_ppl.inference.policies import as_found, laws_of
+from rlinf_ppl.inference.progress import progress_bar
 from rlinf_ppl.program import ControlProgram, read
 
 Logits = dict[str, Float[Array, "T ..."]]
@@ -52,7 +55,7 @@ class Fit(NamedTuple):
         logits: theta, shapes as the policy's.
     """
 
-    policy: dict[str, Float[Array, "T ..."]]
+    policy: dict[str, Any]
     elbo: Float[Array, ""]
     losses: Float[Array, " steps"]
     converged: Bool[Array, ""]
@@ -121,7 +124,7 @@ def fit(
             "those of one shape share the compiled code."
         )
     for site in chain.step.sites:
-        if site.inverse_temperature is not None and jnp.any(jnp.isinf(site.inverse_temperature.array)):
+        if site.inverse_temperature is not None and jnp.any(jnp.isinf(site.inverse_temperature.constant)):
             raise ValueError(
                 f"the inverse temperature of {site.name!r} is infinite, and the guide's logits would be so, too; "
                 "exact.solve takes it, or give a large finite one."
@@ -148,9 +151,15 @@ def fit(
 def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
     """The logits of small random action values, for every decision."""
     size, axes = chain.size(), chain.axes()
-    keys = dict(zip(axes, jax.random.split(key, len(axes)), strict=True))
-    shapes = {name: [size[axis] for axis in (*chain.times, *axes[name])] for name in axes}
-    return tempered(chain, {name: INITIAL_SPREAD * jax.random.normal(keys[name], shapes[name]) for name in axes})
+
+    def drawn(name: str, key: Array) -> Array:
+        one = chain.zero.over(axes[name], size)
+        if chain.horizon is None:
+            return INITIAL_SPREAD * one.perturbation(key).array
+        return jax.vmap(lambda key: INITIAL_SPREAD * one.perturbation(key).array)(jax.random.split(key, chain.horizon))
+
+    keys = jax.random.split(key, len(axes))
+    return tempered(chain, {name: drawn(name, each) for name, each in zip(axes, keys, strict=True)})
 
 
 @eqx.filter_jit
@@ -166,24 +175,24 @@ def advance(update: Update, chain: Chain, logits: Logits, memory: Any, limit: Ar
 
 
 @eqx.filter_jit
-def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Array], Array]:
+def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Any], Array]:
     """The policy of the logits and its ELBO."""
     return policy_of(chain, logits), bound(chain, logits)
 
 
 def bound(chain: Chain, logits: Logits) -> Float[Array, ""]:
     """The exact ELBO as a function of the logits."""
-    walked = algebra.backward(chain, evaluated, given=tables(chain, logits))
+    walked = algebra.backward(chain, evaluated, given=messages(chain, logits))
     return algebra.start(chain, walked.first, algebra.solve_rules())
 
 
-def evaluated(theta: dict[str, Table]) -> algebra.Rules:
+def evaluated(theta: dict[str, Message]) -> algebra.Rules:
     """The rules that evaluate one step's guide; log(q / p) = theta - log Z needs no log p, finite at p = 0.
 
     With any regularizer Omega(q) = <q, theta> - Omega*(theta), as theta is where q maximises it.
     """
 
-    def choose(site: Site) -> tuple[Conditional, Table]:
+    def choose(site: Site) -> tuple[Law, Message]:
         log_z, q = theta[site.name].tilt(site.content)
         return q, theta[site.name].mean(q) - log_z
 
@@ -197,7 +206,7 @@ def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:
     def replies(found: Found) -> dict[str, Array]:
         return {name: found.message[name].over(axes[name], size).array for name in axes}
 
-    walked = algebra.backward(chain, evaluated, given=tables(chain, logits), found=replies)
+    walked = algebra.backward(chain, evaluated, given=messages(chain, logits), found=replies)
     return algebra.start(chain, walked.first, algebra.solve_rules()), tempered(chain, walked.kept)
 
 
@@ -206,8 +215,8 @@ def tempered(chain: Chain, action_values: dict[str, Array], of: Callable[[Array]
     logits = dict(action_values)
     for site in chain.step.sites:
         if site.kind == "decision" and site.inverse_temperature is not None:
-            axes = (*chain.times, *chain.axes()[site.name])
-            logits[site.name] = of(site.inverse_temperature.aligned(axes)) * logits[site.name]
+            tau, theta = of(site.inverse_temperature.constant), logits[site.name]
+            logits[site.name] = tau.reshape(tau.shape + (1,) * (theta.ndim - tau.ndim)) * theta
     return logits
 
 
@@ -216,7 +225,7 @@ def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> t
     elbo, target = natural_target(chain, logits)
     change = changes(chain, logits, target)
     moved = {name: theta + memory * (target[name] - theta) for name, theta in logits.items()}
-    return moved, memory, -elbo, jnp.max(jnp.stack([jnp.max(each) for each in change.values()]))
+    return moved, memory, -elbo, change
 
 
 NATURAL = Update(lambda logits: None, natural_step)
@@ -245,45 +254,27 @@ def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
     return answers.kl(chain, q, best)
 
 
-def changes(chain: Chain, logits: Logits, target: Logits) -> dict[str, Array]:
-    """For each decision, time and scope the largest difference between two policies' probabilities."""
-    q, best = policy_of(chain, logits), policy_of(chain, target)
-    return {name: jnp.max(jnp.abs(q[name] - best[name]), -1) for name in q}
+def changes(chain: Chain, logits: Logits, target: Logits) -> Float[Array, ""]:
+    """The largest difference between two policies, of a probability or of a coefficient, anywhere."""
+    apart = jax.tree.map(lambda q, best: jnp.max(jnp.abs(q - best)), policy_of(chain, logits), policy_of(chain, target))
+    return jnp.max(jnp.stack(jax.tree.leaves(apart)))
 
 
-def policy_of(chain: Chain, logits: Logits) -> dict[str, Array]:
-    """Q = p exp(theta) / Z over the whole scope."""
-    axes, size = chain.axes(), chain.size()
-    priors = {site.name: site.content for site in chain.step.sites if site.kind == "decision"}
-    theta = tables(chain, logits)
-    laws = {name: theta[name].tilt(priors[name])[1] for name in axes}
-    return {name: laws[name].table.over((*chain.times, *axes[name]), size).array for name in axes}
+def policy_of(chain: Chain, logits: Logits) -> dict[str, Any]:
+    """Q = p exp(theta) / Z over the whole scope, as users are given it."""
+    varying, constant = by_time(chain.priors())
+
+    def one(now: Any, theta: dict[str, Message]) -> dict[str, Any]:
+        priors = at_time(eqx.combine(now, constant))
+        return as_found(chain, {name: theta[name].tilt(priors[name])[1] for name in theta})
+
+    if chain.horizon is None:
+        return one(varying, messages(chain, logits))
+    return jax.vmap(lambda now, theta: one(now, at_time(theta)))(varying, messages(chain, logits))
 
 
-def tables(chain: Chain, logits: Logits) -> dict[str, Table]:
-    """Logits as tables over time, scope and the decision itself."""
-    return {name: Table((*chain.times, *axes), logits[name]) for name, axes in chain.axes().items()}
-
-
-class progress_bar:
-    """A tqdm bar over steps, or nothing; gives a function (steps run, loss) -> None."""
-
-    def __init__(self, total: int, shown: bool):
-        self.total, self.shown = total, shown
-
-    def __enter__(self) -> Callable[[int, float], None]:
-        if not self.shown:
-            return lambda ran, loss: None
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=self.total, desc="svi", unit="step")
-        return self.report
-
-    def report(self, ran: int, loss: float) -> None:
-        """Move the bar."""
-        self.bar.update(ran)
-        self.bar.set_postfix(elbo=f"{-loss:.6g}")
-
-    def __exit__(self, *exception: Any) -> None:
-        if self.shown:
-            self.bar.close()
+def messages(chain: Chain, logits: Logits) -> dict[str, Message]:
+    """Logits as messages over time, scope and the decision itself."""
+    size = chain.size()
+    make = with_array if chain.horizon is None else stacked
+    return {name: make(chain.zero.over(axes, size), logits[name]) for name, axes in chain.axes().items()}

@@ -2,6 +2,7 @@
 
 from rlinf_ppl.models.conventions import leave_prior_out, put_prior_in
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
+from rlinf_ppl.models.linear_gaussian import linear_gaussian
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
 from rlinf_ppl.models.single_agent import single_agent
 
@@ -9,6 +10,7 @@ __all__ = [
     "gumbel_choice",
     "gumbel_trajectory",
     "leave_prior_out",
+    "linear_gaussian",
     "put_prior_in",
     "regularized",
     "single_agent",

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rlinf_ppl.program.sites import RESERVED, Support
+from rlinf_ppl.program.sites import RESERVED, Real, Support
 from rlinf_ppl.program.tracing import Form
 
 
@@ -116,8 +116,9 @@ def state_supports(initial: Form, order: tuple[str, ...], sizes: dict[str, int])
         if name not in order:
             raise ValueError(f"sizes names {name!r}, but the state variables are {list(order)}.")
     sources = {form.name: form.source for form in initial.following}
+    reals = {form.name: Real(form.real) for form in initial.following if form.real is not None}
     for name in order:
-        support = sites.get(sources[name] or "")
+        support = sites.get(sources[name] or "", reals.get(name))
         if support is None and name not in sizes:
             raise ValueError(
                 f"initial returns {name!r} as something other than a site, so its number of values is unknown; "
@@ -125,6 +126,8 @@ def state_supports(initial: Form, order: tuple[str, ...], sizes: dict[str, int])
             )
         if name in sizes:
             size = sizes[name]
+            if isinstance(support, Real):
+                raise ValueError(f"sizes names {name!r}, but initial returns real numbers for it: leave it out.")
             if size < 1 or (support is not None and len(support) != size):
                 found = "" if support is None else f", and initial's site has {len(support)} values"
                 raise ValueError(f"sizes[{name!r}] is {size}{found}; it must be the number of values, at least 1.")
@@ -140,6 +143,15 @@ def check_forms(initial: Form, step: Form, final: Form | None) -> None:
                 raise ValueError(f"{part} holds the {site.kind} site {site.name!r}; it may hold {allowed} sites only.")
     if final is not None and not final.sites:
         raise ValueError("final states no optimality; call optimality(log_prob) in it, or leave final out.")
+    kinds: dict[bool, str] = {}
+    for part, form in (("initial", initial), ("step", step)):
+        for name, support in form.supports().items():
+            kinds.setdefault(isinstance(support, Real), f"{part}'s site {name!r}")
+    if len(kinds) == 2:
+        raise ValueError(
+            f"{kinds[True]} is Gaussian and {kinds[False]} has finitely many values; the exact engines take programs "
+            "whose sites are all finite, or all Gaussian."
+        )
     for site in step.sites:
         depends = [name for name in site.temperature_parents if name != "t"]
         if depends:

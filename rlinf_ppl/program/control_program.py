@@ -23,7 +23,7 @@ from rlinf_ppl.program.checks import (
     state_supports,
 )
 from rlinf_ppl.program.graph import scopes_of, slice_graph
-from rlinf_ppl.program.sites import Support, positions_of
+from rlinf_ppl.program.sites import Real, Support, positions_of
 from rlinf_ppl.program.tracing import Form, trace_part
 
 
@@ -39,6 +39,11 @@ class Structure(NamedTuple):
     horizon: int | None
     takes_time: bool
     discounted: bool
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the variables are vectors of real numbers."""
+        return any(isinstance(support, Real) for support in self.supports().values())
 
     def times(self) -> dict[str, Support]:
         """The values of the time index by its name; nothing where the horizon has no end."""
@@ -111,7 +116,7 @@ class ControlProgram(eqx.Module):
 
     def __reduce__(self) -> Any:
         # Traced code cannot be pickled or copied: a program is made again from what it was made of.
-        sizes = {name: len(support) for name, support in self.structure.state}
+        sizes = {name: len(support) for name, support in self.structure.state if not isinstance(support, Real)}
         return ControlProgram, (self.initial, self.step, self.horizon, self.discount, self.final, self.args, sizes)
 
     def __repr__(self) -> str:
@@ -173,7 +178,8 @@ class ControlProgram(eqx.Module):
         """The model under an effect handler that learns the decisions and drops optimality, as a NumPyro guide.
 
         Each decision d has a parameter `d_logits` of shape (T, scope sizes, K), zero at first: q = prior * exp(logits)
-        up to a constant. All other sites are the model's.
+        up to a constant. A Gaussian one has `d_gain` (T, m, n), `d_offset` (T, m) and `d_factor` (T, m, m), which move
+        and stretch its prior: none at first. All other sites are the model's.
 
         Raises:
             ValueError: at an infinite horizon, or where a decision has another regularizer than its KL.

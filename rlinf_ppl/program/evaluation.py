@@ -35,7 +35,7 @@ def common_inverse_temperature(program: Any) -> Array | None:
     """The inverse temperature that all decisions share; None where all are the plain number 1.
 
     Raises:
-        ValueError: where they differ, vary in time, or are traced and not one and the same number.
+        ValueError: where they differ, vary in time, are infinite, or are traced and not one and the same number.
     """
     form = program.structure.step
     decisions = [site for site in form.sites if site.kind == "decision"]
@@ -48,19 +48,20 @@ def common_inverse_temperature(program: Any) -> Array | None:
         on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
         for i, site in enumerate(decisions)
     ]
+    traced = any(isinstance(tau, jax.core.Tracer) for tau in taus)
+    if not traced and np.any([np.isinf(tau).any() for tau in taus]):
+        raise ValueError(
+            f"an inverse temperature of {[site.name for site in decisions]} is infinite; then there is no joint model "
+            "to condition or to sample: exact.solve works."
+        )
     if form.shared_temperature and taus[0].ndim == 0:
         return taus[0]
-    if any(isinstance(tau, jax.core.Tracer) for tau in taus):
+    if traced:
         raise ValueError(
             "the inverse temperatures are traced and not one number, so they cannot be compared; "
             "conditioning and prog.model need one inverse temperature: give every decide the same one."
         )
     every = np.concatenate([np.ravel(tau) for tau in taus])
-    if np.any(np.isinf(every)):
-        raise ValueError(
-            f"the inverse temperatures of {[site.name for site in decisions]} are {every}; with an infinite one there "
-            "is no joint model to condition or to sample: exact.solve works."
-        )
     if not np.all(every == every[0]):
         raise ValueError(
             f"the inverse temperatures of {[site.name for site in decisions]} differ: {every}; then there is no joint "

@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.extend.core import Literal
 
-from rlinf_ppl.program.sites import Support
+from rlinf_ppl.program.sites import Real, Support
 
 
 def looked_up(
@@ -54,12 +54,14 @@ def check_lookups(part: str, jaxpr: Any, supports: dict[str, Support], names: tu
         array, *starts = equation.invars
         for axis, (length, start) in enumerate(zip(array.aval.shape, starts, strict=True)):
             name = inputs.get(id(index_of(start, made)))
-            if name is not None and not -length <= min(supports[name]) <= max(supports[name]) < length:
-                raise ValueError(
-                    f"{part} looks up {name!r}, with values {min(supports[name])}..{max(supports[name])}, on axis "
-                    f"{axis} of an array of shape {array.aval.shape}, which is too short for it; JAX would silently "
-                    "take its last position. Put the axes in the order of the indices, or clip the index."
-                )
+            support = supports.get(name or "")
+            if support is None or isinstance(support, Real) or -length <= min(support) <= max(support) < length:
+                continue
+            raise ValueError(
+                f"{part} looks up {name!r}, with values {min(support)}..{max(support)}, on axis {axis} of an array of "
+                f"shape {array.aval.shape}, which is too short for it; JAX would silently take its last position. Put "
+                "the axes in the order of the indices, or clip the index."
+            )
 
 
 def through(variable: Any, made: dict[int, Any], steps: tuple[str, ...]) -> Any:

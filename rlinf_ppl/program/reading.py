@@ -18,6 +18,7 @@ from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import on_grid
+from rlinf_ppl.program.linear import read_gaussian
 from rlinf_ppl.program.sites import Support, positions_of
 from rlinf_ppl.program.tracing import Form
 
@@ -39,8 +40,10 @@ def read(program: ControlProgram) -> Chain:
             f"an engine takes a ControlProgram, not its model and not its task; got {type(program).__name__}. "
             "models.single_agent(task, horizon) makes a program of a task."
         )
-    check_entries(program.structure)
     leaves = jax.tree.leaves(program.args)
+    if program.structure.gaussian:
+        return read_gaussian(program.structure, program.discount, leaves, program.constants)
+    check_entries(program.structure)
     chain = tabulate(program.structure, program.discount, leaves, program.constants)
     parts = program.structure.initial, program.structure.step
     whole = tuple(
@@ -96,6 +99,7 @@ def tabulate(structure: Structure, discount: Array, leaves: list[Array], constan
         carried=structure.carried,
         scopes=structure.scopes,
         sizes=tuple((name, len(support)) for name, support in structure.supports().items()),
+        zero=Table((), jnp.zeros(())),
     )
 
 
@@ -159,6 +163,12 @@ def check(program: ControlProgram, chain: Chain, bad: dict[str, Any]) -> None:
     for name, wrong in bad["temperature"].items():
         if wrong:
             raise ValueError(describe_temperature(next(site for site in chain.step.sites if site.name == name)))
+    for name, wrong in bad["regularizer"].items():
+        if wrong:
+            raise ValueError(
+                f"the regularizer of {name!r} makes a policy that is no distribution over what the prior allows; the "
+                "gradient of its conjugate must sum to 1, and be 0 where the prior is."
+            )
     if bad["outside"]:
         raise ValueError(describe_outside(program, chain))
 
@@ -181,7 +191,17 @@ def find_bad(chain: Chain) -> dict[str, Any]:
 
     taus = [(site, site.inverse_temperature) for site in chain.step.sites]
     temperature = {site.name: senseless(site, tau.array) for site, tau in taus if tau is not None}
-    return {"sites": parts, "temperature": temperature, "outside": ~chain.valid}
+    decisions = [site for site in chain.step.sites if site.kind == "decision" and site.content.regularizer != kl]
+    regularizer = {site.name: unfit(site.content) for site in decisions}
+    return {"sites": parts, "temperature": temperature, "regularizer": regularizer, "outside": ~chain.valid}
+
+
+def unfit(law: Conditional) -> Array:
+    """Whether a regularizer makes something else than a distribution of a trial: alternatives of growing value."""
+    p = law.table.array
+    q, _ = law.regularizer.maximum(p, jnp.broadcast_to(jnp.linspace(0.0, 1.0, p.shape[-1]), p.shape))
+    sums = jnp.stack([jnp.sum(q, -1), jnp.sum(jnp.where(p > 0, q, 0.0), -1)])
+    return ~(jnp.all(jnp.abs(sums - 1) <= TOLERANCE) & (jnp.min(q) >= -TOLERANCE))
 
 
 def sites_of(chain: Chain) -> dict[str, tuple[Site, ...]]:

@@ -1,5 +1,7 @@
 """Run a part of a program on given values of its sites, and record what they are: kinds, supports, probabilities."""
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,7 +16,19 @@ from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZE
 
 RESERVED = ("t", "alive")
 
-Support = range | tuple[float, ...]
+
+@dataclass(frozen=True)
+class Real:
+    """The values of a Gaussian variable: numbers, or vectors of one length."""
+
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """The number of coordinates."""
+        return math.prod(self.shape)
+
+
+Support = range | tuple[float, ...] | Real
 
 
 class Sites(Messenger):
@@ -45,9 +59,9 @@ class Sites(Messenger):
             return
         decision = bool(msg["infer"].get(DECISION))
         self.kinds[name] = "decision" if decision else "chance"
-        self.supports[name] = finite_support(self.part, name, fn)
+        self.supports[name] = support_of(self.part, name, fn)
         msg["value"] = self.values.get(name, first_value(self.supports[name]))
-        self.contents[name] = probabilities(fn, self.supports[name])
+        self.contents[name] = law_of(fn, self.supports[name])
         if decision:
             self.temperatures[name] = msg["infer"][INVERSE_TEMPERATURE]
             self.regularizers[name] = msg["infer"][REGULARIZER]
@@ -88,9 +102,16 @@ def check_names(part: str, sites: tuple[str, ...], state: tuple[str, ...]) -> No
             )
 
 
-def finite_support(part: str, name: str, fn: Any) -> Support:
-    """The values of a site's distribution; raises where they are infinite, depend on the state or are not scalars."""
+def support_of(part: str, name: str, fn: Any) -> Support:
+    """The values of a site's distribution; raises where they are no finite set of numbers and it is not Gaussian."""
     where = f"{part}: site {name!r} ({type(fn).__name__})"
+    if isinstance(gaussian(fn), dist.Normal | dist.MultivariateNormal):
+        if fn.batch_shape != () or len(fn.event_shape) > 1:
+            raise ValueError(
+                f"{where} has batch shape {fn.batch_shape}; a Gaussian site is one number or one vector: write "
+                "Normal(loc, scale).to_event(1)."
+            )
+        return Real(fn.event_shape)
     if isinstance(fn, dist.MaskedDistribution):
         raise ValueError(f"{where} is masked; give what is impossible probability 0, or make it a site of its own.")
     if fn.batch_shape != () or fn.event_shape != ():
@@ -99,7 +120,7 @@ def finite_support(part: str, name: str, fn: Any) -> Support:
             "parameters by every variable they depend on, and use one site for each number."
         )
     if not fn.has_enumerate_support:
-        raise ValueError(f"{where} has infinitely many values; every site of a step must have a finite support.")
+        raise ValueError(f"{where} has infinitely many values; sites are finite, or Normal and MultivariateNormal.")
     try:
         with jax.ensure_compile_time_eval():
             values = np.asarray(fn.enumerate_support(expand=False))
@@ -113,6 +134,24 @@ def finite_support(part: str, name: str, fn: Any) -> Support:
     return tuple(values.tolist())
 
 
+def gaussian(fn: Any) -> Any:
+    """A distribution without the event dimensions that `to_event` declared."""
+    return gaussian(fn.base_dist) if isinstance(fn, dist.Independent) else fn
+
+
+def law_of(fn: Any, support: Support) -> Array:
+    """A distribution as one array: its probabilities, or its mean beside a factor of its covariance, (n, 1 + n)."""
+    if not isinstance(support, Real):
+        return probabilities(fn, support)
+    base = gaussian(fn)
+    mean = jnp.reshape(base.loc, -1)
+    if isinstance(base, dist.MultivariateNormal):
+        factor = base.scale_tril
+    else:
+        factor = jnp.diag(jnp.reshape(jnp.broadcast_to(base.scale, base.batch_shape), -1))
+    return jnp.concatenate([mean[:, None], factor], 1).astype(float)
+
+
 def probabilities(fn: Any, support: Support) -> Array:
     """The probability of each value of the support, exact at zero (NumPyro's log_prob clamps zeros)."""
     if isinstance(fn, dist.CategoricalProbs | dist.CategoricalLogits):
@@ -123,17 +162,22 @@ def probabilities(fn: Any, support: Support) -> Array:
 
 
 def values_of(support: Support) -> Array:
-    """The values of a support as an array."""
+    """The values of a finite support as an array."""
+    assert not isinstance(support, Real)
     return jnp.arange(support.start, support.stop) if isinstance(support, range) else jnp.asarray(support)
 
 
 def first_value(support: Support) -> Array:
     """One value of a support, with the dtype of all of them."""
+    if isinstance(support, Real):
+        return jnp.zeros(support.shape)
     return values_of(support[:1])[0]
 
 
 def positions_of(support: Support, values: Array) -> Array:
     """The position of each value in the support; the support's length where the value is not in it."""
+    if isinstance(support, Real):
+        raise TypeError("a Gaussian variable has no positions.")
     if isinstance(support, range):
         position = values.astype(int) - support.start
         return jnp.where((position >= 0) & (position < len(support)), position, len(support))

@@ -20,7 +20,7 @@ from numpyro.ops.provenance import track_deps_jaxpr
 
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
 from rlinf_ppl.program.lookup import check_lookups, looked_up
-from rlinf_ppl.program.sites import Sites, Support, check_names, first_value, is_one
+from rlinf_ppl.program.sites import Real, Sites, Support, check_names, first_value, is_one
 
 
 class SiteForm(NamedTuple):
@@ -40,11 +40,15 @@ class SiteForm(NamedTuple):
 
 
 class NextForm(NamedTuple):
-    """A next state variable: the variable whose value it takes unchanged, or None, and what it depends on."""
+    """A next state variable: the variable whose value it takes unchanged, or None, and what it depends on.
+
+    `real` is its shape where it is made of real numbers, None where it is an integer.
+    """
 
     name: str
     source: str | None
     parents: tuple[str, ...]
+    real: tuple[int, ...] | None
 
 
 class Arithmetic:
@@ -120,7 +124,7 @@ def trace_part(
         # Numbers are checked where they are read, with a message that names the site; traced ones NumPyro cannot see.
         with validation_enabled(False), sites:
             returned = function(*jax.tree.unflatten(tree, leaves), **given, **time)
-        return sites, check_returned(part, returned, order)
+        return sites, check_returned(part, returned, order, state)
 
     check_call(part, function, len(arguments), (*state, *(() if times is None else ("t",))))
 
@@ -173,7 +177,9 @@ def describe(
             parents[name],
             name in tempered,
             tau_parents.get(name, ()),
-            looked_up(jaxpr, output, parents[name], supports, names) if name in sites.supports else None,
+            looked_up(jaxpr, output, parents[name], supports, names)
+            if not isinstance(sites.supports.get(name, Real(())), Real)
+            else None,
             sites.regularizers.get(name, kl),
         )
         for (name, kind), output in zip(sites.kinds.items(), jaxpr.outvars, strict=False)
@@ -181,7 +187,12 @@ def describe(
     inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
     outputs = jaxpr.outvars[len(sites.kinds) + len(sites.temperatures) :]
     following = tuple(
-        NextForm(name, inputs.get(id(variable)), ordered(next(provenance)))
+        NextForm(
+            name,
+            inputs.get(id(variable)),
+            ordered(next(provenance)),
+            variable.aval.shape if jnp.issubdtype(variable.aval.dtype, jnp.floating) else None,
+        )
         for name, variable in zip(returned, outputs, strict=True)
     )
     taus = jaxpr.outvars[len(sites.kinds) : len(sites.kinds) + len(sites.temperatures)]
@@ -198,8 +209,10 @@ def check_call(part: str, function: Any, num_args: int, names: tuple[str, ...]) 
         raise TypeError(f"{part} is called with {given}, which it does not take: {error}.") from error
 
 
-def check_returned(part: str, returned: Any, order: Iterable[str] | None) -> dict[str, Array]:
-    """The returned state variables in order, as scalars; raises where the function returned something else."""
+def check_returned(
+    part: str, returned: Any, order: Iterable[str] | None, state: dict[str, Support]
+) -> dict[str, Array]:
+    """The returned state variables in order; raises where the function returned something else."""
     if part == "final":
         if returned is not None:
             raise TypeError(f"final returned {type(returned).__name__}; it states optimality(log_prob), returns None.")
@@ -213,15 +226,30 @@ def check_returned(part: str, returned: Any, order: Iterable[str] | None) -> dic
             "initial and step must return the same names."
         )
     for name, value in returned.items():
-        dtype = jnp.result_type(value)
-        if not (jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)):
-            raise TypeError(
-                f"{part} returned {name!r} with dtype {dtype}; state variables take finitely many values, so return an "
-                "integer."
-            )
-        if jnp.shape(value) != ():
-            raise ValueError(f"{part} returned {name!r} with shape {jnp.shape(value)}; a state variable is one number.")
-    return {name: jnp.asarray(returned[name]) for name in expected}
+        check_value(part, name, value, state.get(name))
+    return {
+        name: jnp.asarray(returned[name], dtype=float if isinstance(state.get(name), Real) else None)
+        for name in expected
+    }
+
+
+def check_value(part: str, name: str, value: Any, support: Support | None) -> None:
+    """Raise where a next state variable is not of the kind of its first value; None: it is the first value."""
+    dtype, shape = jnp.result_type(value), jnp.shape(value)
+    if isinstance(support, Real):
+        if shape != support.shape:
+            raise ValueError(f"{part} returned {name!r} with shape {shape}; its first value has shape {support.shape}.")
+        return
+    finite = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
+    if not finite and (support is not None or not jnp.issubdtype(dtype, jnp.floating)):
+        raise TypeError(
+            f"{part} returned {name!r} with dtype {dtype}; it takes finitely many values, so return an integer."
+        )
+    if len(shape) > (0 if finite else 1):
+        raise ValueError(
+            f"{part} returned {name!r} with shape {shape}; a state variable is one number"
+            + ("." if finite else ", or one vector.")
+        )
 
 
 class explained:

@@ -18,7 +18,7 @@ from numpyro.primitives import Messenger
 
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.language import DECISION
-from rlinf_ppl.program.sites import Support, positions_of, probabilities, values_of
+from rlinf_ppl.program.sites import Real, Support, law_of, positions_of, probabilities, values_of
 
 # Stands for log 0: its exponential is exactly 0, and NumPyro's validation accepts it.
 IMPOSSIBLE = -1e30
@@ -68,19 +68,29 @@ def as_model(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
 def as_guide(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
     """The handler of the guide; declares its parameters."""
     check_joint(program)
-    sizes, supports = program.sizes, program.supports
-    logits = {
-        name: numpyro.param(
-            f"{name}_logits", jnp.zeros([program.horizon, *(sizes[parent] for parent in scope), sizes[name]])
-        )
-        for name, scope in program.scopes.items()
-    }
+    supports = program.supports
+    learned = {name: parameters(program, name) for name in program.scopes}
 
     def handled(t: int | None, state: dict[str, Array]) -> Learned:
-        now = {} if t is None else {name: array[t] for name, array in logits.items()}
+        now = {} if t is None else jax.tree.map(lambda array: array[t], learned)
         return Learned(program.scopes, supports, now, state)
 
     return handled
+
+
+def parameters(program: Any, name: str) -> Any:
+    """What a guide learns of a decision: logits, or the gain, offset and factor that it puts on its Gaussian prior."""
+    sizes, scope, steps = program.sizes, program.scopes[name], program.horizon
+    if not isinstance(program.supports[name], Real):
+        return numpyro.param(f"{name}_logits", jnp.zeros([steps, *(sizes[parent] for parent in scope), sizes[name]]))
+    m, n = sizes[name], sum(sizes[parent] for parent in scope)
+    return (
+        numpyro.param(f"{name}_gain", jnp.zeros((steps, m, n))),
+        numpyro.param(f"{name}_offset", jnp.zeros((steps, m))),
+        numpyro.param(
+            f"{name}_factor", jnp.tile(jnp.eye(m), (steps, 1, 1)), constraint=dist.constraints.lower_cholesky
+        ),
+    )
 
 
 class Tempered(Messenger):
@@ -97,7 +107,10 @@ class Tempered(Messenger):
 
 
 class Learned(Messenger):
-    """Replaces each decision's prior by prior * exp(logits[scope]), normalised, and drops every factor.
+    """Replaces each decision's prior by what was learned, and drops every factor.
+
+    A finite prior becomes prior * exp(logits[scope]), normalised; a Gaussian one N(M z + d, F F') becomes
+    N(M z + d + gain scope + offset, F factor factor' F').
 
     Stands inside the scope of its step, so that it sees the sites' own names; a site's value is known once the site
     has run, hence it keeps the messages.
@@ -107,10 +120,10 @@ class Learned(Messenger):
         self,
         scopes: dict[str, tuple[str, ...]],
         supports: dict[str, Support],
-        logits: dict[str, Array],
+        learned: dict[str, Any],
         state: dict[str, Array],
     ):
-        self.scopes, self.supports, self.logits = scopes, supports, logits
+        self.scopes, self.supports, self.learned = scopes, supports, learned
         self.seen: dict[str, Any] = {name: {"value": value} for name, value in state.items()}
         super().__init__()
 
@@ -125,14 +138,29 @@ class Learned(Messenger):
 
     def tilted(self, name: str, prior: Any) -> dist.Distribution:
         """The learned conditional at the values that the scope has now."""
-        index = tuple(positions_of(self.supports[n], jnp.asarray(self.seen[n]["value"])) for n in self.scopes[name])
         support, mask = self.supports[name], None
         if isinstance(prior, dist.MaskedDistribution):
             prior, mask = prior.base_dist, prior._mask
-        p = probabilities(prior, support)
-        log_p = jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), IMPOSSIBLE)
-        fn = Finite(log_p + self.logits[name][index], values_of(support))
+        scope = {n: jnp.asarray(self.seen[n]["value"]) for n in self.scopes[name]}
+        fn = self.affine(name, prior, support, scope) if isinstance(support, Real) else self.finite(name, prior, scope)
         return fn if mask is None else fn.mask(mask)
+
+    def finite(self, name: str, prior: Any, scope: dict[str, Array]) -> dist.Distribution:
+        """The learned conditional of a decision with finitely many values."""
+        index = tuple(positions_of(self.supports[n], value) for n, value in scope.items())
+        p = probabilities(prior, self.supports[name])
+        log_p = jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), IMPOSSIBLE)
+        return Finite(log_p + self.learned[name][index], values_of(self.supports[name]))
+
+    def affine(self, name: str, prior: Any, support: Real, scope: dict[str, Array]) -> dist.Distribution:
+        """The learned conditional of a Gaussian decision."""
+        gain, offset, factor = self.learned[name]
+        law = law_of(prior, support)
+        z = jnp.concatenate([jnp.zeros(0), *(jnp.reshape(value, -1) for value in scope.values())])
+        mean, root = law[:, 0] + gain @ z + offset, law[:, 1:] @ factor
+        if support.shape == ():
+            return dist.Normal(mean[0], root[0, 0])
+        return dist.MultivariateNormal(mean, scale_tril=root)
 
 
 class Finite(dist.Distribution):

@@ -2,9 +2,11 @@
 
     cases        the named cases: a task, a model, a horizon, an inverse temperature
     recovery     three answers to a case, and one row that compares them
+    kinds        the one place that tells Gaussian answers from tables
     horizons     the one place that tells an infinite horizon from a finite one
     table        the rows on a terminal, as JSON and as Markdown
     plots        policies, values and fits
+    bands        where vectors go, and how policies react
     temperature  value and policy from the prior to the hard optimum
     graphs       the graph of one time step
     arviz        labelled arrays, for ArviZ and netCDF

@@ -10,6 +10,9 @@ netCDF group for each dataset, which is what both interfaces expect.
     policies       policy_<decision>: (answer, time, scope..., decision); answer is exact, fit or conditioned
     values         value: (answer, instant, state variables...), in nats; answer is exact or conditioned
 
+Of vectors, trajectories have an axis of coordinates more, and policies and values come in parts: gain, offset, cov and
+matrix, vector, scalar (see `kinds`).
+
 `time` numbers the T decisions, `instant` the T + 1 states. At an infinite horizon policies and values have neither, and
 trajectories are those of the program with an end that covers the discount: the attribute `sampled_steps` says when it
 comes, `alive_at_the_end` how probable it is to live on beyond it. What there is no posterior for is left out.
@@ -31,8 +34,8 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.inference import exact
-from rlinf_ppl.report import horizons
-from rlinf_ppl.report.recovery import Answers
+from rlinf_ppl.report import horizons, kinds
+from rlinf_ppl.report.recovery import Answers, nats_per_unit
 
 if TYPE_CHECKING:
     import xarray
@@ -56,15 +59,17 @@ def datasets(answers: Answers, key: Array, num_draws: int = DRAWS) -> dict[str, 
     steps = program.horizon
     assert steps is not None
     latent = {*program.sizes, "alive"}
+    unit = nats_per_unit(program)
     drawn = exact.sample(program, key_guide, answers.fit.policy, num_draws)
     samples = {
         "posterior": {name: drawn[name] for name in drawn if name in latent},
-        "sample_stats": {name: drawn[name] for name in drawn if name not in latent},
+        "sample_stats": {name: unit * drawn[name] for name in drawn if name not in latent},
     }
     if answers.posterior is not None:
         conditioned = exact.posterior_sample(program, key_posterior, num_draws)
         samples["conditioned"] = {name: conditioned[name] for name in conditioned if name in latent}
-    groups = {name: trajectories(arrays, steps) for name, arrays in samples.items()}
+    names = kinds.labels(program, axis_names(answers))
+    groups = {name: trajectories(arrays, steps, names) for name, arrays in samples.items()}
     groups |= {"policies": policies(answers), "values": values(answers)}
     return {name: group.assign_attrs(attributes(answers, steps)) for name, group in groups.items()}
 
@@ -76,22 +81,25 @@ def attributes(answers: Answers, sampled_steps: int) -> dict[str, Any]:
     return facts | {"sampled_steps": sampled_steps, "alive_at_the_end": discount**sampled_steps}
 
 
-def trajectories(samples: Mapping[str, Array], horizon: int) -> xarray.Dataset:
+def trajectories(samples: Mapping[str, Array], horizon: int, names: kinds.Names | None = None) -> xarray.Dataset:
     """Sampled trajectories as one chain.
 
     Args:
-        samples: Arrays (N, T) of what happens in a step, and (N, T + 1) of states.
+        samples: Arrays (N, T) of what happens in a step, and (N, T + 1) of states; vectors have more axes.
         horizon: T.
+        names: The labels of axes that have some.
 
     Returns:
-        A dataset with axes chain, draw, and time or instant.
+        A dataset with axes chain, draw, time or instant, and coordinates of vectors.
     """
     import xarray
 
     axes = {horizon: "time", horizon + 1: "instant"}
-    data = {name: (("chain", "draw", axes[array.shape[1]]), np.asarray(array)[None]) for name, array in samples.items()}
-    dataset = xarray.Dataset(data)
-    return dataset.assign_coords({axis: np.arange(size) for axis, size in dataset.sizes.items()})
+    data: dict[str, Any] = {}
+    for name, drawn in samples.items():
+        own, array = kinds.sample_parts(name, drawn)
+        data[name] = (("chain", "draw", axes[array.shape[1]], *own), array[None])
+    return labelled(xarray.Dataset(data), names or {})
 
 
 def policies(answers: Answers) -> xarray.Dataset:
@@ -101,36 +109,49 @@ def policies(answers: Answers) -> xarray.Dataset:
     exact_one, *conditioned = answers.closed_forms.items()
     tables = {name: answer.policy for name, answer in (exact_one, ("fit", answers.fit), *conditioned)}
     time = horizons.axis(answers.case.horizon, "time")
-    data = {}
-    for name, scope in answers.program.scopes.items():
-        stacked = np.stack([np.asarray(policy[name]) for policy in tables.values()])
-        data[f"policy_{name}"] = (("answer", *time, *scope, name), stacked)
-    return labelled(xarray.Dataset(data), answers, tuple(tables))
+    data: kinds.Parts = {}
+    for name in answers.program.scopes:
+        parts = [kinds.policy_parts(answers.program, name, policy[name]) for policy in tables.values()]
+        data |= stacked(parts, time)
+    return labelled(xarray.Dataset(data), axis_labels(answers, tuple(tables)))
 
 
 def values(answers: Answers) -> xarray.Dataset:
     """The values of the exact answers; the last instant is the terminal value."""
     import xarray
 
-    stacked = np.stack([np.asarray(answer.value) for answer in answers.closed_forms.values()])
-    axes = ("answer", *horizons.axis(answers.case.horizon, "instant"), *answers.program.state)
-    data = {"value": (axes, stacked, {"units": "nats"})}
-    return labelled(xarray.Dataset(data), answers, tuple(answers.closed_forms))
+    parts = [kinds.value_parts(answers.program, answer.value) for answer in answers.closed_forms.values()]
+    data = stacked(parts, horizons.axis(answers.case.horizon, "instant"))
+    dataset = xarray.Dataset({name: (*named, {"units": "nats"}) for name, named in data.items()})
+    return labelled(dataset, axis_labels(answers, tuple(answers.closed_forms)))
 
 
-def labelled(dataset: xarray.Dataset, answers: Answers, kinds: Sequence[str]) -> xarray.Dataset:
-    """The dataset with coordinates on every axis: the task's own names where it has them, else positions."""
-    known = {"answer": list(kinds), **axis_names(answers)}
-    return dataset.assign_coords({axis: known.get(str(axis), np.arange(size)) for axis, size in dataset.sizes.items()})
+def stacked(parts: Sequence[kinds.Parts], time: tuple[str, ...]) -> kinds.Parts:
+    """The same parts of several answers side by side: axes answer, time where there is one, and their own."""
+    return {
+        name: (("answer", *time, *axes), np.stack([np.asarray(part[name][1]) for part in parts]))
+        for name, (axes, _) in parts[0].items()
+    }
+
+
+def labelled(dataset: xarray.Dataset, names: kinds.Names) -> xarray.Dataset:
+    """The dataset with coordinates on every axis: names where there are some, else positions."""
+    return dataset.assign_coords({axis: names.get(str(axis), np.arange(size)) for axis, size in dataset.sizes.items()})
+
+
+def axis_labels(answers: Answers, which: Sequence[str]) -> dict[str, list[str]]:
+    """What the positions along axes are called, the axis of answers included."""
+    return {"answer": list(which), **kinds.labels(answers.program, axis_names(answers))}
 
 
 def axis_names(answers: Answers) -> dict[str, list[str]]:
-    """The names that a task gives to values of the program's variables, by variable.
+    """The names of the values of the program's variables, or of their coordinates, by variable.
 
-    A task's state names belong to the state variable `s` and its action names to the decision `a`, which is what
-    every model of a task calls them.
+    A case may name them. A task's state names belong to the state variable `s` and its action names to the decision
+    `a`, which is what every model of a task calls them.
     """
     named = {"s": getattr(answers.task, "state_names", None), "a": getattr(answers.task, "action_names", None)}
+    named |= answers.case.names
     sizes = answers.program.sizes
     return {name: list(names) for name, names in named.items() if names is not None and sizes.get(name) == len(names)}
 

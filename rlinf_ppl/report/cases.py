@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from rlinf_ppl.models import single_agent
+from rlinf_ppl.models import linear_gaussian, single_agent
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.report import horizons
 from rlinf_ppl.tasks import MDP, gallery
@@ -74,6 +74,11 @@ EARLY_DEATH = (
     "believes that it will soon be dead. That is what the gap consists of."
 )
 
+FAVOURABLE_WIND = (
+    "Soft-optimal control knows that the wind blows anywhere. Given optimality, the wind is believed to have helped: "
+    "the mass arrives earlier and strays less. That is what the gap consists of."
+)
+
 
 class Grid(NamedTuple):
     """Where states of a task lie on a map, for pictures.
@@ -108,6 +113,8 @@ class Case:
         options: Further keyword arguments of the model.
         note: What the reader should know of the case before reading its numbers.
         grid: The map for pictures; None for a task without one.
+        names: What the values or coordinates of variables are called, where the task does not say.
+        temperature: The model's argument that takes beta.
     """
 
     name: str
@@ -120,11 +127,14 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     note: str = ""
     grid: Grid | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    temperature: str = "beta"
 
     def program(self, task: Any, beta: ArrayLike | None = None) -> ControlProgram:
         """The step program of the task under this case's model, at another inverse temperature if one is given."""
         beta = self.beta if beta is None else beta
-        return self.model(task, self.horizon, beta=beta, discount=self.discount, **self.options)
+        options = {self.temperature: beta, "discount": self.discount, **self.options}
+        return self.model(task, self.horizon, **options)
 
     @property
     def setting(self) -> str:
@@ -218,6 +228,20 @@ CASES: tuple[Case, ...] = (
         task=gallery.lottery,
         horizon=2,
         beta=1.0,
+    ),
+    Case(
+        name="point-mass",
+        title="A point mass in the plane, pushed to a goal through gusts of wind",
+        model=linear_gaussian,
+        task=gallery.point_mass,
+        horizon=30,
+        beta=20.0,
+        note=FAVOURABLE_WIND,
+        names={
+            "x": ("east (m)", "north (m)", "speed east (m/s)", "speed north (m/s)"),
+            "u": ("force east (N)", "force north (N)"),
+        },
+        temperature="inverse_temperature",
     ),
     Case(
         name="frozen-lake-endless",

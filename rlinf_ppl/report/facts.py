@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+import jax
 import numpy as np
 
-from rlinf_ppl.tasks import MDP
+from rlinf_ppl.tasks import MDP, LinearQuadratic
 
 
-def task_facts(task: MDP) -> list[str]:
+@functools.singledispatch
+def task_facts(task: Any) -> list[str]:
+    """What there is to know about a task before it is solved, as lines of text; for any kind of task its arrays."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(task)
+    return [f"{jax.tree_util.keystr(path)}: shape {np.shape(array)}" for path, array in leaves]
+
+
+@task_facts.register(LinearQuadratic)
+def linear_quadratic_facts(task: LinearQuadratic) -> list[str]:
+    """What there is to know about linear-quadratic control: sizes, stability, noise, rewards, the way to go."""
+    time = "constant in time" if task.horizon is None else f"varies over {task.horizon} time steps"
+    radius = np.abs(np.linalg.eigvals(np.asarray(task.A))).max()
+    noisy = np.linalg.matrix_rank(np.asarray(task.noise)).max()
+    rewards = [np.linalg.eigvalsh(np.asarray(matrix)) for matrix in (task.state_reward, task.action_reward)]
+    goal = np.asarray(task.goal).reshape(-1, task.num_states)[-1]
+    return [
+        f"state in R^{task.num_states}, action in R^{task.num_actions}, {time}",
+        f"transition: linear, largest |eigenvalue| {radius:g}, noise in {noisy} of {task.num_states} directions",
+        *(
+            f"reward of the {of}: quadratic, eigenvalues {r.min():g} to {r.max():g}"
+            for of, r in zip(("state", "action"), rewards, strict=True)
+        ),
+        f"from the mean {written(task.initial_mean)} to the goal {written(goal)}",
+    ]
+
+
+def written(vector: Any) -> str:
+    """A vector as a user would type it."""
+    return f"({', '.join(f'{number:g}' for number in np.asarray(vector))})"
+
+
+@task_facts.register(MDP)
+def decision_process_facts(task: MDP) -> list[str]:
     """What there is to know about a Markov decision process before it is solved.
 
     Args:

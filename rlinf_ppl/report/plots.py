@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rlinf_ppl.inference import exact
-from rlinf_ppl.report import horizons
+from rlinf_ppl.report import bands, horizons
 from rlinf_ppl.report.arviz import axis_names
 from rlinf_ppl.report.cases import Grid, Move
 from rlinf_ppl.report.recovery import Answers
@@ -29,7 +29,12 @@ HEADING_WIDTH = 6.4
 
 
 def policy(answers: Answers) -> Figure:
-    """The exact answers' policies: with values on the map, as bars for a small task, else as a table of colours."""
+    """The exact answers' policies: with values on the map, as bars for a small task, else as a table of colours.
+
+    Of vectors, where they take the state and how they react to it.
+    """
+    if answers.program.structure.gaussian:
+        return bands.draw(answers, PANELS, heading(answers))
     if answers.case.grid is not None:
         return policy_map(answers, answers.case.grid)
     rows = np.prod([answers.program.sizes[name] for name in answers.program.state])

@@ -13,24 +13,26 @@ dynamics as well. At an infinite horizon there may be no posterior, and no log e
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.report import horizons
+from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.report import horizons, kinds
 from rlinf_ppl.report.cases import Case
 
 FIT_STEPS = 1000
 
 
 class Answers(NamedTuple):
-    """A case with everything that was computed for it.
+    """A case with everything that was computed for it; values, ELBO and losses in nats.
 
     Attributes:
         case: The row of the list of cases.
@@ -63,8 +65,8 @@ class Row(NamedTuple):
 
     Attributes:
         task: The case's name.
-        states: The number of joint values of the state variables.
-        actions: The number of joint values of a step's decisions.
+        states: The number of joint values of the state variables; of vectors, the space R^n that they span.
+        actions: The same of a step's decisions.
         horizon: The number of time steps; None where there is no end.
         discount: The probability of being alive at the next step.
         soft_value: The largest ELBO, expected over the initial state.
@@ -79,8 +81,8 @@ class Row(NamedTuple):
     """
 
     task: str
-    states: int
-    actions: int
+    states: int | str
+    actions: int | str
     horizon: int | None
     discount: float
     soft_value: float
@@ -119,7 +121,31 @@ def answer(case: Case, key: Array, progress: Callable[[str], None] = ignore) -> 
     fit = jax.block_until_ready(svi.fit(program, key, num_steps=FIT_STEPS))
     progress("conditioning")
     posterior, missing = condition(program)
-    return Answers(case, task, program, solution, fit, posterior, missing, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return in_nats(Answers(case, task, program, solution, fit, posterior, missing, seconds))
+
+
+def in_nats(answers: Answers) -> Answers:
+    """The answers with values and bounds in nats, which the engines give in units of optimality."""
+    tau = nats_per_unit(answers.program)
+    solution, fit, posterior = answers.solution, answers.fit, answers.posterior
+    return answers._replace(
+        solution=solution._replace(value=kinds.scaled(tau, solution.value), elbo=tau * solution.elbo),
+        fit=fit._replace(losses=tau * fit.losses, elbo=tau * fit.elbo),
+        posterior=None if posterior is None else posterior._replace(value=kinds.scaled(tau, posterior.value)),
+    )
+
+
+def nats_per_unit(program: ControlProgram) -> Any:
+    """The inverse temperature that a program's decisions share.
+
+    Where they share none there is no such unit, and no posterior either: 1 leaves values in units of optimality.
+    """
+    try:
+        tau = common_inverse_temperature(program)
+    except ValueError:
+        return 1.0
+    return 1.0 if tau is None else tau
 
 
 def condition(program: ControlProgram) -> tuple[exact.Posterior | None, str]:
@@ -137,8 +163,8 @@ def summarize(answers: Answers) -> Row:
     log_evidence = None if answers.posterior is None else float(answers.posterior.log_evidence)
     return Row(
         task=case.name,
-        states=joint_size(program, program.state),
-        actions=joint_size(program, tuple(program.scopes)),
+        states=kinds.extent(program, program.state),
+        actions=kinds.extent(program, tuple(program.scopes)),
         horizon=case.horizon,
         discount=float(program.discount),
         soft_value=soft_value,
@@ -158,18 +184,11 @@ def recover(case: Case, key: Array) -> Row:
     return summarize(answer(case, key))
 
 
-def joint_size(program: ControlProgram, variables: tuple[str, ...]) -> int:
-    """The number of joint values of some of a program's variables."""
-    size = 1
-    for name in variables:
-        size *= program.sizes[name]
-    return size
-
-
-def policy_error(
-    program: ControlProgram, policy: dict[str, Float[Array, "..."]], other: dict[str, Float[Array, "..."]]
-) -> float:
+def policy_error(program: ControlProgram, policy: dict[str, Any], other: dict[str, Any]) -> float:
     """The largest difference of two policies' probabilities, wherever the prior can take a trajectory.
+
+    Of Gaussian policies, the largest difference of any gain, offset or covariance: an affine function differs
+    everywhere or nowhere.
 
     A row of a policy table, p(d | scope) at time t, matters only where a trajectory can meet it. A trajectory that
     the prior (of the initial state, the decisions and the chance sites) gives no probability has none under any
@@ -186,6 +205,8 @@ def policy_error(
     Returns:
         The maximum over decisions, times, reachable scope values and alternatives of |policy - other|.
     """
+    if program.structure.gaussian:
+        return float(kinds.difference(policy, other))
     met = reachable(program)
     errors = [jnp.where(met[name][..., None], jnp.abs(policy[name] - other[name]), 0.0).max() for name in met]
     return float(jnp.stack(errors).max())
@@ -197,7 +218,7 @@ def reachable(program: ControlProgram) -> dict[str, Bool[Array, "..."]]:
     At an infinite horizon, the scope values that it meets at any time: whatever state can be reached at all is reached
     within as many steps as there are states.
     """
-    walked = horizons.ended(program, joint_size(program, program.state))
+    walked = horizons.ended(program, math.prod(program.sizes[name] for name in program.state))
     marginals = exact.marginals(walked, exact.prior_policy(walked))
     met = {name: table.sum(-1) > 0 for name, table in marginals.decision.items()}
     return met if walked is program else {name: table.any(0) for name, table in met.items()}

@@ -1,10 +1,10 @@
 """What a recovery leaves on disk.
 
     results/table.json, table.md     one row a case
-    results/<case>/policy.png        the exact answers at the first time step
+    results/<case>/policy.png        the exact answers at the first time step, of vectors at all times
     results/<case>/fit.png           the ELBO of the fit, step by step
     results/<case>/graph.png         the graph of one time step
-    results/<case>/temperature.png   value and policy against the inverse temperature, at an infinite horizon
+    results/<case>/temperature.png   value and policy against the inverse temperature, at an infinite horizon of tables
     results/<case>/posterior.nc      trajectories, policies and values for ArviZ
 
 Files of an earlier recovery are replaced.
@@ -41,7 +41,7 @@ def write_case(answers: Answers, key: Array, folder: Path) -> list[Path]:
         "fit.png": plots.fit(answers),
         "graph.png": graphs.draw(answers.program.graph(), f"{answers.case.name}: one time step"),
     }
-    if answers.case.horizon is None:
+    if answers.case.horizon is None and not answers.program.structure.gaussian:
         figures["temperature.png"] = temperature.draw(answers, temperature.sweep(answers))
     for name, figure in figures.items():
         figure.savefig(place / name, dpi=DOTS_PER_INCH)

@@ -90,7 +90,10 @@ def cells(row: Row) -> list[str]:
 
 def remarks(rows: Sequence[Row]) -> list[str]:
     """What the reader needs beside the numbers, and for each dash why a number is missing."""
-    text = "gap = log evidence - soft value; policy error over every conditioning value that the prior can produce."
+    text = (
+        "gap = log evidence - soft value; policy error over every conditioning value that the prior can produce, "
+        "over gains, offsets and covariances where variables are vectors."
+    )
     text = text if all(row.converged for row in rows) else text + " * the fit did not converge."
     return [text, *(f"– {row.task}: {row.missing}" for row in rows if row.missing)]
 

@@ -37,50 +37,45 @@ class Sweep(NamedTuple):
     """One solution for each inverse temperature; NaN where it did not converge.
 
     Attributes:
-        betas: Inverse temperatures, in nats per unit of reward.
+        betas: Inverse temperatures, in nats per unit of reward; the first is 0, the last infinite.
         value: What each soft-optimal policy is worth, less its KL over beta, in units of reward.
         earned: What it earns, in units of reward.
         policy: For each decision its probabilities, (betas, scope axes, K).
-        prior_return: What the prior earns: the limit of no inverse temperature.
-        best_return: What the hard maximum earns: the limit of an infinite one.
     """
 
     betas: Float[Array, " betas"]
     value: Float[Array, " betas"]
     earned: Float[Array, " betas"]
     policy: dict[str, Float[Array, "betas ..."]]
-    prior_return: float
-    best_return: float
 
 
 def sweep(answers: Answers) -> Sweep:
     """Solves a case at many inverse temperatures in one vmapped call, as many below its own as above."""
-    reward_only = unregularized(answers.case.program(answers.task, beta=1.0))
+    program = answers.case.program(answers.task, beta=1.0)
 
     @jax.jit
     @jax.vmap
     def at(beta: Array) -> Any:
-        solution = exact.solve(answers.case.program(answers.task, beta=beta))
-        earned = exact.evaluate(reward_only, solution.policy)
-        numbers = (solution.elbo / beta, earned.elbo, solution.policy)
+        solution = exact.solve(tempered(program, beta))
+        earned = exact.evaluate(tempered(program, jnp.asarray(jnp.inf)), solution.policy)
+        numbers = (solution.elbo, earned.elbo, solution.policy)
         return jax.tree.map(lambda x: jnp.where(solution.converged & earned.converged, x, jnp.nan), numbers)
 
     middle = np.log10(answers.case.beta)
     betas = jnp.logspace(middle - DECADES, middle + DECADES, POINTS)
-    prior = exact.evaluate(reward_only, exact.prior_policy(reward_only))
-    value, earned, policy = at(betas)
-    return Sweep(betas, value, earned, policy, float(prior.elbo), float(exact.solve(reward_only).elbo))
+    betas = jnp.concatenate([jnp.zeros(1), betas, jnp.full(1, jnp.inf)])
+    return Sweep(betas, *at(betas))
 
 
-def unregularized(program: ControlProgram) -> ControlProgram:
-    """The same program with every decision at an infinite inverse temperature: leaving the prior costs nothing."""
+def tempered(program: ControlProgram, beta: Array) -> ControlProgram:
+    """The same program with every decision at the inverse temperature `beta`; at infinity leaving a prior is free."""
 
-    def free(site: dict[str, Any]) -> dict[str, Any]:
-        return {"inverse_temperature": jnp.inf} if site["infer"].get("decision") else {}
+    def config(site: dict[str, Any]) -> dict[str, Any]:
+        return {"inverse_temperature": beta} if site["infer"].get("decision") else {}
 
     @functools.wraps(program.step)
     def step(*args: Any, **state: Any) -> Any:
-        with handlers.infer_config(config_fn=free):
+        with handlers.infer_config(config_fn=config):
             return program.step(*args, **state)
 
     sizes = {name: program.sizes[name] for name in program.state}
@@ -102,7 +97,7 @@ def draw(answers: Answers, swept: Sweep) -> Figure:
     for axes in (left, *others):
         axes.axvline(answers.case.beta, color="0.75", linewidth=1, zorder=0)
         axes.set(xscale="log", xlabel="inverse temperature beta (nats per unit of reward)")
-        axes.set_xlim(float(swept.betas[0]), float(swept.betas[-1]))
+        axes.set_xlim(float(swept.betas[1]), float(swept.betas[-2]))
         axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.suptitle(f"{heading(answers)} (the grey line)", fontsize=11)
     return figure
@@ -110,10 +105,11 @@ def draw(answers: Answers, swept: Sweep) -> Figure:
 
 def draw_values(axes: Axes, swept: Sweep) -> None:
     """Value and return, and the two limits that they lie between."""
-    axes.plot(swept.betas, swept.earned, color=COLOURS[1], label="return")
-    axes.plot(swept.betas, swept.value, color=COLOURS[0], label="value = return - KL / beta")
-    axes.axhline(swept.best_return, color="0.4", linestyle="--", linewidth=1.2, label="hard optimum (beta = ∞)")
-    axes.axhline(swept.prior_return, color="0.4", linestyle=":", linewidth=1.2, label="prior (beta = 0)")
+    prior, best = float(swept.value[0]), float(swept.value[-1])
+    axes.plot(swept.betas[1:-1], swept.earned[1:-1], color=COLOURS[1], label="return")
+    axes.plot(swept.betas[1:-1], swept.value[1:-1], color=COLOURS[0], label="value = return - KL / beta")
+    axes.axhline(best, color="0.4", linestyle="--", linewidth=1.2, label="hard optimum (beta = ∞)")
+    axes.axhline(prior, color="0.4", linestyle=":", linewidth=1.2, label="prior (beta = 0)")
     axes.set(ylabel="discounted sum, in units of reward", title="value and return")
 
 
@@ -122,5 +118,5 @@ def draw_decision(axes: Axes, answers: Answers, swept: Sweep, name: str) -> None
     table = np.moveaxis(np.asarray(swept.policy[name]), 0, -1)[starting_row(answers, name)]
     for place, label in enumerate(alternatives(answers, name)):
         colour, dashes = COLOURS[place % len(COLOURS)], DASHES[place % len(DASHES)]
-        axes.plot(swept.betas, table[place], color=colour, linestyle=dashes, label=label)
+        axes.plot(swept.betas[1:-1], table[place, 1:-1], color=colour, linestyle=dashes, label=label)
     axes.set(ylim=(-0.03, 1.03), ylabel="probability", title=f"decision {name} at the start")

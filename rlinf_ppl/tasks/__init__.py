@@ -1,11 +1,13 @@
 """What is to be controlled: tasks as data, checked when they are made, and the ways to come by one.
 
 A task holds arrays and nothing else; the models turn it into a program, and the engines turn the program into
-answers. `MDP` is a task with finitely many states and actions, `gallery` has small ones that are ready to use, and
-`conventions` translates the arrays of other libraries.
+answers. `MDP` is a task with finitely many states and actions, `LinearQuadratic` one of vectors with linear dynamics
+and quadratic rewards. `gallery` has small ones that are ready to use, and `conventions` translates the arrays of other
+libraries.
 """
 
 from rlinf_ppl.tasks import conventions, gallery
+from rlinf_ppl.tasks.linear_quadratic import LinearQuadratic
 from rlinf_ppl.tasks.mdp import MDP
 
-__all__ = ["MDP", "conventions", "gallery"]
+__all__ = ["MDP", "LinearQuadratic", "conventions", "gallery"]

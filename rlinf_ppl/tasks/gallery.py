@@ -1,8 +1,9 @@
-"""Small tasks that are ready to use: a lottery, grid worlds drawn as text, and a chain."""
+"""Small tasks that are ready to use: a lottery, grid worlds drawn as text, a chain, and a point mass."""
 
 import numpy as np
 
 from rlinf_ppl.tasks import checks
+from rlinf_ppl.tasks.linear_quadratic import LinearQuadratic
 from rlinf_ppl.tasks.mdp import MDP
 from rlinf_ppl.types import RealNumber
 
@@ -175,6 +176,42 @@ def chain(length: int, slip: RealNumber = 0.1, reward: RealNumber = 1.0, step_re
     rewards = np.full((length, 2), step_reward, dtype=float)
     rewards[-1] = reward
     return MDP(transition, rewards, np.eye(length)[0], action_names=("left", "right"))
+
+
+def point_mass(time_step: RealNumber = 0.1, mass: RealNumber = 1.0, gust: RealNumber = 1.0) -> LinearQuadratic:
+    """A mass in the plane that a force pushes from rest at the origin to rest at the goal, 2 m east and 1 m north.
+
+    The state is (east, north, speed east, speed north) in m and m/s, the action the force (east, north) in N. For a
+    time step h, in which the force u and the wind's force w are constant,
+
+        place' = place + h speed + h^2 (u + w) / (2 mass),      speed' = speed + h (u + w) / mass,      w ~ N(0, gust^2)
+
+    The reward of a step is -h (|place - goal|^2 + |speed|^2 / 10 + |u|^2 / 10), so that distances in m, speeds in m/s
+    and forces in N are integrated over seconds; at the end it is the same without the force.
+
+    Args:
+        time_step: h, in s.
+        mass: In kg.
+        gust: Standard deviation of the wind's force in each direction, in N; fresh in every step.
+
+    Returns:
+        A time-invariant task with a state in R^4 and an action in R^2.
+
+    Raises:
+        ValueError: `time_step` or `mass` is not positive, or `gust` is negative or not finite.
+    """
+    for name, value in {"time_step": time_step, "mass": mass}.items():
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} is {value}: give a positive number.")
+    if not 0 <= gust < np.inf:
+        raise ValueError(f"gust is {gust}: give a standard deviation, at least 0.")
+    plane = np.eye(2)
+    drift = np.kron([[1, time_step], [0, 1]], plane)
+    push = np.kron([[time_step**2 / 2], [time_step]], plane) / mass
+    state_reward = -time_step * np.kron(np.diag([1, 0.1]), plane)
+    start, certain, goal = np.zeros(4), np.zeros((4, 4)), [2, 1, 0, 0]
+    noise, force_reward = gust**2 * push @ push.T, -time_step * 0.1 * plane
+    return LinearQuadratic(drift, push, np.zeros(4), noise, state_reward, force_reward, goal, start, certain)
 
 
 def _read_map(text: str) -> np.ndarray:

@@ -1,0 +1,67 @@
+"""How the next state depends on the variables of a step, for quadratics: affinely."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from rlinf_ppl.algebra.coordinates import stacked_values, union, unit_row
+from rlinf_ppl.algebra.quadratics import LinearGaussian, Quadratic, aligned_map
+
+
+class Arrival(eqx.Module):
+    """How the next state depends on the variables of a step: affinely.
+
+    Attributes:
+        sources: for each state variable, the variable of the step that becomes its next value, or None.
+        maps: for the state variables without a source, the law of the next value, without noise.
+    """
+
+    sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
+    maps: dict[str, LinearGaussian]
+
+    def represented(
+        self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool
+    ) -> "tuple[Any, Arrival]":
+        """There is one form only."""
+        return sites, self
+
+    def following(self, v: Quadratic) -> Quadratic:
+        """A message about the next state, as the kind of message that `pull` takes."""
+        return v
+
+    def linearized(
+        self, before: Callable[[Array], Quadratic], after: Callable[[Quadratic], Array], v: Array
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """A step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
+        return jax.linearize(lambda v: after(before(v)), v)
+
+    def positions_at(self, at: dict[str, Array]) -> dict[str, Array]:
+        """The next state (n, size) from values of the variables of this step."""
+        return {
+            name: stacked_values(self.maps[name].axes, at) @ self.maps[name].map.T if source is None else at[source]
+            for name, source in self.sources
+        }
+
+    def pull(self, v: Quadratic) -> Quadratic:
+        """The message about the next state as a function of the variables of this step."""
+        source = dict(self.sources)
+        taken = [source[name] for name in v.axes]
+        if all(taken) and len(set(taken)) == len(taken):
+            return Quadratic(tuple(str(name) for name in taken), v.sizes, v.array)
+        size = dict(zip(v.axes, v.sizes, strict=True))
+        laws = [
+            self.maps[name] if source[name] is None else identity(name, str(source[name]), size[name])
+            for name in v.axes
+        ]
+        space = union(*laws)
+        whole = jnp.concatenate([*(aligned_map(law, space) for law in laws), unit_row(space)])
+        return Quadratic(*space, whole.T @ v.array @ whole)
+
+
+def identity(name: str, source: str, size: int) -> LinearGaussian:
+    """The law of what equals another variable."""
+    return LinearGaussian(name, (source,), (size,), jnp.eye(size, size + 1), jnp.zeros((size, size)))

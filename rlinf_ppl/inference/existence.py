@@ -1,0 +1,55 @@
+"""Where a Gaussian integral does not exist: at which time, over which variable, and what to do."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlinf_ppl.algebra import Chain, Message, Rules, Slice, at_time, by_time, through
+from rlinf_ppl.algebra.elimination import survive
+from rlinf_ppl.algebra.messages import with_array
+from rlinf_ppl.inference.answers import Posterior, Solution
+
+
+def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> None:
+    """Raise where concrete values are not finite.
+
+    Raises:
+        ValueError: a reward is not concave in a decision, or an expectation in the exponent does not exist.
+    """
+    scalar = answer.value.scalar
+    if isinstance(scalar, jax.core.Tracer) or np.all(np.isfinite(scalar)):
+        return
+    step, following, when = chain.step, chain.zero.over(chain.carried, chain.size()), ""
+    if chain.horizon is not None:
+        t = int(np.flatnonzero(~np.isfinite(scalar)).max())
+        step, when = at(chain.step, t), f"at t = {t} "
+        matrix, vector, constant = (np.asarray(part[t + 1]) for part in answer.value)
+        whole = np.block([[matrix, vector[:, None] / 2], [vector[None] / 2, constant[None, None]]])
+        everywhere = chain.zero.over(chain.state, chain.size())
+        following = with_array(everywhere, jnp.asarray(whole))
+    met = through(step, survive(chain, following, rules), rules)[1].message
+    site = culprit(chain, met)
+    if site in dict(chain.scopes):
+        raise ValueError(
+            f"{when}the decision {site!r} has no maximum: the value grows faster in it than its prior falls, so that "
+            "the prior's precision - 2 tau W is not positive definite. Make the reward concave in it, lower the "
+            "inverse temperature, or give a narrower prior."
+        )
+    raise ValueError(
+        f"{when}the expectation of exp(tau V) over {site!r} does not exist: the value grows faster in it than its "
+        "density falls. Lower the inverse temperature or the noise; exact.solve needs no such expectation."
+    )
+
+
+def at(step: Slice, t: int) -> Slice:
+    """A step at one time."""
+    varying, constant = by_time(step)
+    return at_time(jax.tree.map(lambda a, b: b if a is None else a[t], varying, constant, is_leaf=lambda x: x is None))
+
+
+def culprit(chain: Chain, met: dict[str, Message]) -> Any:
+    """The variable whose elimination left something that is not a number: the last one with a message that is."""
+    finite = [name for name, message in met.items() if bool(jnp.all(jnp.isfinite(message.array)))]
+    return finite[-1] if finite else next(iter(met))
