@@ -1,5 +1,6 @@
-"""Whether a posterior given optimality exists at an infinite horizon does not depend on the units of its values."""
+"""Whether a posterior given optimality exists at an infinite horizon, and other systems that are hard to solve."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -8,7 +9,8 @@ from numpyro.distributions import Categorical
 
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact
-from rlinf_ppl.tasks import gallery
+from rlinf_ppl.models import single_agent
+from rlinf_ppl.tasks import MDP, gallery
 
 DISCOUNT = 0.9
 TASK = gallery.chain(3)
@@ -41,3 +43,37 @@ def test_a_posterior_that_exists_solves_a_linear_system_in_any_units(factor, tau
     kernel = np.einsum("sa,sat->st", weight, np.asarray(TASK.transition))
     x = np.linalg.solve(np.eye(3) - DISCOUNT * kernel, (1 - DISCOUNT) * weight.sum(-1))
     np.testing.assert_allclose(exact.condition(chain(factor, tau)).log_evidence, np.log(x[0]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("beta", [5.0, 100.0])
+def test_a_lake_whose_reward_outgrows_the_discount_has_no_posterior(beta):
+    lake = MDP.from_gymnasium("FrozenLake-v1")
+    with pytest.raises(ValueError, match="no posterior given optimality"):
+        exact.condition(single_agent(lake, None, beta, discount=0.99))
+
+
+@pytest.mark.parametrize("beta", [0.4, 3.0])
+def test_a_posterior_that_is_far_from_the_prior_is_accepted(beta):
+    endless = single_agent(gallery.slippery_grid(), None, beta, discount=0.95)
+    found = exact.condition(endless)
+    assert found.converged
+    assert float(found.log_evidence) == pytest.approx(
+        float(exact.condition(endless.unroll(2000)).log_evidence), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("beta", [30.0, 100.0])
+def test_occupancies_and_gradients_of_nearly_deterministic_policies(beta):
+    def elbo(beta):
+        return exact.solve(single_agent(grid, None, beta, discount=0.95)).elbo
+
+    grid = gallery.slippery_grid()
+    endless = single_agent(grid, None, beta, discount=0.95)
+    policy = exact.solve(endless).policy
+    prior = exact.prior_policy(endless)
+    visits = exact.marginals(endless, policy)
+    assert float(visits.state.sum()) == pytest.approx(1.0, rel=1e-9)
+    gap = exact.evaluate(endless, policy).elbo - exact.evaluate(endless, prior).elbo
+    assert float(exact.kl(endless, policy, prior)) > 16 and float(gap) > 0
+    slope = (elbo(beta + 1e-3) - elbo(beta - 1e-3)) / 2e-3
+    assert float(jax.grad(elbo)(beta)) == pytest.approx(float(slope), rel=1e-6)

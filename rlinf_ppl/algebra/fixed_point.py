@@ -243,17 +243,15 @@ def error_bound(linearize: Linearize, monotone: bool, v: Array) -> Float[Array, 
     one = jnp.ones_like(v)
     shrunk = push(one)
     alike = jnp.max(shrunk) - jnp.min(shrunk) <= 1e-6 * (1 - jnp.max(shrunk))
-    longest = lax.cond(
-        alike,
-        lambda: 1 / (1 - jnp.max(shrunk)),
-        lambda: certified(solve_linear(lambda d: d - push(d), one)),
-    )
+    longest = lax.cond(alike, lambda: 1 / (1 - jnp.max(shrunk)), lambda: certified(lambda d: d - push(d), one))
     return jnp.where(jnp.isfinite(largest(v)), (largest(residual) + rounding(v)) * longest, jnp.inf)
 
 
-def certified(e: Array) -> Float[Array, ""]:
-    """The largest entry of e where all are at least 1, else infinity."""
-    return jnp.where(jnp.all(e >= 1 - 1e-6), jnp.max(e), jnp.inf)
+def certified(matrix: Callable[[Array], Array], one: Array) -> Float[Array, ""]:
+    """The largest entry of the e >= 1 that solves matrix(e) = 1; infinity where none is found."""
+    e = solve_linear(matrix, one)
+    solved = (largest(matrix(e) - one) <= 0.01) & jnp.all(e >= 0.99)
+    return jnp.where(solved, 1.01 * jnp.max(e), jnp.inf)
 
 
 def rounding(v: Array) -> Float[Array, ""]:
