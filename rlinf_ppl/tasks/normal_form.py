@@ -59,9 +59,7 @@ def from_payoffs(
         ValueError: The matrices have not two axes or different shapes, an entry is not finite, or the game is
             general-sum: the second matrix is neither equal nor opposite to the first.
     """
-    game = StochasticGame.from_payoffs(
-        payoffs, action_names=action_names, opponent_action_names=opponent_action_names
-    )
+    game = StochasticGame.from_payoffs(payoffs, action_names=action_names, opponent_action_names=opponent_action_names)
     mine, other = game.reward[0], checks.as_reals("opponent_payoffs", opponent_payoffs)
     checks.check_shape("opponent_payoffs", other.shape, [mine.shape], "payoffs", mine.shape)
     checks.check_finite("opponent_payoffs", other)
@@ -79,9 +77,9 @@ def _sign(payoffs: np.ndarray, opponent_payoffs: np.ndarray) -> float:
     raise ValueError(
         f"opponent_payoffs is neither payoffs nor -payoffs: in row {row}, column {column} the agent gets "
         f"{payoffs[row, column]:g} and the opponent {opponent_payoffs[row, column]:g}. This is a general-sum game, with "
-        "two rewards, and a StochasticGame has one. Subtract from each matrix the constant by which it misses a common "
-        "or a zero-sum game, if there is one (policies stay the same); else make StochasticGame.from_payoffs of the "
-        "agent's payoffs alone and choose how the opponent relates to them by the sign of its inverse temperature."
+        "two rewards; a StochasticGame has one. If a constant is all that is missing, subtract it: policies stay the "
+        "same. Else make StochasticGame.from_payoffs of the agent's payoffs alone, and choose how the opponent relates "
+        "to them by the sign of its inverse temperature."
     )
 
 

@@ -4,6 +4,7 @@ A map is drawn as text, one line a row of cells. The actions of both are up, rig
 or off the map stays in place, and so does any move with probability `slip`, independently of the other player's.
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -79,8 +80,8 @@ def coordination_grid(
         first, and "end"; the default map has 43 states.
 
     Raises:
-        ValueError: The map has an unknown symbol, rows of different lengths, no start for one of the players, fewer
-            than two goals, or no two starts on different cells; `slip` is no probability; a reward is not finite.
+        ValueError: The map has an unknown symbol, rows of different lengths, no start for one of the players, or fewer
+            than two goals; `slip` is no probability; a reward is not finite.
     """
     check_rewards(step_reward=step_reward, goal_reward=goal_reward)
     pairs = _read_pairs(text, _TEAM, "AB", slip)
@@ -116,8 +117,8 @@ def pursuit(text: str = BLOCK_MAP, slip: RealNumber = 0.2, step_reward: RealNumb
         first, and "caught"; the default map has 57 states.
 
     Raises:
-        ValueError: The map has an unknown symbol, rows of different lengths, no start for one of the players, or no
-            two starts on different cells; `slip` is no probability; the reward is not finite.
+        ValueError: The map has an unknown symbol, rows of different lengths, or no start for one of the players;
+            `slip` is no probability; the reward is not finite.
     """
     check_rewards(step_reward=step_reward)
     pairs = _read_pairs(text, _CHASE, "PE", slip)
@@ -137,14 +138,15 @@ def _read_pairs(text: str, symbols: dict[str, str], starts: str, slip: RealNumbe
     count = len(places)
     moves = np.concatenate([neighbours(drawn, places), np.arange(count)[:, None]], axis=1)
     cells = np.argwhere(~np.eye(count, dtype=bool)).T
-    ways = [(one, other) for one in (False, True) for other in (False, True)]
+    ways = list(itertools.product((False, True), repeat=2))
     shape = (cells.shape[1], len(_ACTIONS), len(_ACTIONS))
     reached = np.empty((len(ways), 2, *shape), dtype=int)
     for way, (one_slips, other_slips) in enumerate(ways):
         agent = cells[0][:, None] if one_slips else moves[cells[0]]
         opponent = cells[1][:, None] if other_slips else moves[cells[1]]
         reached[way] = np.broadcast_to(agent[:, :, None], shape), np.broadcast_to(opponent[:, None, :], shape)
-    chance = np.array([np.prod([slip if slips else 1 - slip for slips in way]) for way in ways])
+    one_player = np.array([1 - slip, slip])
+    chance = np.outer(one_player, one_player).ravel()
     where = [f"{row},{column}" for row, column in places.tolist()]
     names = [f"{where[one]} {where[other]}" for one, other in cells.T]
     return _Pairs(drawn[drawn != "#"], cells, reached, chance, names)
@@ -171,9 +173,9 @@ def _game(
     last, actions = pairs.cells.shape[1], len(_ACTIONS)
     transition = np.zeros((last + 1, actions, actions, last + 1))
     following = np.where(over[:, None, None], last, following)
-    state, action, opponent_action = np.indices(following.shape[1:], sparse=True)
+    given = np.ix_(np.arange(last), np.arange(actions), np.arange(actions))
     for states, probability in zip(following, pairs.chance, strict=True):
-        np.add.at(transition, (state, action, opponent_action, states), probability)
+        np.add.at(transition, (*given, states), probability)
     transition[last, ..., last] = 1
     first = (pairs.symbols[pairs.cells] == np.array(list(starts))[:, None]).all(0)
     return StochasticGame(
