@@ -50,15 +50,15 @@ class Trace(NamedTuple):
         landed: whether lambda is 1.
     """
 
-    point: Float[Array, " n+1"]
-    direction: Float[Array, " n+1"]
+    point: Array
+    direction: Array
     length: Float[Array, ""]
     slack: Float[Array, ""]
     tries: Int[Array, ""]
     landed: Bool[Array, ""]
 
 
-def policies(players: tuple[Player, ...], x: Float[Array, " n"]) -> list[Float[Array, " K"]]:
+def policies(players: tuple[Player, ...], x: Float[Array, " n"]) -> list[Array]:
     """Everybody's policy from all logits side by side."""
     found, start = [], 0
     for player in players:
@@ -68,12 +68,12 @@ def policies(players: tuple[Player, ...], x: Float[Array, " n"]) -> list[Float[A
     return found
 
 
-def expected(w: Float[Array, "..."], q: list[Float[Array, " K"]]) -> list[Float[Array, " K"]]:
+def expected(w: Float[Array, "..."], q: list[Array]) -> list[Array]:
     """W_i for every player: W averaged over all the others."""
     return [averaged(w, [None if j == i else other for j, other in enumerate(q)]) for i in range(len(q))]
 
 
-def averaged(w: Float[Array, "..."], q: list[Float[Array, " K"] | None]) -> Float[Array, "..."]:
+def averaged(w: Float[Array, "..."], q: list[Array | None]) -> Float[Array, "..."]:
     """W averaged over the axes that have a policy."""
     for axis in reversed(range(len(q))):
         own = q[axis]
@@ -118,7 +118,7 @@ def followed(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Array
     def across(z: Array, row: Array) -> tuple[Array, Array]:
         """Newton's method in the plane through z across the row; how far it is from the branch at the end."""
 
-        def step(_: int, now: Array) -> Array:
+        def step(_: Array, now: Array) -> Array:
             error = jnp.append(function(now), row @ (now - z))
             return now - solve(bordered(now, row), error[:, None])[:, 0]
 
@@ -166,7 +166,7 @@ def followed(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Array
 
 def equilibrium(
     w: Float[Array, "..."], players: tuple[Player, ...]
-) -> tuple[tuple[Float[Array, " K"], ...], Float[Array, ""], Float[Array, ""]]:
+) -> tuple[tuple[Array, ...], Float[Array, ""], Float[Array, ""]]:
     """The equilibrium on the principal branch.
 
     Args:
@@ -181,8 +181,8 @@ def equilibrium(
 
 
 def judged(
-    w: Float[Array, "..."], players: tuple[Player, ...], q: list[Float[Array, " K"]]
-) -> tuple[tuple[Float[Array, " K"], ...], Float[Array, ""], Float[Array, ""]]:
+    w: Float[Array, "..."], players: tuple[Player, ...], q: list[Array]
+) -> tuple[tuple[Array, ...], Float[Array, ""], Float[Array, ""]]:
     """Policies, their value and their residual as an equilibrium; see `equilibrium`.
 
     Omega_i / tau_i is <q_i, W_i> less the value of the reply to W_i, which has a limit where tau_i is 0.
@@ -194,3 +194,19 @@ def judged(
     residual = jnp.max(jnp.stack([jnp.max(jnp.abs(own - reply)) for own, (reply, _) in zip(q, both, strict=True)]))
     value = sum(value for _, value in both) - (len(players) - 1) * averaged(w, list(q))
     return tuple(q), value, lax.stop_gradient(residual)
+
+
+def settle(w: Float[Array, "..."], players: tuple[Player, ...], q: list[Array]) -> Float[Array, " n"]:
+    """The logits at which Newton's method arrives from the replies to the policies q; a root of `gap`, or none."""
+    one = jnp.ones((), w.dtype)
+
+    def error(x: Array) -> Array:
+        return gap(w, players, x, one)
+
+    def step(_: Array, x: Array) -> Array:
+        move = solve(jax.jacfwd(error)(x), error(x)[:, None])[:, 0]
+        trials = x[None] - jnp.outer(0.5 ** jnp.arange(8.0), move)
+        return trials[jnp.nanargmin(jnp.sum(jax.vmap(error)(trials) ** 2, 1))]
+
+    start = jnp.concatenate([jnp.log(jnp.maximum(own, 1e-12)) for own in q])
+    return lax.fori_loop(0, 100, step, start - error(start))

@@ -6,6 +6,7 @@ from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.level_k import level_k
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
 from rlinf_ppl.models.pr2 import pr2
+from rlinf_ppl.models.quantal_response import quantal_response
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
 from rlinf_ppl.models.rommeo import rommeo
 from rlinf_ppl.models.single_agent import single_agent
@@ -20,6 +21,7 @@ __all__ = [
     "linear_gaussian",
     "put_prior_in",
     "pr2",
+    "quantal_response",
     "regularized",
     "rommeo",
     "single_agent",
