@@ -1,12 +1,15 @@
 """The classic models, one file a graphical model: a task in, a step program out."""
 
 from rlinf_ppl.models.conventions import leave_prior_out, put_prior_in
+from rlinf_ppl.models.delayed_options import delayed_options
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
 from rlinf_ppl.models.single_agent import single_agent
+from rlinf_ppl.models.soft_options import soft_options
 
 __all__ = [
+    "delayed_options",
     "gumbel_choice",
     "gumbel_trajectory",
     "leave_prior_out",
@@ -16,4 +19,5 @@ __all__ = [
     "single_agent",
     "smooth_bellman",
     "smooth_bellman_without_prior",
+    "soft_options",
 ]

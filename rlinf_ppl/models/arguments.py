@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlinf_ppl.tasks import MDP, checks
+from rlinf_ppl.tasks import MDP, StochasticGame, checks
 from rlinf_ppl.types import ArrayLike
 
 
@@ -40,10 +40,11 @@ def action_prior(
     return array
 
 
-def check_reward_times(mdp: MDP, horizon: int | None) -> None:
+def check_reward_times(task: MDP | StochasticGame, horizon: int | None) -> None:
     """Raise where a task's reward varies over other times than the horizon's."""
-    if mdp.reward.ndim == 3 and mdp.reward.shape[0] != horizon:
-        raise ValueError(f"the task's reward has {mdp.reward.shape[0]} time steps, but horizon is {horizon}.")
+    rank = 3 if isinstance(task, StochasticGame) else 2
+    if task.reward.ndim > rank and task.reward.shape[0] != horizon:
+        raise ValueError(f"the task's reward has {task.reward.shape[0]} time steps, but horizon is {horizon}.")
 
 
 def finite_number(name: str, value: ArrayLike) -> Float[Array, ""]:
