@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
-from rlinf_ppl.inference.policies import as_answers, as_found
+from rlinf_ppl.inference.policies import as_answers, as_kept
 
 
 class Solution(NamedTuple):
@@ -74,20 +74,22 @@ class Marginals(NamedTuple):
 def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_found(chain, found.policy), tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance)
     bound = algebra.start(chain, walked.first, rules)
-    return Solution(walked.kept, over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance))
+    return Solution(
+        as_kept(chain, walked.kept), over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance)
+    )
 
 
 @eqx.filter_jit
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     rules = algebra.condition_rules(constant(chain, tau))
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_found(chain, found.policy), tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance)
     evidence = algebra.start(chain, walked.first, rules)
     evidence = evidence if tau is None else tau * evidence
-    values = over_states(chain, walked.values)
-    return Posterior(walked.kept, values, evidence, *verdict(chain, walked, evidence, tolerance))
+    policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
+    return Posterior(policy, values, evidence, *verdict(chain, walked, evidence, tolerance))
 
 
 @eqx.filter_jit
