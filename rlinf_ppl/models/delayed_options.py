@@ -26,14 +26,14 @@ are uniform: that is the default. The conditioning sets are not written down in 
 
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models import arguments, options
-from rlinf_ppl.models.options import Priors
+from rlinf_ppl.models.dynamics import game_at_time
+from rlinf_ppl.models.options import Priors, choose_option, priors_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame, checks
 from rlinf_ppl.types import ArrayLike
@@ -46,9 +46,8 @@ AGENT_RANKS, OPPONENT_RANKS = (4, 3, 4), (5, 4, 5)
 def initial(game: StochasticGame, players: Players, initial_options: Array, beta: Array) -> dict[str, Any]:
     """The first state, and the pair of options that was in use before it."""
     s = numpyro.sample("s", Categorical(probs=game.initial))
-    z_i, z_opp = jnp.divmod(
-        numpyro.sample("z", Categorical(probs=jnp.ravel(initial_options))), initial_options.shape[1]
-    )
+    pair = numpyro.sample("pair", Categorical(probs=jnp.ravel(initial_options)))
+    z_i, z_opp = jnp.divmod(pair, initial_options.shape[-1])
     return {"s": s, "z_i_prev": z_i, "z_opp_prev": z_opp}
 
 
@@ -64,10 +63,10 @@ def step(
     """One step of the model."""
     agent, opponent = players
     b_i = decide("b_i", Categorical(probs=agent.termination[s, z_i_prev, z_opp_prev]))
-    z_i = options.choose_option("z_i", b_i, agent.option[s, z_opp_prev], z_i_prev)
+    z_i = choose_option("z_i", b_i, agent.option[s, z_opp_prev], z_i_prev)
     a_i = decide("a_i", Categorical(probs=agent.action[s, z_opp_prev, z_i]))
     b_opp = decide("b_opp", Categorical(probs=opponent.termination[s, z_opp_prev, z_i, a_i]))
-    z_opp = options.choose_option("z_opp", b_opp, opponent.option[s, z_i, a_i], z_opp_prev)
+    z_opp = choose_option("z_opp", b_opp, opponent.option[s, z_i, a_i], z_opp_prev)
     a_opp = decide("a_opp", Categorical(probs=opponent.action[s, z_i, a_i, z_opp]))
     optimality(beta * game.reward[s, a_i, a_opp])
     s_next = numpyro.sample("s_next", Categorical(probs=game.transition[s, a_i, a_opp]))
@@ -85,10 +84,9 @@ def timed_step(
     t: Any,
 ) -> dict[str, Any]:
     """One step where the reward or a prior changes with time."""
-    now = game if game.reward.ndim == 3 else eqx.tree_at(lambda task: task.reward, game, game.reward[t])
     agent, opponent = players
-    both = options.at_time(agent, AGENT_RANKS, t), options.at_time(opponent, OPPONENT_RANKS, t)
-    return step(now, both, initial_options, beta, s, z_i_prev, z_opp_prev)
+    now = priors_at_time(agent, AGENT_RANKS, t), priors_at_time(opponent, OPPONENT_RANKS, t)
+    return step(game_at_time(game, t), now, initial_options, beta, s, z_i_prev, z_opp_prev)
 
 
 def delayed_options(
@@ -137,8 +135,7 @@ def delayed_options(
         ValueError: on shapes that do not fit, rows that are no distributions, a beta that is not finite; and where one
             of several options of a player is absorbing, its prior never terminating it: see `soft_options`.
     """
-    arguments.check_task("game", game, StochasticGame)
-    arguments.check_reward_times(game, horizon)
+    arguments.check_game(game, horizon)
     m = options.count("num_options", num_options)
     n = m if num_opponent_options is None else options.count("num_opponent_options", num_opponent_options)
     players = (

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import action_prior
+from rlinf_ppl.models.dynamics import at_time
 from rlinf_ppl.program import decide
 from rlinf_ppl.tasks import checks
 from rlinf_ppl.types import ArrayLike
@@ -35,9 +36,9 @@ def choose_option(name: str, terminated: Any, prior: Float[Array, " M"], kept: A
     return decide(name, Categorical(probs=jnp.where(terminated == 1, prior, jax.nn.one_hot(kept, prior.shape[-1]))))
 
 
-def at_time(priors: Priors, ranks: tuple[int, ...], t: Any) -> Priors:
+def priors_at_time(priors: Priors, ranks: tuple[int, ...], t: Any) -> Priors:
     """The priors at time t; those with no more axes than their rank hold at all times."""
-    return Priors(*(prior[t] if prior.ndim > rank else prior for prior, rank in zip(priors, ranks, strict=True)))
+    return Priors(*(at_time(prior, rank, t) for prior, rank in zip(priors, ranks, strict=True)))
 
 
 def vary(priors: Priors, ranks: tuple[int, ...]) -> bool:

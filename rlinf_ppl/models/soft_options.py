@@ -25,8 +25,8 @@ from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models import arguments, options
-from rlinf_ppl.models.dynamics import next_state
-from rlinf_ppl.models.options import Priors
+from rlinf_ppl.models.dynamics import at_time, next_state
+from rlinf_ppl.models.options import Priors, choose_option, priors_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
 from rlinf_ppl.types import ArrayLike
@@ -43,7 +43,7 @@ def initial(mdp: MDP, priors: Priors, initial_option: Array, beta: Array) -> dic
 def step(mdp: MDP, priors: Priors, initial_option: Array, beta: Array, s: Any, z_prev: Any) -> dict[str, Any]:
     """One step of the model."""
     b = decide("b", Categorical(probs=priors.termination[s, z_prev]))
-    z = options.choose_option("z", b, priors.option[s], z_prev)
+    z = choose_option("z", b, priors.option[s], z_prev)
     a = decide("a", Categorical(probs=priors.action[s, z]))
     optimality(beta * mdp.reward[s, a])
     return {"s": next_state(mdp, s, a), "z_prev": z}
@@ -53,8 +53,8 @@ def timed_step(
     mdp: MDP, priors: Priors, initial_option: Array, beta: Array, s: Any, z_prev: Any, t: Any
 ) -> dict[str, Any]:
     """One step where the reward or a prior changes with time."""
-    now = mdp if mdp.reward.ndim == 2 else eqx.tree_at(lambda task: task.reward, mdp, mdp.reward[t])
-    return step(now, options.at_time(priors, RANKS, t), initial_option, beta, s, z_prev)
+    now = eqx.tree_at(lambda task: task.reward, mdp, at_time(mdp.reward, 2, t))
+    return step(now, priors_at_time(priors, RANKS, t), initial_option, beta, s, z_prev)
 
 
 def soft_options(
