@@ -12,9 +12,10 @@ Values are in nats, and what stands between steps is the message U(s, z_prev):
     V_H(s)        = log sum_z p(z | s) exp V                pi(z | s)    = p exp(V - V_H)
     U(s, z_prev)  = log sum_b p(b | s, z_prev) exp(b V_H + (1 - b) V(s, z_prev))
 
-The printed V_H = (1 / m) log sum_z exp V (4.6, C.3) has the 1 / m of a uniform prior outside of the log, where it is
-neither a bound nor attained by any policy. Termination can act from the first step on. The decision `z` is both cases
-in one: its policy depends on (s, z_prev, b), is the master policy pi(z | s) at b = 1 and keeps z_prev at b = 0.
+The printed V_H = (1 / m) log sum_z exp V (4.6, C.3) has the 1 / m of a uniform prior outside of the log; that is no
+bound, and not the value of the policy that goes with it. Termination can act from the first step on. The decision `z`
+is both cases in one: its policy depends on (s, z_prev, b), is the master policy pi(z | s) at b = 1 and keeps z_prev at
+b = 0.
 """
 
 from typing import Any

@@ -26,7 +26,7 @@ from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.report import horizons, kinds
-from rlinf_ppl.report.cases import Case
+from rlinf_ppl.report.case import Case
 
 FIT_STEPS = 1000
 
