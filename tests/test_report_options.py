@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 from option_programs import soft_control, soft_task
-from test_cli import rlinf
+from typer.testing import CliRunner
 
+from rlinf_ppl import cli
 from rlinf_ppl.inference import exact
 from rlinf_ppl.report import cases, plots, recovery
 
@@ -59,8 +60,9 @@ def test_moves_on_a_map_are_averaged_over_options():
 
 @pytest.mark.parametrize("name", ["four-rooms-options", "coordination-messages"])
 def test_the_command_line_shows_and_draws_them(name, tmp_path):
-    shown = rlinf("show", name)
+    shown = CliRunner().invoke(cli.app, ["show", name])
     assert shown.exit_code == 0
     for words in ("log sum", "z_prev" if name.startswith("four") else "z_opp_prev", "Scopes"):
         assert words in shown.stdout
-    assert rlinf("graph", name, "--out", tmp_path / "graph.svg").exit_code == 0
+    drawn = CliRunner().invoke(cli.app, ["graph", name, "--out", str(tmp_path / "graph.svg")])
+    assert drawn.exit_code == 0
