@@ -25,7 +25,8 @@ class Solution(NamedTuple):
         elbo: the maximal evidence lower bound: V_0 averaged over the first state.
         converged: whether the numbers are a program (see `read`), the answer is finite and, at an infinite horizon,
             its error bound within the tolerance.
-        residual: at an infinite horizon the largest change of V by one more step; else 0.
+        residual: at an infinite horizon the largest change of V by one more step; and where decisions do not see each
+            other, how far their probabilities are from the replies to the others. Else 0.
         error_bound: at an infinite horizon how far V may be from the fixed point, rounding included; else 0.
         iterations: the number of steps T, or of Newton steps and sweeps.
     """
@@ -123,10 +124,13 @@ def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
 def verdict(chain: Chain, walked: algebra.Walked, answer: Array, tolerance: Array | None) -> tuple[Array, ...]:
     """Whether the answer has converged, then the residual, the error bound and the number of steps."""
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
+    precision = float(jnp.finfo(answer.dtype).eps) ** 0.5
     if chain.horizon is None:
         # Half of the bound may be rounding.
-        goal = float(jnp.finfo(answer.dtype).eps) ** 0.5 if tolerance is None else 2 * tolerance
+        goal = precision if tolerance is None else 2 * tolerance
         finite &= walked.error_bound <= goal * jnp.maximum(1.0, jnp.max(jnp.abs(walked.values.array)))
+    else:
+        finite &= walked.residual <= precision
     return finite, walked.residual, walked.error_bound, walked.steps
 
 
@@ -189,7 +193,7 @@ def evaluated(given: dict[str, Law]) -> algebra.Rules:
         paid = jnp.where(infinite, most if tau is None else jnp.where(tau.constant < 0, -most, most), finite.array)
         return w.mean(q) - with_array(cost, paid), q
 
-    return algebra.solve_rules()._replace(decision=decision)
+    return algebra.solve_rules()._replace(decision=decision, together=None)
 
 
 def forbidden(array: Array) -> float:

@@ -1,4 +1,4 @@
-"""What a named case is: a task, a model of it and a setting, with a map for pictures where the task has one."""
+"""What one case is: a task, a model of it, a horizon, a discount and an inverse temperature; and maps for pictures."""
 
 from __future__ import annotations
 
@@ -79,9 +79,11 @@ class Case:
 
     @property
     def setting(self) -> str:
-        """The horizon, the discount and the inverse temperature in words."""
+        """The horizon, the discount, the inverse temperature and the model's other numbers in words."""
         discount = "" if self.discount == 1 else f", discount {self.discount:g}"
-        return f"horizon {horizons.written(self.horizon)}{discount}, inverse temperature beta {self.beta:g}"
+        numbers = [(name, value) for name, value in self.options.items() if isinstance(value, int | float)]
+        others = "".join(f", {name.replace('_', ' ')} {value:g}" for name, value in numbers)
+        return f"horizon {horizons.written(self.horizon)}{discount}, inverse temperature beta {self.beta:g}{others}"
 
 
 def drawing(text: str, moves: tuple[Move, ...], caption: str) -> Grid:

@@ -1,8 +1,8 @@
 """The named cases that the command line lists, draws and recovers.
 
-A case is a task, a model of it, a horizon, a discount and an inverse temperature; it is one row of `CASES`. A new model
-joins by another row; nothing else has to change. Nothing is built, and Gymnasium is not loaded, before `case.task()`
-is called.
+A case is one row of `CASES`; those of two players stand in `game_cases`, those with options in `option_cases`. A new
+model joins by another row; nothing else has to change. Nothing is built, and Gymnasium is not loaded, before
+`case.task()` is called.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import Any
 
 from rlinf_ppl.models import linear_gaussian, single_agent
 from rlinf_ppl.report.case import DOWN, LEFT, RIGHT, STAY, UP, Case, Grid, drawing
-from rlinf_ppl.report.cases_options import OPTION_CASES
+from rlinf_ppl.report.game_cases import GAMES
+from rlinf_ppl.report.option_cases import OPTIONS
 from rlinf_ppl.tasks import MDP, gallery
+
+__all__ = ["CASES", "DOWN", "LEFT", "RIGHT", "STAY", "UP", "Case", "Grid", "drawing", "find", "names"]
 
 FROZEN_LAKE_4X4 = """
     SFFF
@@ -191,7 +194,8 @@ CASES: tuple[Case, ...] = (
         beta=1.0,
         note=EARLY_DEATH,
     ),
-    *OPTION_CASES,
+    *GAMES,
+    *OPTIONS,
 )
 
 

@@ -30,7 +30,7 @@ KEEP = ("keep", "terminate")
 ACTIONS = ("first", "second")
 HABITS = ("mostly first", "mostly second")
 
-OPTION_CASES: tuple[Case, ...] = (
+OPTIONS: tuple[Case, ...] = (
     Case(
         name="four-rooms-options",
         title="Four rooms, and four options: to walk on up, right, down or left",
