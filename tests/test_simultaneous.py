@@ -230,12 +230,12 @@ def test_a_team_has_more_than_one_equilibrium_once_it_is_rational(beta, number):
     found = exact.equilibria(models.quantal_response(StochasticGame.from_payoffs(R), 1, beta, beta))
     uniform = np.full(3, 1 / 3)
     assert found.value.shape == (number,) and found.complete
-    assert int(found.index.sum()) == 1
+    assert int(found.indices.sum()) == 1
     for i in range(number):
         q = [np.asarray(found.policy[name][i]) for name in "ab"]
         close(np.concatenate(replies(np.asarray(R), (uniform,) * 2, (beta,) * 2, q)), np.concatenate(q), 1e-7)
         assert float(found.value[i]) == pytest.approx(value(np.asarray(R), (uniform,) * 2, (beta,) * 2, q), rel=1e-7)
-    assert np.array_equal(np.asarray(found.stable), np.asarray(found.index) > 0)
+    assert np.array_equal(np.asarray(found.stable), np.asarray(found.indices) > 0)
 
 
 def test_the_principal_one_comes_first():

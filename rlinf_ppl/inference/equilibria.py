@@ -29,7 +29,7 @@ class Equilibria(NamedTuple):
         value: in units of optimality, (N,).
         residual: the largest difference of a probability from the reply to the others, (N,).
         stable: whether replies that adjust slowly come back to it, (N,).
-        index: 1 or -1, (N,); 0 where it is on the point of splitting.
+        indices: 1 or -1, (N,); 0 where it is on the point of splitting.
         complete: whether the indices add up to 1, as those of all equilibria do.
     """
 
@@ -37,7 +37,7 @@ class Equilibria(NamedTuple):
     value: Float[Array, " N"]
     residual: Float[Array, " N"]
     stable: Bool[Array, " N"]
-    index: Int[Array, " N"]
+    indices: Int[Array, " N"]
     complete: bool
 
 
