@@ -1,5 +1,6 @@
 """Linear-Gaussian programs against Gaussian algebra over whole trajectories, an optimizer, and NumPyro itself."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -123,6 +124,18 @@ def test_the_posterior_is_that_of_the_stacked_trajectory(seed):
         both = np.r_[x, u]
         np.testing.assert_allclose(marginals.decision["u"].mean[t], mean[both], rtol=1e-9)
         np.testing.assert_allclose(marginals.decision["u"].cov[t], cov[np.ix_(both, both)], rtol=1e-8)
+
+
+def test_covariances_keep_their_digits_about_large_means():
+    problem, prior, tau, program = case()
+    far = program_of(replace(problem, initial_mean=problem.initial_mean + 1e7, goal=problem.goal - 1e6), prior, tau)
+    policy = exact.solve(program).policy
+    found = [exact.marginals(each, policy) for each in (program, far)]
+    found += [exact.posterior_marginals(each) for each in (program, far)]
+    for near, moved in (found[:2], found[2:]):
+        assert np.max(np.abs(moved.state.mean)) > 1e6
+        np.testing.assert_allclose(moved.state.cov, near.state.cov, rtol=1e-9)
+        np.testing.assert_allclose(moved.decision["u"].cov, near.decision["u"].cov, rtol=1e-9, atol=1e-12)
 
 
 def other_policy(prior, seed=5):

@@ -26,7 +26,8 @@ off also asks
 
     w.answer, law.answer(scope, size)      what users are given: arrays, or named tuples of them
     law.given(answer, scope, size)         a law in the place of this one, from what users give
-    w.measure(weights)                     marginals as users are given them, from derivatives in a message
+    w.measure(weights, centred)            marginals as users are given them, from derivatives in a message
+    w.centred(tree)                        a program with all means 0, for the second moments, or None
     w.expectation(weights)                 the mean of the message under such derivatives
     w.perturbation(key)                    a small random message of the same variables
     w.monotone                             whether a larger message means a larger array, entry by entry

@@ -11,7 +11,7 @@ At tau = 0 this is the expectation: M stays, and W gains y. It exists while ever
 one is not, the answer is NaN, and results say so.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -19,11 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
-from rlinf_ppl.algebra.messages import TIME, Named
+from rlinf_ppl.algebra.messages import TIME, Named, is_named
 from rlinf_ppl.algebra.small_matrices import cholesky, eliminate, inverse
 from rlinf_ppl.algebra.tables import Conditional
 
 Map = Float[Array, "rows columns"]
+Tree = TypeVar("Tree")
 
 
 class Quadratic(Named):
@@ -55,12 +56,33 @@ class Quadratic(Named):
         n = sum(self.sizes)
         return QuadraticValue(self.array[..., :n, :n], 2 * self.array[..., :n, n], self.array[..., n, n])
 
-    def measure(self, weights: Array) -> "Gaussian":
-        """Mean and covariance from the derivatives in a quadratic, which are second moments."""
-        n = sum(self.sizes)
-        moments = (weights + jnp.swapaxes(weights, -1, -2)) / (2 * weights[..., n:, n:])
-        mean = moments[..., :n, n]
-        return Gaussian(mean, moments[..., :n, :n] - mean[..., :, None] * mean[..., None, :])
+    def measure(self, weights: Array, centred: Array | None) -> "Gaussian":
+        """Mean and covariance from the derivatives in a quadratic, which are second moments.
+
+        The difference of E x x' and the square of a large mean has few digits left; so the covariance is taken from
+        the derivatives of the centred program, where there are any.
+        """
+        moments, about = (
+            None if w is None else (w + jnp.swapaxes(w, -1, -2)) / (2 * w[..., -1:, -1:]) for w in (weights, centred)
+        )
+        assert moments is not None
+        mean = moments[..., :-1, -1]
+        if about is None:
+            return Gaussian(mean, moments[..., :-1, :-1] - mean[..., :, None] * mean[..., None, :])
+        return Gaussian(mean, about[..., :-1, :-1])
+
+    def centred(self, tree: Tree) -> Tree:
+        """The same laws and messages with the mean 0 everywhere: covariances do not depend on it."""
+
+        def moved(node: Any) -> Any:
+            if isinstance(node, LinearGaussian):
+                return eqx.tree_at(lambda law: law.map, node, node.map.at[..., -1].set(0.0))
+            if isinstance(node, Quadratic) and node.sizes:
+                array = node.array.at[..., -1, :].set(0.0).at[..., :, -1].set(0.0)
+                return Quadratic(node.axes, node.sizes, array)
+            return node
+
+        return jax.tree.map(moved, tree, is_leaf=is_named)
 
     def expectation(self, weights: Array) -> Array:
         """The mean of the function under second moments."""
