@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.fixed_point import ROUNDINGS
+from rlinf_ppl.program import ControlProgram
 
 
 def check_key(key: Any) -> Array:
@@ -66,3 +67,9 @@ def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:
             f"not {float(wanted):.1g}: {wider}give a larger tolerance."
         )
     return None if tolerance is None else wanted
+
+
+def check_tabular(program: ControlProgram, what: str) -> None:
+    """Raise where the variables of a program are vectors of real numbers."""
+    if program.structure.gaussian:
+        raise ValueError(f"{what} are for programs over finitely many values; the variables of this one are Gaussian.")
