@@ -1,4 +1,4 @@
-"""Executing a policy: by each decision on its own, against listed trajectories, and by sampling, against expectation."""
+"""Executing a policy: by each decision on its own, against listed trajectories, and by sampling, against the mean."""
 
 from functools import cache
 
@@ -39,6 +39,10 @@ def executed_oracle(name):
     return oracle.executed(PAIRS[name].truth, policy, control(name).scopes)
 
 
+def coordination_start(payoffs, beta):
+    return {"s": 0}
+
+
 def coordination_step(payoffs, beta, s):
     a = decide("a", Categorical(probs=jnp.full(2, 0.5)))
     b = decide("b", Categorical(probs=jnp.full(2, 0.5)))
@@ -49,7 +53,7 @@ def coordination_step(payoffs, beta, s):
 def coordination(beta=5.0, horizon=1, discount=1.0):
     """Both get 1 for the same action, else 0."""
     args = COORDINATION, jnp.asarray(beta)
-    return ControlProgram(lambda payoffs, beta: {"s": 0}, coordination_step, horizon, discount, args=args, sizes={"s": 1})
+    return ControlProgram(coordination_start, coordination_step, horizon, discount, args=args, sizes={"s": 1})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -103,7 +103,7 @@ def coordination_loss(program: ControlProgram, policy: Policy) -> CoordinationLo
 
 
 def expected_return(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
-    """E[sum gamma^t log p(O_t)] under a policy and the true dynamics, in units of optimality: no cost of leaving priors.
+    """E[sum gamma^t log p(O_t)] under a policy and the true dynamics, in units of optimality; leaving priors is free.
 
     Args:
         program: any step program.

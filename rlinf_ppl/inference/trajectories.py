@@ -31,6 +31,8 @@ def draw_posterior(
 
 @eqx.filter_jit
 def draw_positions(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> dict[str, Array]:
+    """Trajectories under a policy, as positions in the supports."""
+
     def drawn(site: Site, key: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
         law = now[site.name] if site.kind == "decision" else site.content
         return law.draw(key, at, n, None, 1.0)
