@@ -192,5 +192,3 @@ def test_there_is_an_episode_to_play_and_it_ends():
     endless = coordination(horizon=None, discount=0.9)
     with pytest.raises(ValueError, match="an infinite horizon has no episodes"):
         execution.roll_out(endless, jax.random.key(0), exact.solve(endless).policy, 10)
-
-

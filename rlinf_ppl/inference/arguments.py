@@ -110,14 +110,33 @@ def check_players(players: Mapping[str, ControlProgram], chains: dict[str, Chain
                 f"{sorted(program.scopes)}: give each decision the program of the player that makes it."
             )
         first = next(iter(players.values()))
-        for what, own, other in (
-            ("supports", program.supports, first.supports),
-            ("horizon", program.horizon, first.horizon),
-            ("discount", float(program.discount), float(first.discount)),
-        ):
+        agreed = {what: (getattr(program, what), getattr(first, what)) for what in ("supports", "horizon")}
+        if not any(isinstance(each.discount, jax.core.Tracer) for each in (program, first)):
+            agreed["discount"] = float(program.discount), float(first.discount)
+        for what, (own, other) in agreed.items():
             if own != other:
                 raise ValueError(
                     f"the players' programs differ in {what}: {own} for {name!r}, {other} for {next(iter(players))!r}; "
                     "they learn in one process."
                 )
     return chains
+
+
+def check_schedule(name: str, setting: Any, probability: bool) -> Any:
+    """A function of time as it is, a number as an array.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is below 0, or no probability where it must be one.
+    """
+    if callable(setting):
+        return setting
+    if not isinstance(setting, jax.core.Tracer):
+        try:
+            number = float(setting)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} must be a number or a function; got {setting!r}.") from error
+        if not 0 <= number <= (1.0 if probability else float("inf")):
+            most = " and at most 1" if probability else ""
+            raise ValueError(f"{name} must be at least 0{most}, or a function; got {setting}.")
+    return jnp.asarray(setting, dtype=float)

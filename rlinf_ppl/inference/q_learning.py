@@ -22,7 +22,6 @@ table, and a process that the discount ends starts anew. Everything is a functio
     jax.vmap(lambda key: q_learning.learn(program, key, 500))(jax.random.split(key, 100))
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -32,11 +31,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Conditional, Found, Law, Site, Slice, Table, at_time, by_time
-from rlinf_ppl.inference.arguments import check_count, check_key, check_learnable, check_players
+from rlinf_ppl.algebra import Chain, Conditional, Law, Site
+from rlinf_ppl.inference import action_values
+from rlinf_ppl.inference.arguments import check_count, check_key, check_learnable, check_players, check_schedule
 from rlinf_ppl.inference.execution import alone
-from rlinf_ppl.inference.policies import as_found
 from rlinf_ppl.inference.trajectories import sample_slice
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.types import RealNumber
@@ -69,11 +67,18 @@ class Learned(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How to learn: functions of time or numbers; see `learn`."""
+    """How to learn: numbers, or functions of the step or of the visits; see `learn`."""
 
     learning_rate: Any
     annealing: Any
     exploration: Any
+
+
+class Player(NamedTuple):
+    """A program as tables, and the decision that this player makes in it; None: all of them, together."""
+
+    chain: Chain
+    decision: str | None = None
 
 
 class Memory(NamedTuple):
@@ -83,6 +88,15 @@ class Memory(NamedTuple):
     visits: tuple[Array, ...]
     state: dict[str, Array]
     time: Array
+
+
+class Transition(NamedTuple):
+    """One step of the process: its time, its variables and the next state as positions, and whether it is the last."""
+
+    time: Array
+    met: dict[str, Array]
+    following: dict[str, Array]
+    last: Array
 
 
 def polynomial(visits: Array) -> Array:
@@ -114,15 +128,15 @@ def learn(
         record_every: note the policies after every so many steps, a divisor of `num_steps`; None: at the end only.
 
     Returns:
-        What was learned. With learning rates that fall as they should it converges to `exact.solve`, where the annealing
-        ends at 1 and every alternative is met again and again.
+        What was learned. With learning rates that fall as they should it converges to `exact.solve`, where the
+        annealing ends at 1 and every alternative is met again and again.
 
     Raises:
         ValueError: on a program of real vectors, without decisions, or with chance before a decision; on numbers out of
             range.
     """
-    chain = check_learnable(program, read(program))
-    return learned((chain,), None, key, num_steps, Settings(learning_rate, annealing, exploration), record_every)[0]
+    player = Player(check_learnable(program, read(program)))
+    return learned((player,), key, num_steps, Settings(learning_rate, annealing, exploration), record_every)[0]
 
 
 def learn_apart(
@@ -144,7 +158,12 @@ def learn_apart(
     Args:
         players: for each decision the program of who makes it. The programs agree on state variables, sites, horizon
             and discount; the dynamics are those of the first.
-        key, num_steps, learning_rate, annealing, exploration, record_every: as in `learn`, for all players.
+        key: a JAX random key.
+        num_steps: how many transitions.
+        learning_rate: of all players, as in `learn`.
+        annealing: of all inverse temperatures, as in `learn`.
+        exploration: of all players, as in `learn`.
+        record_every: as in `learn`.
 
     Returns:
         For each decision what its player has learned, its model of the others' decisions included.
@@ -153,194 +172,103 @@ def learn_apart(
         ValueError: as `learn`, and where the programs do not agree or the decisions are others.
     """
     chains = check_players(players, {name: read(program) for name, program in players.items()})
-    settings = Settings(learning_rate, annealing, exploration)
-    found = learned(tuple(chains.values()), tuple(chains), key, num_steps, settings, record_every)
+    owners = tuple(Player(chain, name) for name, chain in chains.items())
+    found = learned(owners, key, num_steps, Settings(learning_rate, annealing, exploration), record_every)
     return dict(zip(players, found, strict=True))
 
 
 def learned(
-    chains: tuple[Chain, ...], owners: tuple[str, ...] | None, key: Array, num_steps: Any, settings: Settings, every: Any
+    players: tuple[Player, ...], key: Array, num_steps: Any, settings: Settings, record_every: Any
 ) -> tuple[Learned, ...]:
     """Check the numbers, then learn."""
     steps = check_count("num_steps", num_steps)
-    between = steps if every is None else check_count("record_every", every)
-    if steps % between:
-        raise ValueError(f"record_every must divide num_steps; got {between} and {steps}.")
-    for name, setting in settings._asdict().items():
-        most = float("inf") if name == "annealing" else 1.0
-        if not callable(setting) and not 0 <= setting <= most:
-            raise ValueError(f"{name} must lie between 0 and {most:g}, or be a function; got {setting}.")
-    numbers = Settings(*(x if callable(x) else jnp.asarray(x, dtype=float) for x in settings))
-    return run(chains, owners, check_key(key), steps, between, numbers)
+    every = steps if record_every is None else check_count("record_every", record_every)
+    if steps % every:
+        raise ValueError(f"record_every must divide num_steps; got {every} and {steps}.")
+    numbers = [check_schedule(name, setting, name != "annealing") for name, setting in settings._asdict().items()]
+    return run(players, check_key(key), steps, every, Settings(*numbers))
 
 
 @eqx.filter_jit
-def run(
-    chains: tuple[Chain, ...], owners: tuple[str, ...] | None, key: Array, steps: int, every: int, settings: Settings
-) -> tuple[Learned, ...]:
+def run(players: tuple[Player, ...], key: Array, steps: int, every: int, settings: Settings) -> tuple[Learned, ...]:
     """Blocks of `every` steps, with the policies noted after each."""
     start_key, key = jax.random.split(key)
-    zeros = tuple(jnp.zeros(shape_of(chain)) for chain in chains)
-    memory = Memory(zeros, zeros, begin(chains[0], start_key), jnp.asarray(0))
+    zeros = tuple(action_values.zeros(player.chain) for player in players)
+    memory = Memory(zeros, zeros, begin(players[0].chain, start_key), jnp.asarray(0))
 
-    def one(memory: Memory, now: Any) -> tuple[Memory, tuple[Array, ...]]:
-        return transition(chains, owners, settings, memory, *now)
+    def answers(memory: Memory, step: Array) -> tuple[tuple[dict[str, Array], Array], ...]:
+        factor = scheduled(settings.annealing, step)
+        pairs = zip(players, memory.values, strict=True)
+        return tuple(action_values.answer(player.chain, values, factor) for player, values in pairs)
 
-    def block(memory: Memory, now: Any) -> tuple[Memory, Any]:
-        memory, rewards = lax.scan(one, memory, now)
-        factor = at(settings.annealing, now[0][-1])
-        return memory, (rewards, tuple(answer(*each, factor)[0] for each in zip(chains, memory.values, strict=True)))
+    def block(memory: Memory, now: tuple[Array, Array]) -> tuple[Memory, Any]:
+        memory, rewards = lax.scan(lambda memory, now: advance(players, settings, memory, *now), memory, now)
+        return memory, (rewards, tuple(policy for policy, _ in answers(memory, now[0][-1])))
 
     times, keys = jnp.arange(steps).reshape(-1, every), jax.random.split(key, (steps // every, every))
     memory, (rewards, curves) = lax.scan(block, memory, (times, keys))
-    factor = at(settings.annealing, times[-1, -1])
+    found = zip(answers(memory, times[-1, -1]), memory.values, memory.visits, rewards, curves, strict=True)
     return tuple(
-        Learned(*answer(chain, values, factor), values, visits, earned.reshape(-1), times[:, -1] + 1, curve)
-        for chain, values, visits, earned, curve in zip(
-            chains, memory.values, memory.visits, rewards, curves, strict=True
-        )
+        Learned(policy, value, values, visits, earned.reshape(-1), times[:, -1] + 1, curve)
+        for (policy, value), values, visits, earned, curve in found
     )
 
 
-def transition(
-    chains: tuple[Chain, ...], owners: tuple[str, ...] | None, settings: Settings, memory: Memory, step: Array, key: Array
+def advance(
+    players: tuple[Player, ...], settings: Settings, memory: Memory, step: Array, key: Array
 ) -> tuple[Memory, tuple[Array, ...]]:
-    """One step of the process, and of every player's learning; returns what each was rewarded."""
+    """One step of the process, and of every player's learning; also what each was rewarded."""
+    chain = players[0].chain
     step_key, start_key, end_key = jax.random.split(key, 3)
-    factor, now = at(settings.annealing, step), [slice_at(chain, memory.time) for chain in chains]
-    laws = behaviour(chains, owners, now, memory, factor, at(settings.exploration, step))
+    factor = scheduled(settings.annealing, step)
+    laws = behaviour(players, memory, factor, scheduled(settings.exploration, step))
 
     def drawn(site: Site, key: Array, at: dict[str, Array]) -> Array:
         law = laws[site.name] if site.kind == "decision" else site.content
         return law.draw(key, at, 1, None, 1.0)
 
-    following, seen = sample_slice(now[0], step_key, drawn, 1, memory.state)
-    met = memory.state | {site.name: seen[site.name] for site in now[0].sites if site.kind != "optimality"}
-    last, over = ends(chains[0], memory.time, end_key)
+    here, _ = action_values.at(memory.values[0], chain, memory.time)
+    following, seen = sample_slice(here, step_key, drawn, 1, memory.state)
+    met = memory.state | {site.name: seen[site.name] for site in here.sites if site.kind != "optimality"}
+    last, over = ends(chain, memory.time, end_key)
+    transition = Transition(memory.time, met, following, last)
     updates = [
-        updated(chain, here, values, visits, memory.time, met, following, last, factor, settings)
-        for chain, here, values, visits in zip(chains, now, memory.values, memory.visits, strict=True)
+        updated(player.chain, values, visits, transition, factor, settings.learning_rate)
+        for player, values, visits in zip(players, memory.values, memory.visits, strict=True)
     ]
     values, visits, rewards = (tuple(parts) for parts in zip(*updates, strict=True))
-    state = {name: jnp.where(over, x, following[name]) for name, x in begin(chains[0], start_key).items()}
+    state = {name: jnp.where(over, x, following[name]) for name, x in begin(chain, start_key).items()}
     return Memory(values, visits, state, jnp.where(over, 0, memory.time + 1)), rewards
 
 
-def behaviour(
-    chains: tuple[Chain, ...],
-    owners: tuple[str, ...] | None,
-    now: list[Slice],
-    memory: Memory,
-    factor: Array,
-    exploration: Array,
-) -> dict[str, Conditional]:
-    """The laws that decisions are drawn from: the joint policy, or each owner's policy given the state alone."""
-    found = [
-        policies(chain, here, table(chain, values, memory.time), factor)[1].policy
-        for chain, here, values in zip(chains, now, memory.values, strict=True)
-    ]
-    laws = found[0]
-    if owners is not None:
-        laws = {
-            name: alone(chain, here.sites, policy)[name]
-            for name, chain, here, policy in zip(owners, chains, now, found, strict=True)
-        }
-    return {
-        site.name: mixed(laws[site.name], site.content, exploration) for site in now[0].sites if site.kind == "decision"
-    }
+def behaviour(players: tuple[Player, ...], memory: Memory, factor: Array, exploration: Array) -> dict[str, Conditional]:
+    """What decisions are drawn from: the joint policy, or each player's given the state alone, mixed with priors."""
+    laws: dict[str, Law] = {}
+    for player, values in zip(players, memory.values, strict=True):
+        step, q = action_values.at(values, player.chain, memory.time)
+        policy = action_values.policies(step, q, factor)[1].policy
+        own = policy if player.decision is None else alone(player.chain, step.sites, policy)
+        made = {site.name: site.content for site in step.sites if player.decision in (None, site.name)}
+        laws |= {name: action_values.mixed(own[name], made[name], exploration) for name in own if name in made}
+    return laws
 
 
 def updated(
-    chain: Chain,
-    here: Slice,
-    values: Array,
-    visits: Array,
-    time: Array,
-    met: dict[str, Array],
-    following: dict[str, Array],
-    last: Array,
-    factor: Array,
-    settings: Settings,
+    chain: Chain, values: Array, visits: Array, transition: Transition, factor: Array, learning_rate: Any
 ) -> tuple[Array, Array, Array]:
     """Q with one entry moved towards what came of it, its visits counted, and the reward."""
-    _, after = split(here.sites)
-    reward = total(tuple(site for site in after if site.kind == "optimality"), met)
+    time, met, following, last = transition
+    before, after = action_values.split(action_values.at(values, chain, time)[0].sites)
+    reward = action_values.total(after, met)
     coming = time + 1 if chain.horizon is None else (time + 1) % chain.horizon
-    later, _ = policies(chain, slice_at(chain, coming), table(chain, values, coming), factor)
-    ahead = jnp.where(last, total(chain.final, following), later.rows(following)[0])
-    discount = 1.0 if chain.alive is None else chain.alive.content.table.array[1]
-    index = (*(() if chain.horizon is None else (time,)), *(met[name][0] for name in axes_of(chain)))
+    later, _ = action_values.policies(*action_values.at(values, chain, coming), factor)
+    ahead = jnp.where(last, action_values.total(chain.final, following), later.rows(following)[0])
+    ahead = ahead if chain.alive is None else chain.alive.content.table.array[1] * ahead
+    index = (*((time,) if chain.times else ()), *(met[name][0] for name in action_values.axes(chain)))
     visits = visits.at[index].add(1.0)
-    change = reward + discount * ahead - values[index]
-    known = total(tuple(site for site in split(here.sites)[0] if site.kind == "optimality"), met)
-    earned = known + reward + jnp.where(last, discount * ahead, 0.0)
-    return values.at[index].add(at(settings.learning_rate, visits[index]) * change), visits, earned
-
-
-def policies(chain: Chain, here: Slice, q: Table, factor: Array) -> tuple[Table, Found]:
-    """V and the policies that follow from Q, by eliminating the decisions from the last to the first."""
-    decided = tuple(annealed(site, factor) if site.kind == "decision" else site for site in split(here.sites)[0])
-    return algebra.walk(decided, q, algebra.solve_rules())
-
-
-def answer(chain: Chain, values: Array, factor: Array) -> tuple[dict[str, Array], Array]:
-    """The policies at all times over their scopes, and V over all states."""
-    varying, constant = by_time(chain.step)
-    size = chain.size()
-
-    def one(now: Any, q: Array) -> tuple[dict[str, Array], Array]:
-        here = at_time(eqx.combine(now, constant))
-        v, found = policies(chain, here, Table(axes_of(chain), q), factor)
-        return as_found(chain, found.policy), v.over(chain.state, size).array
-
-    if chain.horizon is None:
-        return one(varying, values)
-    policy, value = jax.vmap(one)(varying, values)
-    last = algebra.walk(chain.final, chain.zero, algebra.solve_rules())[0].over(chain.state, size).array
-    return policy, jnp.concatenate([value, last[None]])
-
-
-def annealed(site: Site, factor: Array) -> Site:
-    """A decision with its inverse temperature multiplied."""
-    tau = site.inverse_temperature
-    scaled = Table((), factor) if tau is None else Table(tau.axes, factor * tau.array)
-    return dataclasses.replace(site, inverse_temperature=scaled)
-
-
-def mixed(q: Law, prior: Law, exploration: Array) -> Conditional:
-    """The prior with a probability, else the policy."""
-    axes = (*dict.fromkeys(name for name in (*q.table.axes, *prior.table.axes) if name != q.name), q.name)
-    p = (1 - exploration) * q.table.aligned(axes) + exploration * prior.table.aligned(axes)
-    return Conditional(q.name, Table(axes, p))
-
-
-def split(sites: tuple[Site, ...]) -> tuple[tuple[Site, ...], tuple[Site, ...]]:
-    """The sites up to the last decision, and those after it."""
-    last = max(i for i, site in enumerate(sites) if site.kind == "decision")
-    return sites[: last + 1], sites[last + 1 :]
-
-
-def axes_of(chain: Chain) -> tuple[str, ...]:
-    """What Q is a function of: the last decision and what its policy depends on."""
-    last = split(chain.step.sites)[0][-1].name
-    return (*dict(chain.scopes)[last], last)
-
-
-def shape_of(chain: Chain) -> tuple[int, ...]:
-    """The shape of Q, with its axis of time."""
-    size = chain.size()
-    return tuple(size[name] for name in (*chain.times, *axes_of(chain)))
-
-
-def table(chain: Chain, values: Array, time: Array) -> Table:
-    """Q at one time."""
-    return Table(axes_of(chain), values if chain.horizon is None else values[time])
-
-
-def slice_at(chain: Chain, time: Array) -> Slice:
-    """The step at one time."""
-    varying, constant = by_time(chain.step)
-    return at_time(eqx.combine(jax.tree.map(lambda x: x[time], varying), constant))
+    change = scheduled(learning_rate, visits[index]) * (reward + ahead - values[index])
+    earned = action_values.total(before, met) + reward + jnp.where(last, ahead, 0.0)
+    return values.at[index].add(change), visits, earned
 
 
 def begin(chain: Chain, key: Array) -> dict[str, Array]:
@@ -357,11 +285,6 @@ def ends(chain: Chain, time: Array, key: Array) -> tuple[Array, Array]:
     return jnp.asarray(False), ~jax.random.bernoulli(key, chain.alive.content.table.array[1])
 
 
-def total(sites: tuple[Site, ...], met: dict[str, Array]) -> Array:
-    """The sum of optimality factors at the values met."""
-    return sum((site.content.rows(met)[0] for site in sites), jnp.zeros(()))
-
-
-def at(setting: Any, now: Array) -> Array:
+def scheduled(setting: Any, now: Array) -> Array:
     """A schedule at a step or a number of visits."""
     return setting(now) if callable(setting) else setting
