@@ -1,18 +1,27 @@
 """The classic models, one file a graphical model: a task in, a step program out."""
 
+from rlinf_ppl.models.balancing_q import balancing_q, balancing_q_opponent_leads
 from rlinf_ppl.models.conventions import leave_prior_out, put_prior_in
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
+from rlinf_ppl.models.level_k import level_k
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
+from rlinf_ppl.models.pr2 import pr2
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
+from rlinf_ppl.models.rommeo import rommeo
 from rlinf_ppl.models.single_agent import single_agent
 
 __all__ = [
+    "balancing_q",
+    "balancing_q_opponent_leads",
     "gumbel_choice",
     "gumbel_trajectory",
     "leave_prior_out",
+    "level_k",
     "linear_gaussian",
     "put_prior_in",
+    "pr2",
     "regularized",
+    "rommeo",
     "single_agent",
     "smooth_bellman",
     "smooth_bellman_without_prior",

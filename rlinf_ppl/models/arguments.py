@@ -1,11 +1,11 @@
 """The arguments that models share: action priors and finite numbers, checked where the user stands."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlinf_ppl.tasks import MDP, checks
+from rlinf_ppl.tasks import MDP, StochasticGame, checks
 from rlinf_ppl.types import ArrayLike
 
 
@@ -40,10 +40,65 @@ def action_prior(
     return array
 
 
-def check_reward_times(mdp: MDP, horizon: int | None) -> None:
+def check_reward_times(task: MDP | StochasticGame, horizon: int | None) -> None:
     """Raise where a task's reward varies over other times than the horizon's."""
-    if mdp.reward.ndim == 3 and mdp.reward.shape[0] != horizon:
-        raise ValueError(f"the task's reward has {mdp.reward.shape[0]} time steps, but horizon is {horizon}.")
+    timed = task.reward.ndim == (3 if isinstance(task, MDP) else 4)
+    if timed and task.reward.shape[0] != horizon:
+        raise ValueError(f"the task's reward has {task.reward.shape[0]} time steps, but horizon is {horizon}.")
+
+
+class Leading(NamedTuple):
+    """A game and the priors of both players where one sees what the other does, checked.
+
+    Attributes:
+        game: the game without names.
+        prior: the agent's prior; time, where it has it, comes first.
+        opponent_prior: the opponent's.
+        timed: whether the reward or a prior varies in time.
+    """
+
+    game: StochasticGame
+    prior: Float[Array, "..."]
+    opponent_prior: Float[Array, "..."]
+    timed: bool
+
+
+def agent_leads(
+    game: StochasticGame, horizon: int | None, prior: ArrayLike | None, opponent_prior: ArrayLike | None
+) -> Leading:
+    """The game with p(a | s), shape (S, A), and p(b | s, a), shape (S, A, B), or with a leading time axis.
+
+    Raises:
+        TypeError: on something else than a StochasticGame.
+        ValueError: on shapes that do not fit, or prior rows that are no distributions.
+    """
+    check_game(game, horizon)
+    states, actions, others = game.num_states, game.num_actions, game.num_opponent_actions
+    first = action_prior("prior", prior, horizon, ("state",), (states, actions))
+    second = action_prior("opponent_prior", opponent_prior, horizon, ("state", "action"), (states, actions, others))
+    return Leading(game.anonymous(), first, second, game.reward.ndim == 4 or first.ndim == 3 or second.ndim == 4)
+
+
+def opponent_leads(
+    game: StochasticGame, horizon: int | None, prior: ArrayLike | None, opponent_prior: ArrayLike | None
+) -> Leading:
+    """The game with p(a | s, b), shape (S, B, A), and p(b | s), shape (S, B), or with a leading time axis.
+
+    Raises:
+        TypeError: on something else than a StochasticGame.
+        ValueError: on shapes that do not fit, or prior rows that are no distributions.
+    """
+    check_game(game, horizon)
+    states, actions, others = game.num_states, game.num_actions, game.num_opponent_actions
+    second = action_prior("prior", prior, horizon, ("state", "opponent's action"), (states, others, actions))
+    first = action_prior("opponent_prior", opponent_prior, horizon, ("state",), (states, others))
+    return Leading(game.anonymous(), second, first, game.reward.ndim == 4 or second.ndim == 4 or first.ndim == 3)
+
+
+def check_game(game: Any, horizon: int | None) -> None:
+    """Raise on something else than a StochasticGame, or one whose reward varies over other times."""
+    check_task("game", game, StochasticGame)
+    check_reward_times(game, horizon)
 
 
 def finite_number(name: str, value: ArrayLike) -> Float[Array, ""]:

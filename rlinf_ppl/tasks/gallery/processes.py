@@ -1,14 +1,12 @@
-"""Small tasks that are ready to use: a lottery, grid worlds drawn as text, a chain, and a point mass."""
+"""Tasks of one agent: a lottery, grid worlds drawn as text, a chain, and a point mass."""
 
 import numpy as np
 
-from rlinf_ppl.tasks import checks
+from rlinf_ppl.tasks.gallery.maps import DIRECTIONS, check_probability, check_rewards, neighbours, read_map
 from rlinf_ppl.tasks.linear_quadratic import LinearQuadratic
 from rlinf_ppl.tasks.mdp import MDP
 from rlinf_ppl.types import RealNumber
 
-_DIRECTIONS = ("up", "right", "down", "left")  # clockwise: the neighbours in this list are perpendicular
-_STEPS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
 _SYMBOLS = {"#": "wall", ".": "free", "S": "start", "G": "goal", "X": "pit"}
 
 SLIPPERY_MAP = """
@@ -53,8 +51,8 @@ def lottery(
     Raises:
         ValueError: `win_probability` is no probability, or a reward is not finite.
     """
-    _check_probability("win_probability", win_probability)
-    _check_rewards(win=win, lose=lose, safe=safe)
+    check_probability("win_probability", win_probability)
+    check_rewards(win=win, lose=lose, safe=safe)
     states = ("choice", "prize", "win", "lose", "end")
     transition = np.zeros((5, 2, 5))
     transition[0, 0, 1] = 1
@@ -110,16 +108,16 @@ def grid_world(
         ValueError: A symbol is unknown (the message gives its row and column), rows have different lengths, there is
             no start, `slip` is no probability, or a reward is not finite.
     """
-    _check_probability("slip", slip)
-    _check_rewards(step_reward=step_reward, goal_reward=goal_reward, pit_reward=pit_reward)
-    cells = _read_map(text)
+    check_probability("slip", slip)
+    check_rewards(step_reward=step_reward, goal_reward=goal_reward, pit_reward=pit_reward)
+    cells = read_map(text, _SYMBOLS)
     places = np.argwhere(cells != "#")
     symbols = cells[cells != "#"]
     over = (symbols == "G") | (symbols == "X")
     end = len(places)
 
     successors = np.full((end + 1, 4), end)
-    successors[:end] = np.where(over[:, None], end, _neighbours(cells, places))
+    successors[:end] = np.where(over[:, None], end, neighbours(cells, places))
     direction = (1 - slip) * np.eye(4) + slip / 2 * (np.roll(np.eye(4), 1, axis=1) + np.roll(np.eye(4), -1, axis=1))
     payoffs = np.append(np.select([symbols == "G", symbols == "X"], [goal_reward, pit_reward], step_reward), 0)
     starts = np.append(symbols == "S", False)
@@ -129,7 +127,7 @@ def grid_world(
         np.repeat(payoffs[:, None], 4, axis=1),
         starts / starts.sum(),
         state_names=[*(f"{row},{column}" for row, column in places.tolist()), "end"],
-        action_names=_DIRECTIONS,
+        action_names=DIRECTIONS,
     )
 
 
@@ -166,8 +164,8 @@ def chain(length: int, slip: RealNumber = 0.1, reward: RealNumber = 1.0, step_re
     """
     if length < 2:
         raise ValueError(f"length is {length}: a chain has at least 2 states, a first and a last.")
-    _check_probability("slip", slip)
-    _check_rewards(reward=reward, step_reward=step_reward)
+    check_probability("slip", slip)
+    check_rewards(reward=reward, step_reward=step_reward)
     here = np.arange(length)
     transition = np.zeros((length, 2, length))
     for action, goes_right in enumerate((slip, 1 - slip)):
@@ -212,47 +210,3 @@ def point_mass(time_step: RealNumber = 0.1, mass: RealNumber = 1.0, gust: RealNu
     start, certain, goal = np.zeros(4), np.zeros((4, 4)), [2, 1, 0, 0]
     noise, force_reward = gust**2 * push @ push.T, -time_step * 0.1 * plane
     return LinearQuadratic(drift, push, np.zeros(4), noise, state_reward, force_reward, goal, start, certain)
-
-
-def _read_map(text: str) -> np.ndarray:
-    """Read a drawing as an array of symbols (rows, columns)."""
-    rows = [line.strip() for line in text.strip().splitlines()]
-    for number, row in enumerate(rows):
-        for column, symbol in enumerate(row):
-            if symbol not in _SYMBOLS:
-                known = ", ".join(f"{key!r} {meaning}" for key, meaning in _SYMBOLS.items())
-                raise ValueError(
-                    f"text has {symbol!r} in row {number}, column {column} (both counted from 0): use {known}."
-                )
-        if len(row) != len(rows[0]):
-            raise ValueError(
-                f"text has {len(row)} cells in row {number} but {len(rows[0])} in row 0: give rows of equal length, "
-                "filled up with '#'."
-            )
-    cells = np.array([list(row) for row in rows])
-    if not np.any(cells == "S"):
-        raise ValueError("text has no start: mark at least one cell with 'S'.")
-    return cells
-
-
-def _neighbours(cells: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The state in each direction from each place (S, 4): the place itself where a wall or the edge is."""
-    states = np.full(cells.shape, -1)
-    states[tuple(places.T)] = np.arange(len(places))
-    reached = places[:, None, :] + _STEPS
-    inside = np.all((reached >= 0) & (reached < cells.shape), axis=-1)
-    rows, columns = np.moveaxis(np.where(inside[..., None], reached, places[:, None, :]), -1, 0)
-    found = states[rows, columns]
-    return np.where(found < 0, np.arange(len(places))[:, None], found)
-
-
-def _check_probability(name: str, value: RealNumber) -> None:
-    """Check that a number lies between 0 and 1."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value}: give a probability, between 0 and 1.")
-
-
-def _check_rewards(**rewards: RealNumber) -> None:
-    """Check that numbers given by name are finite."""
-    for name, value in rewards.items():
-        checks.check_finite(name, checks.as_reals(name, value))

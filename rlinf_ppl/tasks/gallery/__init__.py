@@ -1,0 +1,27 @@
+"""Small tasks that are ready to use: decision processes of one agent, matrix games, and games of two on a grid."""
+
+from rlinf_ppl.tasks.gallery.grid_games import coordination_grid, pursuit
+from rlinf_ppl.tasks.gallery.matrix_games import (
+    climbing_game,
+    coordination_game,
+    friend_or_foe,
+    matching_pennies,
+    penalty_game,
+)
+from rlinf_ppl.tasks.gallery.processes import SLIPPERY_MAP, chain, grid_world, lottery, point_mass, slippery_grid
+
+__all__ = [
+    "SLIPPERY_MAP",
+    "chain",
+    "climbing_game",
+    "coordination_game",
+    "coordination_grid",
+    "friend_or_foe",
+    "grid_world",
+    "lottery",
+    "matching_pennies",
+    "penalty_game",
+    "point_mass",
+    "pursuit",
+    "slippery_grid",
+]
