@@ -247,9 +247,11 @@ def behaviour(players: tuple[Player, ...], memory: Memory, factor: Array, explor
     for player, values in zip(players, memory.values, strict=True):
         step, q = action_values.at(values, player.chain, memory.time)
         policy = action_values.policies(step, q, factor)[1].policy
-        own = policy if player.decision is None else alone(player.chain, step.sites, policy)
-        made = {site.name: site.content for site in step.sites if player.decision in (None, site.name)}
-        laws |= {name: action_values.mixed(own[name], made[name], exploration) for name in own if name in made}
+        priors = {site.name: site.content for site in step.sites if site.kind == "decision"}
+        if player.decision is not None:
+            policy, priors = (alone(player.chain, step.sites, each) for each in (policy, priors))
+        made = priors if player.decision is None else [player.decision]
+        laws |= {name: action_values.mixed(policy[name], priors[name], exploration) for name in made}
     return laws
 
 
