@@ -54,7 +54,7 @@ class Learned(NamedTuple):
         visits: how often each entry of Q was met.
         rewards: log p(O) of every step; at a finite horizon T of them in a row are an episode, `final` in its last.
         steps: after how many steps each policy of the curve was noted.
-        curve: these policies, each (records, T, scope, K).
+        curve: these policies, each (records, T, scope, K); the last is `policy`.
     """
 
     policy: dict[str, Float[Array, "..."]]
@@ -196,22 +196,19 @@ def run(players: tuple[Player, ...], key: Array, steps: int, every: int, setting
     zeros = tuple(action_values.zeros(player.chain) for player in players)
     memory = Memory(zeros, zeros, begin(players[0].chain, start_key), jnp.asarray(0))
 
-    def answers(memory: Memory, step: Array) -> tuple[tuple[dict[str, Array], Array], ...]:
-        factor = scheduled(settings.annealing, step)
-        pairs = zip(players, memory.values, strict=True)
-        return tuple(action_values.answer(player.chain, values, factor) for player, values in pairs)
-
     def block(memory: Memory, now: tuple[Array, Array]) -> tuple[Memory, Any]:
         memory, rewards = lax.scan(lambda memory, now: advance(players, settings, memory, *now), memory, now)
-        return memory, (rewards, tuple(policy for policy, _ in answers(memory, now[0][-1])))
+        factor = scheduled(settings.annealing, now[0][-1])
+        pairs = zip(players, memory.values, strict=True)
+        return memory, (rewards, tuple(action_values.answer(player.chain, values, factor) for player, values in pairs))
 
     times, keys = jnp.arange(steps).reshape(-1, every), jax.random.split(key, (steps // every, every))
-    memory, (rewards, curves) = lax.scan(block, memory, (times, keys))
-    found = zip(answers(memory, times[-1, -1]), memory.values, memory.visits, rewards, curves, strict=True)
-    return tuple(
-        Learned(policy, value, values, visits, earned.reshape(-1), times[:, -1] + 1, curve)
-        for (policy, value), values, visits, earned, curve in found
-    )
+    memory, (rewards, answers) = lax.scan(block, memory, (times, keys))
+    found = []
+    for (curve, value), values, visits, earned in zip(answers, memory.values, memory.visits, rewards, strict=True):
+        policy = {name: table[-1] for name, table in curve.items()}
+        found.append(Learned(policy, value[-1], values, visits, earned.reshape(-1), times[:, -1] + 1, curve))
+    return tuple(found)
 
 
 def advance(
