@@ -2,12 +2,10 @@
 
 from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.algebra.arrivals import Arrival
+from rlinf_ppl.algebra.chain import Chain, Site, Slice
 from rlinf_ppl.algebra.elimination import (
-    Chain,
     Found,
     Rules,
-    Site,
-    Slice,
     Walked,
     backward,
     condition_rules,

@@ -64,4 +64,4 @@ class Arrival(eqx.Module):
 
 def identity(name: str, source: str, size: int) -> LinearGaussian:
     """The law of what equals another variable."""
-    return LinearGaussian(name, (source,), (size,), jnp.eye(size, size + 1), jnp.zeros((size, size)))
+    return LinearGaussian(name, (source,), (size,), jnp.eye(size, size + 1), jnp.zeros((size, 0)))

@@ -111,6 +111,13 @@ class Columns(eqx.Module):
         q = Columns(self.state, (*sizes, own), tuple(column for policy, _ in found for column in policy))
         return Columns(self.state, sizes, tuple(value for _, value in found)), Conditional(law.name, q.whole)
 
+    def equilibrium(
+        self, laws: tuple[Conditional, ...], taus: tuple[Table | None, ...]
+    ) -> tuple["Columns", tuple[Conditional, ...], Array]:
+        """What `Table.equilibrium` gives."""
+        value, found, residual = self.whole.equilibrium(laws, taus)
+        return apart(value, self.state), found, residual
+
     def gated(self, name: str) -> "Columns":
         """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
         dead = tuple(jnp.zeros_like(column) for column in self.columns)

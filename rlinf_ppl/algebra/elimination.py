@@ -6,12 +6,14 @@
                  W <- (1 / tau) log E_x exp(tau W)            condition: the exact posterior
     decision d   q(d | scope) = p exp(tau W) / Z,  W <- (1 / tau) log Z       solve, condition
                  W <- E_q[W - (1 / tau) log(q / p)]                           evaluate a given q
+    decisions that do not see each other: the fixed point of such q            solve (see `equilibrium`)
     what is left is V.
 
 The three answers are three sets of `Rules`, and nothing here knows which algebra the messages belong to. A discount
 is no rule at all: it is the chance site `alive` between two steps, with 0 for the message of the dead.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,81 +22,21 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.chain import Chain, Site, Slice
 from rlinf_ppl.algebra.fixed_point import fixed_point
-from rlinf_ppl.algebra.messages import TIME, Law, Message, at, at_time, by_time, stacked, with_array
-
-
-class Site(eqx.Module):
-    """One site of a step: a decision or chance site with its law, or an optimality factor with its log probability."""
-
-    name: str = eqx.field(static=True)
-    kind: str = eqx.field(static=True)
-    content: Law | Message
-    inverse_temperature: Message | None = None
-
-
-class Slice(eqx.Module):
-    """The sites of `initial` or `step` in program order, and how the next state depends on them: an `Arrival`.
-
-    An arrival with other methods decides the algebra of a walk, since the walk starts from the message that it pulls.
-    """
-
-    sites: tuple[Site, ...]
-    arrival: Any
-
-
-class Chain(eqx.Module):
-    """A program read as laws and factors: structure static, arrays leaves.
-
-    Attributes:
-        initial: chance sites that lead to the first state.
-        step: one step; what varies with time has a leading time axis of length `horizon`.
-        final: optimality factors of the last state.
-        alive: the chance site before every step but the first, or None without a discount.
-        valid: whether every law is a distribution, every factor finite, every next value inside its support.
-        horizon: the number of steps T; None: without end.
-        state: the state variables in order.
-        carried: those of them that the value depends on.
-        scopes: for each decision the variables that its policy depends on.
-        sizes: number of values, or of coordinates, of each state variable and site.
-        zero: the message of nothing to come.
-    """
-
-    initial: Slice
-    step: Slice
-    final: tuple[Site, ...]
-    alive: Site | None
-    valid: Array
-    horizon: int | None = eqx.field(static=True)
-    state: tuple[str, ...] = eqx.field(static=True)
-    carried: tuple[str, ...] = eqx.field(static=True)
-    scopes: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
-    sizes: tuple[tuple[str, int], ...] = eqx.field(static=True)
-    zero: Message
-
-    @property
-    def times(self) -> tuple[str, ...]:
-        """The axis that tables over time lead with: none where a horizon without end has one table for all times."""
-        return () if self.horizon is None else (TIME,)
-
-    def size(self) -> dict[str, int]:
-        """Number of values or coordinates of each state variable and site, and of times."""
-        return dict(self.sizes) | ({} if self.horizon is None else {TIME: self.horizon})
-
-    def axes(self) -> dict[str, tuple[str, ...]]:
-        """For each decision the axes of its policy: scope, then its own."""
-        return {name: (*scope, name) for name, scope in self.scopes}
-
-    def priors(self) -> dict[str, Law]:
-        """The decisions' priors."""
-        return {site.name: site.content for site in self.step.sites if site.kind == "decision"}
+from rlinf_ppl.algebra.messages import Law, Message, at, at_time, by_time, stacked, with_array
 
 
 class Rules(NamedTuple):
-    """What the walk does at a chance site, and at a decision, where it also gives the policy in use there."""
+    """What the walk does at a chance site, and at a decision, where it also gives the policy in use there.
+
+    `together` eliminates decisions that do not see each other, last one first: it gives the message, their policies
+    and how far these are from the replies to each other. None: one after the other, each as a `decision`.
+    """
 
     chance: Callable[[Site, Message], Message]
     decision: Callable[[Site, Message], tuple[Message, Law]]
+    together: Callable[[tuple[Site, ...], Message], tuple[Message, tuple[Law, ...], Array]] | None = None
 
 
 class Walked(NamedTuple):
@@ -103,7 +45,8 @@ class Walked(NamedTuple):
     Attributes:
         values: the messages V_0..V_T over the carried state variables, stacked; without end the one message V.
         kept: what was kept of each walk, stacked over T steps.
-        residual: how far V is from what a further step makes of it, 0 at a finite horizon.
+        residual: how far V is from what a further step makes of it, 0 at a finite horizon; or how far decisions that
+            do not see each other are from their replies, where that is more.
         error_bound: how far V may be from the fixed point, rounding included; 0 at a finite horizon.
         steps: how many steps were walked, or how many Newton steps and sweeps were made.
     """
@@ -121,10 +64,17 @@ class Walked(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a walk met: the policy at each decision, and the message at each latent site before it was eliminated."""
+    """What a walk met.
+
+    Attributes:
+        policy: the policy at each decision.
+        message: the message at each latent site before it was eliminated, averaged over the decisions it does not see.
+        residuals: of the decisions that do not see each other, how far they are from their replies.
+    """
 
     policy: dict[str, Law]
     message: dict[str, Message]
+    residuals: list[Array]
 
 
 def solve_rules() -> Rules:
@@ -133,7 +83,10 @@ def solve_rules() -> Rules:
     def decision(site: Site, w: Message) -> tuple[Message, Law]:
         return w.tilt(site.content, site.inverse_temperature)
 
-    return Rules(lambda site, w: w.mean(site.content), decision)
+    def together(sites: tuple[Site, ...], w: Message) -> tuple[Message, tuple[Law, ...], Array]:
+        return w.equilibrium(tuple(s.content for s in sites), tuple(s.inverse_temperature for s in sites))
+
+    return Rules(lambda site, w: w.mean(site.content), decision, together)
 
 
 def condition_rules(tau: Message | None) -> Rules:
@@ -163,19 +116,32 @@ def expectation_rules(policy: dict[str, Law]) -> Rules:
 def walk(
     sites: tuple[Site, ...], w: Message, rules: Rules, added: dict[str, Message] | None = None
 ) -> tuple[Message, Found]:
-    """Eliminate `sites` from last to first; `added` are factors put in just before a decision is eliminated."""
-    found = Found({}, {})
-    for site in reversed(sites):
+    """Eliminate `sites` from last to first; `added` are factors put in just before a decision is eliminated.
+
+    A site with decisions `unseen` takes these along: they stand just before it, and all see the same.
+    """
+    found, left = Found({}, {}, []), list(sites)
+    while left:
+        site = left.pop()
         if site.kind == "optimality":
             w = w + site.content
             continue
-        if added is not None and site.name in added:
-            w = w + added[site.name]
-        found.message[site.name] = w.whole
+        block = (site, *(left.pop() for _ in site.unseen))
+        for one in block:
+            w = w + added[one.name] if added is not None and one.name in added else w
+        before = w
         if site.kind == "chance":
             w = rules.chance(site, w)
+        elif len(block) > 1 and rules.together is not None:
+            w, laws, residual = rules.together(block, w)
+            found.policy.update({one.name: law for one, law in zip(block, laws, strict=True)})
+            found.residuals.append(residual)
         else:
-            w, found.policy[site.name] = rules.decision(site, w)
+            for one in block:
+                w, found.policy[one.name] = rules.decision(one, w)
+        for one in block:
+            others = (found.policy[other.name] for other in block if other is not one)
+            found.message[one.name] = functools.reduce(lambda w, law: w.mean(law), others, before).whole
     return w, found
 
 
@@ -205,11 +171,11 @@ def backward(
         step, here = at_time(eqx.combine(now[0], constant)), rules(at_time(now[1]))
         w, met = through(step, survive(chain, step.arrival.following(v), here), here)
         v = w.over(chain.carried, size)
-        return v, (v.array, None if found is None else found(met))
+        return v, (v.array, None if found is None else found(met), met.residuals)
 
-    _, (values, kept) = lax.scan(body, last, (varying, given), length=chain.horizon, reverse=True)
+    _, (values, kept, residuals) = lax.scan(body, last, (varying, given), length=chain.horizon, reverse=True)
     every = stacked(last, jnp.concatenate([values, last.array[None]]))
-    return Walked(every, kept, jnp.zeros(()), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
+    return Walked(every, kept, worst(residuals), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
 
 
 def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, tolerance: Array | None) -> Walked:
@@ -237,8 +203,14 @@ def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, to
         lambda v: step.arrival.linearized(pulled, value, v),
         nothing.monotone,
     )
-    kept = None if found is None else found(walked(pulled(solved.value))[1])
-    return Walked(with_array(nothing, solved.value), kept, solved.residual, solved.error_bound, solved.steps)
+    met = walked(pulled(solved.value))[1]
+    kept, residual = None if found is None else found(met), jnp.maximum(solved.residual, worst(met.residuals))
+    return Walked(with_array(nothing, solved.value), kept, residual, solved.error_bound, solved.steps)
+
+
+def worst(residuals: list[Array]) -> Array:
+    """The largest of all residuals, 0 where there are none."""
+    return functools.reduce(jnp.maximum, [jnp.max(residual) for residual in residuals], jnp.zeros(()))
 
 
 def represented(chain: Chain) -> Slice:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra.elimination import Chain, Rules, Slice, expectation_rules, start, survive, through
+from rlinf_ppl.algebra.chain import Chain, Slice
+from rlinf_ppl.algebra.elimination import Rules, expectation_rules, start, survive, through
 from rlinf_ppl.algebra.fixed_point import solve_linear
 from rlinf_ppl.algebra.messages import Law, Message, at_time, by_time, over_time, with_array
 

@@ -9,6 +9,7 @@ A message is a function of named variables with these methods; a law is what a s
     w.mean(law)                  E[w | parents]
     w.log_mean(law, tau)         (1 / tau) log E[exp(tau w) | parents]
     w.tilt(law, tau)             max_q E_q w - cost(q) / tau, and the q that attains it
+    w.equilibrium(laws, taus)    the same of several laws at once, each against the others, and how nearly they do
     w.constant                   the value of a function of nothing
     w.whole                      the message as one array, where an algebra also has a quicker form
     law.cost(q)                  what it costs in nats to follow q instead, a message

@@ -114,9 +114,9 @@ class Quadratic(Named):
         """E[W | parents]: averaged over a variable."""
         if law.name not in self.axes:
             return self
-        space, _, array = substituted(self, law, jnp.zeros((law.cov.shape[0], 0), law.cov.dtype))
+        space, _, array = substituted(self, law, jnp.zeros((law.map.shape[0], 0), law.map.dtype))
         start = sum(self.sizes[: self.axes.index(law.name)])
-        here = slice(start, start + law.cov.shape[0])
+        here = slice(start, start + law.map.shape[0])
         return Quadratic(*space, with_constant(array, jnp.sum(self.array[here, here] * law.cov)))
 
     def log_mean(self, law: "LinearGaussian", tau: "Quadratic | None") -> "Quadratic":
@@ -134,9 +134,8 @@ class Quadratic(Named):
         solved, gain = eliminate(array[:r], scale)
         value = with_constant(array[r:, r:] + 2 * scale * cross.T @ solved[:, r:], gain)
         # G^-1 = 1 + 2 tau G^-1 block.
-        moved = root @ (2 * scale * solved)
-        cov = (root + moved[:, :r]) @ root.T
-        return Quadratic(*space, value), LinearGaussian(law.name, *space, mean + moved[:, r:], cov)
+        moved, core = 2 * scale * solved[:, r:], jnp.eye(r) + 2 * scale * solved[:, :r]
+        return Quadratic(*space, value), LinearGaussian(law.name, *space, mean + root @ moved, root, core)
 
 
 class QuadraticValue(NamedTuple):
@@ -180,28 +179,40 @@ class Gated(eqx.Module):
 
 
 class LinearGaussian(Named):
-    """The law of a vector that is normal about an affine function of others.
+    """The law of a vector that is normal about an affine function of others: x = H [parents, 1] + L e, e ~ N(0, C).
 
     Attributes:
         name: the variable.
         axes: what it depends on; a leading "t" is the time index.
         sizes: the number of coordinates of each of those but the time.
-        map: H, shape (n, N + 1): its mean is H [parents, 1].
-        cov: shape (n, n), positive semidefinite.
-        factor: L with L L' = cov, or None where nobody has needed it yet.
+        map: H, shape (n, N + 1).
+        factor: L, shape (n, r); None where only the covariance is known.
+        core: C, shape (r, r), positive semidefinite; None: the identity.
+        covariance: L C L', where it is known already.
     """
 
     name: str = eqx.field(static=True)
     axes: tuple[str, ...] = eqx.field(static=True)
     sizes: tuple[int, ...] = eqx.field(static=True)
     map: Float[Array, "..."]
-    cov: Float[Array, "..."]
     factor: Float[Array, "..."] | None = None
+    core: Float[Array, "..."] | None = None
+    covariance: Float[Array, "..."] | None = None
+
+    @property
+    def cov(self) -> Array:
+        """The covariance L C L', shape (n, n)."""
+        if self.covariance is not None:
+            return self.covariance
+        assert self.factor is not None
+        return (self.factor if self.core is None else self.factor @ self.core) @ self.factor.T
 
     @property
     def root(self) -> Array:
-        """L with L L' = cov."""
-        return cholesky(self.cov) if self.factor is None else self.factor
+        """A matrix R with R R' = cov."""
+        if self.factor is None:
+            return cholesky(self.cov)
+        return self.factor if self.core is None else self.factor @ cholesky(self.core)
 
     def answer(self, scope: tuple[str, ...], size: dict[str, int]) -> "AffinePolicy":
         """Gain, offset and covariance over the whole scope."""
@@ -212,14 +223,14 @@ class LinearGaussian(Named):
         """A policy in the place of this law."""
         gain, offset, cov = answer
         sizes = tuple(size[name] for name in scope if name != TIME)
-        return LinearGaussian(self.name, scope, sizes, jnp.concatenate([gain, offset[..., None]], -1), cov)
+        return LinearGaussian(self.name, scope, sizes, jnp.concatenate([gain, offset[..., None]], -1), covariance=cov)
 
     def draw(self, key: Array, at: dict[str, Array], n: int, message: "Quadratic | None", tau: Array | float) -> Array:
         """Values (n, size) drawn from the law, or from the law tilted by exp(tau message)."""
         law = self
         if message is not None:
             law = message.tilt(self, Quadratic((), (), jnp.reshape(jnp.asarray(tau), (1, 1))))[1]
-        noise = jax.random.normal(key, (n, law.cov.shape[0]), law.cov.dtype)
+        noise = jax.random.normal(key, (n, law.root.shape[1]), law.map.dtype)
         return stacked_values(law.axes, at) @ law.map.T + noise @ law.root.T
 
     def cost(self, q: "LinearGaussian") -> Quadratic:
@@ -228,7 +239,7 @@ class LinearGaussian(Named):
         apart = aligned_map(self, space) - aligned_map(q, space)
         precision, pivots = inverse(self.cov)
         trace = jnp.sum(precision * q.cov) - len(self.cov)
-        log_ratio = jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(jnp.diagonal(q.root)))
+        log_ratio = jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(jnp.diagonal(cholesky(q.cov))))
         return Quadratic(*space, with_constant(apart.T @ precision @ apart, trace + log_ratio) / 2)
 
 
@@ -241,14 +252,19 @@ def substituted(w: Quadratic, law: LinearGaussian, root: Array) -> tuple[Space, 
     place = w.axes.index(law.name)
     space = union(Space(w.axes[:place] + w.axes[place + 1 :], w.sizes[:place] + w.sizes[place + 1 :]), law)
     mean = aligned_map(law, space)
-    width, start, size = mean.shape[1], sum(w.sizes[:place]), w.sizes[place]
-    # The other variables come first in z, in their order.
-    others = jnp.eye(len(w.array) - size, width, dtype=mean.dtype).at[-1].set(jnp.eye(1, width, width - 1)[0])
-    beside = jnp.zeros((len(others), root.shape[1]), mean.dtype)
-    rows = jnp.concatenate([beside, others], 1)
-    whole = jnp.concatenate([rows[:start], jnp.concatenate([root, mean], 1), rows[start:]])
-    # Rounding makes M asymmetric, and nothing in a recursion damps its asymmetric part.
-    return space, mean, whole.T @ ((w.array + w.array.T) / 2) @ whole
+    before, size = sum(w.sizes[:place]), w.sizes[place]
+    here = slice(before, before + size)
+    noise, fresh = root.shape[1], mean.shape[1] - (len(w.array) - size)
+
+    def spread(rows: Array) -> Array:
+        """Rows for e, z and the constant from those of the message: its other variables come first in z."""
+        zeros = [jnp.zeros((n, rows.shape[1]), rows.dtype) for n in (noise, fresh)]
+        return jnp.concatenate([zeros[0], rows[:before], rows[before + size : -1], zeros[1], rows[-1:]])
+
+    whole = jnp.concatenate([root, mean], 1)
+    # What is added to the terms without the variable is symmetric by construction: nothing else would damp rounding.
+    half = (spread(w.array[:, here]) + whole.T @ (w.array[here, here] / 2)) @ whole
+    return space, mean, spread(spread(w.array).T) + half + half.T
 
 
 def aligned_map(law: LinearGaussian, space: Space) -> Array:

@@ -1,10 +1,11 @@
 """Factorisations of small matrices, one coordinate at a time, in plain arithmetic.
 
 Inside a recursion over time a call to LAPACK costs more than the arithmetic of a matrix of a dozen rows, and batches of
-such calls can stop for ever on two CPU cores (jaxlib 0.10). The loops are unrolled while tracing.
+such calls can stop for ever on two CPU cores (jaxlib 0.10). Most loops are unrolled while tracing.
 """
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.numerics import log1p_over
@@ -50,3 +51,16 @@ def cholesky(matrix: Array) -> Array:
         columns.append(column)
         rest = rest - jnp.outer(column, column)
     return jnp.tril(jnp.stack(columns, 1))
+
+
+def solve(matrix: Array, right: Array) -> Array:
+    """The inverse of any regular matrix (n, n) times a matrix (n, m), by elimination with the largest pivots."""
+    n = matrix.shape[0]
+
+    def step(k: int, rows: Array) -> Array:
+        pivot = jnp.argmax(jnp.where(jnp.arange(n) >= k, jnp.abs(rows[:, k]), -1.0))
+        rows = rows[jnp.arange(n).at[k].set(pivot).at[pivot].set(k)]
+        row = rows[k] / rows[k, k]
+        return (rows - jnp.outer(rows[:, k], row)).at[k].set(row)
+
+    return lax.fori_loop(0, n, step, jnp.concatenate([matrix, right], 1))[:, n:]

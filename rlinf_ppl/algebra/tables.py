@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.equilibrium import Player, equilibrium
 from rlinf_ppl.algebra.messages import Named, with_array
 from rlinf_ppl.algebra.numerics import select_form, tilted_offset
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
@@ -133,6 +134,31 @@ class Table(Named):
         p, w = law.table.aligned(axes), self.aligned(axes)
         q, value = law.regularizer.maximum(p, w, None if tau is None else tau.array)
         return Table(scope, value), Conditional(law.name, Table(axes, q))
+
+    def equilibrium(
+        self, laws: "tuple[Conditional, ...]", taus: "tuple[Table | None, ...]"
+    ) -> "tuple[Table, tuple[Conditional, ...], Array]":
+        """The value and the laws of decisions that do not see each other, and how far they are from their replies."""
+        names = tuple(law.name for law in laws)
+        scope = tuple(n for n in union(*(law.table.axes for law in laws), self.axes) if n not in names)
+        sizes = dict(zip(self.axes, self.array.shape, strict=True))
+        for law in laws:
+            sizes |= dict(zip(law.table.axes, law.table.array.shape, strict=True))
+        w = self.over((*scope, *names), sizes).array
+        priors = [law.table.over((*scope, law.name), sizes).array for law in laws]
+
+        def one(w: Array, *priors: Array) -> tuple[tuple[Array, ...], Array, Array]:
+            players = (
+                Player(p, None if tau is None else tau.array, law.regularizer)
+                for p, tau, law in zip(priors, taus, laws, strict=True)
+            )
+            return equilibrium(w, tuple(players))
+
+        for _ in scope:
+            one = jax.vmap(one)
+        q, value, residual = one(w, *priors)
+        found = (Conditional(law.name, Table((*scope, law.name), own)) for law, own in zip(laws, q, strict=True))
+        return Table(scope, value), tuple(found), jnp.max(residual)
 
     def gated(self, name: str) -> "Table":
         """0 where the Bernoulli variable `name` is 0, this function where it is 1."""

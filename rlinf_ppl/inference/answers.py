@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
-from rlinf_ppl.inference.policies import as_answers, as_found
+from rlinf_ppl.inference.policies import as_answers, as_kept
 
 
 class Solution(NamedTuple):
@@ -25,7 +25,8 @@ class Solution(NamedTuple):
         elbo: the maximal evidence lower bound: V_0 averaged over the first state.
         converged: whether the numbers are a program (see `read`), the answer is finite and, at an infinite horizon,
             its error bound within the tolerance.
-        residual: at an infinite horizon the largest change of V by one more step; else 0.
+        residual: at an infinite horizon the largest change of V by one more step; and where decisions do not see each
+            other, how far their probabilities are from the replies to the others. Else 0.
         error_bound: at an infinite horizon how far V may be from the fixed point, rounding included; else 0.
         iterations: the number of steps T, or of Newton steps and sweeps.
     """
@@ -74,20 +75,22 @@ class Marginals(NamedTuple):
 def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_found(chain, found.policy), tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance)
     bound = algebra.start(chain, walked.first, rules)
-    return Solution(walked.kept, over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance))
+    return Solution(
+        as_kept(chain, walked.kept), over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance)
+    )
 
 
 @eqx.filter_jit
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     rules = algebra.condition_rules(constant(chain, tau))
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: as_found(chain, found.policy), tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance)
     evidence = algebra.start(chain, walked.first, rules)
     evidence = evidence if tau is None else tau * evidence
-    values = over_states(chain, walked.values)
-    return Posterior(walked.kept, values, evidence, *verdict(chain, walked, evidence, tolerance))
+    policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
+    return Posterior(policy, values, evidence, *verdict(chain, walked, evidence, tolerance))
 
 
 @eqx.filter_jit
@@ -121,10 +124,13 @@ def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
 def verdict(chain: Chain, walked: algebra.Walked, answer: Array, tolerance: Array | None) -> tuple[Array, ...]:
     """Whether the answer has converged, then the residual, the error bound and the number of steps."""
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
+    precision = float(jnp.finfo(answer.dtype).eps) ** 0.5
     if chain.horizon is None:
         # Half of the bound may be rounding.
-        goal = float(jnp.finfo(answer.dtype).eps) ** 0.5 if tolerance is None else 2 * tolerance
+        goal = precision if tolerance is None else 2 * tolerance
         finite &= walked.error_bound <= goal * jnp.maximum(1.0, jnp.max(jnp.abs(walked.values.array)))
+    else:
+        finite &= walked.residual <= precision
     return finite, walked.residual, walked.error_bound, walked.steps
 
 
@@ -187,7 +193,7 @@ def evaluated(given: dict[str, Law]) -> algebra.Rules:
         paid = jnp.where(infinite, most if tau is None else jnp.where(tau.constant < 0, -most, most), finite.array)
         return w.mean(q) - with_array(cost, paid), q
 
-    return algebra.solve_rules()._replace(decision=decision)
+    return algebra.solve_rules()._replace(decision=decision, together=None)
 
 
 def forbidden(array: Array) -> float:

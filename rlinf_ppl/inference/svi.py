@@ -97,7 +97,8 @@ def fit(
         key: a JAX random key, for the action values to start from (normal, standard deviation 0.1).
         num_steps: the most steps to run.
         optimizer: an optax optimiser of the plain gradient; None: the natural gradient.
-        step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own.
+        step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own. Where
+            decisions do not see each other it is the first one, and is adapted.
         tolerance: stop once `residual` is at most this; default 1e-6, with an optimiser 1e-5. 0 runs every step.
         progress: show a progress bar.
 
@@ -129,7 +130,8 @@ def fit(
                 f"the inverse temperature of {site.name!r} is infinite, and the guide's logits would be so, too; "
                 "exact.solve takes it, or give a large finite one."
             )
-    update = NATURAL if optimizer is None else by_optimizer(optimizer)
+    natural = SIMULTANEOUS if any(site.unseen for site in chain.step.sites) else NATURAL
+    update = natural if optimizer is None else by_optimizer(optimizer)
     limit = jnp.asarray((1e-6 if optimizer is None else 1e-5) if tolerance is None else tolerance, dtype=float)
     logits = initial_logits(chain, key)
     memory = jnp.asarray(step_size, dtype=float) if optimizer is None else update.initial(logits)
@@ -224,11 +226,35 @@ def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> t
     """Theta <- theta + step_size (tau Q^pi - theta) at all times together; the step size is the memory."""
     elbo, target = natural_target(chain, logits)
     change = changes(chain, logits, target)
-    moved = {name: theta + memory * (target[name] - theta) for name, theta in logits.items()}
-    return moved, memory, -elbo, change
+    return moved_to(logits, target, logits, memory), memory, -elbo, change
+
+
+def simultaneous_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> tuple[Logits, Array, Array, Array]:
+    """The same by the gradient at the end of such a step, for decisions that do not see each other.
+
+    Replies to each other's last policies may turn about the equilibrium for ever; replies to the next ones do not
+    (Korpelevich 1976, The extragradient method), where a step is short against how fast replies change. Steps are
+    halved until this one is (Khobotov 1987), and grow again slowly.
+    """
+    elbo, target = natural_target(chain, logits)
+    change = changes(chain, logits, target)
+    ahead = moved_to(logits, target, logits, memory)
+    _, reply = natural_target(chain, ahead)
+    apart = {name: ahead[name] - logits[name] for name in logits}
+    turned = {name: apart[name] - reply[name] + target[name] for name in logits}
+    steep = optax.global_norm(turned) * memory > 0.7 * optax.global_norm(apart)
+    moved = moved_to(ahead, reply, logits, memory)
+    kept = {name: jnp.where(steep, theta, moved[name]) for name, theta in logits.items()}
+    return kept, jnp.where(steep, 0.5 * memory, jnp.minimum(1.05 * memory, 1.0)), -elbo, change
+
+
+def moved_to(at: Logits, target: Logits, start: Logits, step_size: Array) -> Logits:
+    """The logits `start`, moved by what leads from `at` to its target."""
+    return {name: theta + step_size * (target[name] - at[name]) for name, theta in start.items()}
 
 
 NATURAL = Update(lambda logits: None, natural_step)
+SIMULTANEOUS = Update(lambda logits: None, simultaneous_step)
 
 
 @functools.lru_cache(maxsize=64)

@@ -135,6 +135,35 @@ def state_supports(initial: Form, order: tuple[str, ...], sizes: dict[str, int])
     return supports
 
 
+def check_blocks(step: Form) -> None:
+    """Raise where decisions that do not see each other are not taken at the same time."""
+    for i, site in enumerate(step.sites):
+        if not site.unseen:
+            continue
+        n = len(site.unseen)
+        before = step.sites[max(i - n, 0) : i]
+        together = {one.name for one in before if one.kind == "decision"}
+        nested = all(set(one.unseen) == {each.name for each in before[:j]} for j, one in enumerate(before))
+        if together != set(site.unseen) or len(before) != n or not nested:
+            raise ValueError(
+                f"the decision {site.name!r} does not see {list(site.unseen)}; these must be the decisions just before "
+                "it, each with those before it unseen as well: a, then b with unseen=('a',), then c with "
+                "unseen=('a', 'b')."
+            )
+        for one in (*before, site):
+            seen = [name for name in one.parents if name in site.unseen]
+            if seen:
+                raise ValueError(
+                    f"the prior of {one.name!r} depends on {seen}, decisions that it is taken together with and does "
+                    "not see; let it depend on what came before them, or take them out of unseen."
+                )
+        if isinstance(site.support, Real):
+            raise ValueError(
+                f"the decision {site.name!r} is Gaussian; decisions that do not see each other have finitely many "
+                "values. Leave unseen out: then they are taken one after the other."
+            )
+
+
 def check_forms(initial: Form, step: Form, final: Form | None) -> None:
     """Raise where sites stand in the wrong place or names clash."""
     for part, form, allowed in (("initial", initial, "chance"), ("final", final, "optimality")):
@@ -152,6 +181,7 @@ def check_forms(initial: Form, step: Form, final: Form | None) -> None:
             f"{kinds[True]} is Gaussian and {kinds[False]} has finitely many values; the exact engines take programs "
             "whose sites are all finite, or all Gaussian."
         )
+    check_blocks(step)
     for site in step.sites:
         depends = [name for name in site.temperature_parents if name != "t"]
         if depends:

@@ -71,8 +71,14 @@ def common_inverse_temperature(program: Any) -> Array | None:
 
 
 def check_joint(program: Any) -> None:
-    """Raise where a decision pays something else than its KL from the prior: then there is no joint model."""
+    """Raise where there is no joint model: a decision pays something else than its KL, or does not see another."""
     for site in program.structure.step.sites:
+        if site.unseen:
+            raise ValueError(
+                f"the decision {site.name!r} does not see {list(site.unseen)}; given optimality they would be "
+                "correlated, so there is no joint model to condition or to sample: exact.solve and svi.fit work. "
+                "Leave unseen out for players who move in sequence."
+            )
         if site.regularizer != regularizers.kl:
             raise ValueError(
                 f"the decision {site.name!r} is regularized by {site.regularizer.name}, not by its KL from the prior; "

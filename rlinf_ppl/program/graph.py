@@ -53,10 +53,14 @@ def scopes_of(
 def eliminate_names(step: Form, carried: set[str]) -> tuple[set[str], dict[str, set[str]]]:
     """The variables that a step's message depends on, given those of the next message, and each decision's scope."""
     w = {parent for form in step.following if form.name in carried for parent in form.parents}
-    scopes = {}
-    for site in reversed(step.sites):
+    scopes: dict[str, set[str]] = {}
+    left = list(step.sites)
+    while left:
+        site = left.pop()
         if site.kind == "decision":
-            scopes[site.name] = w = (w | set(site.parents)) - {site.name, TIME}
+            block = [site, *(left.pop() for _ in site.unseen)]
+            w = w.union(*(one.parents for one in block)) - {TIME, *(one.name for one in block)}
+            scopes |= {one.name: w for one in block}
         elif site.kind == "optimality" or site.name in w:
             w = (w - {site.name}) | set(site.parents)
     return w - {TIME}, scopes

@@ -4,7 +4,7 @@
 `numpyro.sample` site of a step is chance. A step written in these words is an ordinary NumPyro function.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpyro
@@ -17,6 +17,7 @@ from rlinf_ppl.algebra.regularizers import Regularizer
 DECISION = "decision"
 INVERSE_TEMPERATURE = "inverse_temperature"
 REGULARIZER = "regularizer"
+UNSEEN = "unseen"
 
 
 def decide(
@@ -24,6 +25,7 @@ def decide(
     prior: Distribution,
     inverse_temperature: ArrayLike = 1.0,
     regularizer: Regularizer | Callable[..., Any] = regularizers.kl,
+    unseen: Sequence[str] = (),
 ) -> Any:
     """Sample a decision from its prior; engines replace the prior by the policy that they find.
 
@@ -39,12 +41,16 @@ def decide(
             With another regularizer than the KL it cannot be 0: there the value has no limit.
         regularizer: one of `rlinf_ppl.algebra.regularizers`, or just a convex conjugate: a function of x (K,) and the
             prior's probabilities (K,).
+        unseen: the decisions just before this one that it is taken at the same time as: none of them sees another, so
+            their policies and priors depend on what came before all of them. They settle at the fixed point of their
+            soft replies (a logit equilibrium), and there is no joint model.
 
     Returns:
         The value of the site.
 
     Raises:
-        TypeError: the prior is no NumPyro distribution, or the regularizer no function that can be compared.
+        TypeError: the prior is no NumPyro distribution, the regularizer no function that can be compared, or `unseen`
+            no tuple of names.
     """
     if not isinstance(prior, Distribution):
         raise TypeError(
@@ -52,7 +58,9 @@ def decide(
             "Categorical(probs=...)."
         )
     pays = regularizers.as_regularizer(regularizer, name)
-    infer = {DECISION: True, INVERSE_TEMPERATURE: inverse_temperature, REGULARIZER: pays}
+    if isinstance(unseen, str) or not all(isinstance(other, str) for other in unseen):
+        raise TypeError(f'the decisions unseen by {name!r} must be a tuple of names, such as ("a",); got {unseen!r}.')
+    infer = {DECISION: True, INVERSE_TEMPERATURE: inverse_temperature, REGULARIZER: pays, UNSEEN: tuple(unseen)}
     return numpyro.sample(name, prior, infer=infer)
 
 

@@ -145,7 +145,7 @@ class Reader:
 
         (matrix, factor, faults), axes = self.over_time(read, parents, names)
         cov = factor @ jnp.swapaxes(factor, -1, -2)
-        return LinearGaussian(name, axes, size, matrix, cov, factor), any_time(faults)
+        return LinearGaussian(name, axes, size, matrix, factor, covariance=cov), any_time(faults)
 
     def move(self, name: str, index: int, parents: tuple[str, ...]) -> tuple[LinearGaussian, dict[str, Array]]:
         """The next value of a state variable as a law without noise."""
@@ -161,7 +161,7 @@ class Reader:
 
         (matrix, faults), axes = self.over_time(read, parents, names)
         nothing = jnp.zeros((*matrix.shape[:-1], matrix.shape[-2]))
-        return LinearGaussian(name, axes, size, matrix, nothing, nothing), any_time(faults)
+        return LinearGaussian(name, axes, size, matrix, nothing, covariance=nothing), any_time(faults)
 
     def factor(self, name: str, index: int, parents: tuple[str, ...]) -> tuple[Quadratic, dict[str, Array]]:
         """A factor as a quadratic."""

@@ -131,7 +131,7 @@ def tabulate_part(
         if site.kind != "optimality":
             law = Table((*table.axes, site.name), table.array)
             content = Conditional(site.name, law, site.regularizer)
-        sites.append(Site(site.name, site.kind, content, taus.get(site.name)))
+        sites.append(Site(site.name, site.kind, content, taus.get(site.name), site.unseen))
     after = len(form.sites) + len(decisions)
     return tuple(sites), [output(after + i, following.parents) for i, following in enumerate(form.following)]
 
@@ -187,8 +187,10 @@ def find_bad(chain: Chain) -> dict[str, Any]:
     parts = {part: {site.name: wrong(site) for site in sites} for part, sites in sites_of(chain).items()}
 
     def senseless(site: Site, tau: Array) -> Array:
-        return jnp.any(jnp.isnan(tau) | ((tau == 0) & (site.content.regularizer != kl)))
+        alone = ((tau == 0) & (site.content.regularizer != kl)) | (jnp.isinf(tau) & (site.name in together))
+        return jnp.any(jnp.isnan(tau) | alone)
 
+    together = {name for site in chain.step.sites if site.unseen for name in (site.name, *site.unseen)}
     taus = [(site, site.inverse_temperature) for site in chain.step.sites]
     temperature = {site.name: senseless(site, tau.array) for site, tau in taus if tau is not None}
     decisions = [site for site in chain.step.sites if site.kind == "decision" and site.content.regularizer != kl]
@@ -233,6 +235,11 @@ def describe_temperature(site: Site) -> str:
     assert site.inverse_temperature is not None
     if np.isnan(np.asarray(site.inverse_temperature.array)).any():
         return f"the inverse temperature of {site.name!r} is not a number."
+    if np.isinf(np.asarray(site.inverse_temperature.array)).any():
+        return (
+            f"the inverse temperature of {site.name!r} is infinite; it is taken together with decisions that do not "
+            "see it, and their equilibrium is followed from 0 up to it: give a large finite number."
+        )
     return (
         f"the inverse temperature of {site.name!r} is 0, where the value of a decision that is regularized by "
         f"{site.content.regularizer.name} has no limit; give another number, or regularize by kl."

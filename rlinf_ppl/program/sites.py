@@ -12,7 +12,7 @@ from jaxtyping import Array
 from numpyro.primitives import Messenger
 
 from rlinf_ppl.algebra.regularizers import Regularizer
-from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZER
+from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZER, UNSEEN
 
 RESERVED = ("t", "alive")
 
@@ -41,6 +41,7 @@ class Sites(Messenger):
         self.supports: dict[str, Support] = {}
         self.temperatures: dict[str, Any] = {}
         self.regularizers: dict[str, Regularizer] = {}
+        self.unseen: dict[str, tuple[str, ...]] = {}
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
@@ -65,6 +66,7 @@ class Sites(Messenger):
         if decision:
             self.temperatures[name] = msg["infer"][INVERSE_TEMPERATURE]
             self.regularizers[name] = msg["infer"][REGULARIZER]
+            self.unseen[name] = msg["infer"][UNSEEN]
 
     def _refuse(self, name: str, msg: Any) -> None:
         where = f"{self.part}: site {name!r}"

@@ -37,6 +37,7 @@ class SiteForm(NamedTuple):
     temperature_parents: tuple[str, ...]
     array: int | None
     regularizer: Regularizer
+    unseen: tuple[str, ...]
 
 
 class NextForm(NamedTuple):
@@ -181,6 +182,7 @@ def describe(
             if not isinstance(sites.supports.get(name, Real(())), Real)
             else None,
             sites.regularizers.get(name, kl),
+            sites.unseen.get(name, ()),
         )
         for (name, kind), output in zip(sites.kinds.items(), jaxpr.outvars, strict=False)
     )

@@ -8,7 +8,8 @@ netCDF group for each dataset, which is what both interfaces expect.
     sample_stats   the optimality factors along them, in nats:       (chain, draw, time)
     conditioned    trajectories drawn from p(trajectory | optimal):  the same axes
     policies       policy_<decision>: (answer, time, scope..., decision); answer is exact, fit or conditioned
-    values         value: (answer, instant, state variables...), in nats; answer is exact or conditioned
+    values         value: (answer, instant, state variables...), answer is exact or conditioned; its attribute `units`
+                   says nats, or units of reward where the decisions share no inverse temperature
 
 Of vectors, trajectories have an axis of coordinates more, and policies and values come in parts: gain, offset, cov and
 matrix, vector, scalar (see `kinds`).
@@ -122,7 +123,7 @@ def values(answers: Answers) -> xarray.Dataset:
 
     parts = [kinds.value_parts(answers.program, answer.value) for answer in answers.closed_forms.values()]
     data = stacked(parts, horizons.axis(answers.case.horizon, "instant"))
-    dataset = xarray.Dataset({name: (*named, {"units": "nats"}) for name, named in data.items()})
+    dataset = xarray.Dataset({name: (*named, {"units": answers.unit}) for name, named in data.items()})
     return labelled(dataset, axis_labels(answers, tuple(answers.closed_forms)))
 
 
@@ -147,10 +148,11 @@ def axis_labels(answers: Answers, which: Sequence[str]) -> dict[str, list[str]]:
 def axis_names(answers: Answers) -> dict[str, list[str]]:
     """The names of the values of the program's variables, or of their coordinates, by variable.
 
-    A case may name them. A task's state names belong to the state variable `s` and its action names to the decision
-    `a`, which is what every model of a task calls them.
+    A case may name them. A task's state names belong to the state variable `s`, its action names to the decision `a`
+    and the opponent's to `b`, which is what every model of a task calls them.
     """
-    named = {"s": getattr(answers.task, "state_names", None), "a": getattr(answers.task, "action_names", None)}
+    attributes = {"s": "state_names", "a": "action_names", "b": "opponent_action_names"}
+    named = {name: getattr(answers.task, attribute, None) for name, attribute in attributes.items()}
     named |= answers.case.names
     sizes = answers.program.sizes
     return {name: list(names) for name, names in named.items() if names is not None and sizes.get(name) == len(names)}

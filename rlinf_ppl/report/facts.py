@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlinf_ppl.tasks import MDP, LinearQuadratic
+from rlinf_ppl.tasks import MDP, LinearQuadratic, StochasticGame
 
 
 @functools.singledispatch
@@ -64,12 +64,36 @@ def decision_process_facts(task: MDP) -> list[str]:
     ]
 
 
+@task_facts.register(StochasticGame)
+def game_facts(task: StochasticGame) -> list[str]:
+    """What there is to know about a game of two players: sizes, names of actions, transition, rewards, first states."""
+    reward = np.asarray(task.reward)
+    when = f", over {reward.shape[0]} time steps" if reward.ndim == 4 else ""
+    starts = int((np.asarray(task.initial) > 0).sum())
+    names = (task.action_names, task.opponent_action_names)
+    own, other = (f": {', '.join(known)}" if known is not None else "" for known in names)
+    matrix = [f"row of payoffs: {written(row)}" for row in reward[0]] if reward.shape[0] == 1 == task.num_states else []
+    return [
+        f"{task.num_states} {plural('state', task.num_states)}, {task.num_actions} actions of the agent{own}",
+        f"{task.num_opponent_actions} actions of the opponent{other}",
+        f"transition: {chance_in(np.asarray(task.transition))}, a dense table",
+        f"reward of the agent: {reward.min():g} to {reward.max():g}{when}",
+        *matrix,
+        f"{starts} initial {plural('state', starts)}",
+    ]
+
+
 def transition_facts(task: MDP) -> str:
     """Whether the transition is a table or lists of successors, and whether chance has a part in it."""
     dense = task.transition is not None
     probabilities = np.asarray(task.transition if dense else task.probabilities)
-    chance = "deterministic" if np.isin(probabilities, (0.0, 1.0)).all() else "stochastic"
-    return f"{chance}, {'a dense table' if dense else f'{probabilities.shape[-1]} successors a state'}"
+    where = "a dense table" if dense else f"{probabilities.shape[-1]} successors a state"
+    return f"{chance_in(probabilities)}, {where}"
+
+
+def chance_in(probabilities: np.ndarray) -> str:
+    """Whether probabilities leave anything to chance."""
+    return "deterministic" if np.isin(probabilities, (0.0, 1.0)).all() else "stochastic"
 
 
 def plural(noun: str, count: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from rlinf_ppl.inference import exact
 from rlinf_ppl.report import bands, horizons
 from rlinf_ppl.report.arviz import axis_names
-from rlinf_ppl.report.cases import Grid, Move
+from rlinf_ppl.report.case import Grid, Move
 from rlinf_ppl.report.recovery import Answers
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def policy_map(answers: Answers, grid: Grid) -> Figure:
         axes.set(title=PANELS[kind], xticks=[], yticks=[], facecolor="#e6e6e6")
         policy = horizons.first(horizon, answer.policy[decision])
         draw_cells(axes, grid, policy, image.to_rgba(values), hidden)
-        figure.colorbar(image, ax=axes, label=f"value{horizons.moment(horizon)} (nats)", shrink=0.95)
+        figure.colorbar(image, ax=axes, label=f"value{horizons.moment(horizon)} ({answers.unit})", shrink=0.95)
     figure.suptitle(f"{heading(answers)}\n{grid.caption}", fontsize=10)
     return figure
 
@@ -175,13 +175,15 @@ def fit(answers: Answers) -> Figure:
     left.plot(steps, elbo, "o-", markersize=3.5, label="fitted guide")
     left.axhline(soft_value, color="C1", linestyle="--", label="soft value (closed form)")
     evidence = "" if answers.posterior is None else f", log evidence {float(answers.posterior.log_evidence):.6g}"
-    left.set(xlabel="step", ylabel="ELBO (nats)", title=f"soft value {soft_value:.6g}{evidence} nats")
+    left.set(
+        xlabel="step", ylabel=f"ELBO ({answers.unit})", title=f"soft value {soft_value:.6g}{evidence} {answers.unit}"
+    )
     left.title.set_fontsize(9)
     left.legend(frameon=False)
     smallest = np.finfo(float).eps * max(abs(soft_value), 1.0)
-    right.semilogy(steps, np.maximum(soft_value - elbo, smallest), "o-", markersize=3.5)
+    right.semilogy(steps, np.maximum(np.abs(soft_value - elbo), smallest), "o-", markersize=3.5)
     right.axhline(smallest, color="0.6", linestyle=":", label="rounding error")
-    right.set(xlabel="step", ylabel="soft value - ELBO (nats)")
+    right.set(xlabel="step", ylabel=f"|soft value - ELBO| ({answers.unit})")
     right.legend(frameon=False)
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)

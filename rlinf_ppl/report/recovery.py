@@ -9,6 +9,8 @@ For a program with optimality O and true dynamics,
 so ELBO <= soft value <= log evidence. The first inequality is tight where the fit has recovered the closed form, and
 its slack is KL(fit || closed form) over trajectories; the slack of the second is what is gained by conditioning the
 dynamics as well. At an infinite horizon there may be no posterior, and no log evidence: then its place stays empty.
+Players whose inverse temperatures differ share no model that could have one, and their value is in units of reward;
+where one of them minimises it is that of a saddle point, and bounds the fit's on neither side.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.report import horizons, kinds
-from rlinf_ppl.report.cases import Case
+from rlinf_ppl.report.case import Case
 
 FIT_STEPS = 1000
 
 
 class Answers(NamedTuple):
-    """A case with everything that was computed for it; values, ELBO and losses in nats.
+    """A case with everything that was computed for it; values, ELBO and losses in `unit`.
 
     Attributes:
         case: The row of the list of cases.
@@ -55,13 +57,18 @@ class Answers(NamedTuple):
     seconds: float
 
     @property
+    def unit(self) -> str:
+        """What values, ELBO and losses are in: nats, or units of reward where no inverse temperature is common."""
+        return "units of reward" if common_temperature(self.program) is None else "nats"
+
+    @property
     def closed_forms(self) -> dict[str, exact.Solution | exact.Posterior]:
         """The exact answers that there are, by name: exact, then conditioned."""
         return {"exact": self.solution} | ({} if self.posterior is None else {"conditioned": self.posterior})
 
 
 class Row(NamedTuple):
-    """One line of the table; values, ELBO, divergences and evidence in nats.
+    """One line of the table; divergences and evidence in nats, values and ELBO in `unit`.
 
     Attributes:
         task: The case's name.
@@ -78,6 +85,7 @@ class Row(NamedTuple):
         seconds: Wall time, compilation included.
         converged: Whether the fit's own verdict is that it arrived.
         missing: Why there is no posterior, else empty.
+        unit: What the soft value and the ELBO are in: nats, or units of reward where no inverse temperature is common.
     """
 
     task: str
@@ -94,6 +102,7 @@ class Row(NamedTuple):
     seconds: float
     converged: bool
     missing: str = ""
+    unit: str = "nats"
 
 
 def ignore(_phase: str) -> None:
@@ -126,7 +135,7 @@ def answer(case: Case, key: Array, progress: Callable[[str], None] = ignore) -> 
 
 
 def in_nats(answers: Answers) -> Answers:
-    """The answers with values and bounds in nats, which the engines give in units of optimality."""
+    """The answers with values and bounds in nats, where there is such a unit; the engines' is that of optimality."""
     tau = nats_per_unit(answers.program)
     solution, fit, posterior = answers.solution, answers.fit, answers.posterior
     return answers._replace(
@@ -137,14 +146,17 @@ def in_nats(answers: Answers) -> Answers:
 
 
 def nats_per_unit(program: ControlProgram) -> Any:
-    """The inverse temperature that a program's decisions share.
+    """The inverse temperature that a program's decisions share; 1 where they share none, in units of optimality."""
+    tau = common_temperature(program)
+    return 1.0 if tau is None else tau
 
-    Where they share none there is no such unit, and no posterior either: 1 leaves values in units of optimality.
-    """
+
+def common_temperature(program: ControlProgram) -> Any:
+    """The inverse temperature that a program's decisions share; None where there is no such unit, nor a posterior."""
     try:
         tau = common_inverse_temperature(program)
     except ValueError:
-        return 1.0
+        return None
     return 1.0 if tau is None else tau
 
 
@@ -176,6 +188,7 @@ def summarize(answers: Answers) -> Row:
         seconds=answers.seconds,
         converged=bool(answers.fit.converged),
         missing=answers.missing,
+        unit=answers.unit,
     )
 
 

@@ -95,7 +95,8 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         "over gains, offsets and covariances where variables are vectors."
     )
     text = text if all(row.converged for row in rows) else text + " * the fit did not converge."
-    return [text, *(f"– {row.task}: {row.missing}" for row in rows if row.missing)]
+    values = [f"{row.task}: soft value and ELBO in {row.unit}." for row in rows if row.unit != "nats"]
+    return [text, *(f"– {row.task}: {row.missing}" for row in rows if row.missing), *values]
 
 
 def to_json(rows: Sequence[Row]) -> str:

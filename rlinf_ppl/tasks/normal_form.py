@@ -76,8 +76,8 @@ def _sign(payoffs: np.ndarray, opponent_payoffs: np.ndarray) -> float:
     row, column = np.unravel_index(np.argmax(apart), apart.shape) if (apart > limit).any() else (0, 0)
     raise ValueError(
         f"opponent_payoffs is neither payoffs nor -payoffs: in row {row}, column {column} the agent gets "
-        f"{payoffs[row, column]:g} and the opponent {opponent_payoffs[row, column]:g}. This is a general-sum game, with "
-        "two rewards; a StochasticGame has one. If a constant is all that is missing, subtract it: policies stay the "
+        f"{payoffs[row, column]:g} and the opponent {opponent_payoffs[row, column]:g}. Such a game is general-sum: "
+        "it has two rewards, and a StochasticGame one. If only a constant is missing, subtract it: policies stay the "
         "same. Else make StochasticGame.from_payoffs of the agent's payoffs alone, and choose how the opponent relates "
         "to them by the sign of its inverse temperature."
     )

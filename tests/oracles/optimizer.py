@@ -65,3 +65,33 @@ def maximize_elbo(trajectories: Trajectories, scopes: Scopes, starts: int = 3) -
     ]
     best = min(runs, key=lambda run: run.fun)
     return -float(best.fun), _tables(best.x, shapes)
+
+
+def best_reply(
+    trajectories: Trajectories, scopes: Scopes, policy: dict[str, np.ndarray], name: str, sign: float
+) -> float:
+    """The most that one decision can make of the ELBO while all others keep their policies; for sign -1, the least.
+
+    Args:
+        trajectories: All paths of a program whose priors are positive and whose inverse temperatures are not 0.
+        scopes: Decision -> variables its policy may depend on; in the order of the program's decisions.
+        policy: Positive tables (T, scope sizes, K) of all decisions.
+        name: The decision that is free.
+        sign: 1.0 where it wants much, -1.0 where it wants little.
+    """
+    logits = {d: np.log(np.asarray(policy[d])) for d in scopes}
+    sizes = [table.size for table in logits.values()]
+    at = sum(sizes[: list(scopes).index(name)])
+    mine = slice(at, at + logits[name].size)
+    kept = np.concatenate([table.ravel() for table in logits.values()])
+
+    def loss(own: np.ndarray) -> tuple[float, np.ndarray]:
+        theta = kept.copy()
+        theta[mine] = own
+        value, gradient = _loss(theta, trajectories, scopes)
+        return sign * value, sign * gradient[mine]
+
+    rng = np.random.default_rng(3)
+    starts = [rng.normal(size=logits[name].size) for _ in range(2)]
+    found = [minimize(loss, start, method="BFGS", jac=True, options={"gtol": 1e-9}).fun for start in starts]
+    return -sign * float(min(found))

@@ -1,0 +1,78 @@
+"""A program as the elimination sees it: laws and factors in program order, in one algebra or another."""
+
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array
+
+from rlinf_ppl.algebra.messages import TIME, Law, Message
+
+
+class Site(eqx.Module):
+    """One site of a step: a decision or chance site with its law, or an optimality factor with its log probability.
+
+    `unseen` are the decisions just before it that it is taken together with.
+    """
+
+    name: str = eqx.field(static=True)
+    kind: str = eqx.field(static=True)
+    content: Law | Message
+    inverse_temperature: Message | None = None
+    unseen: tuple[str, ...] = eqx.field(static=True, default=())
+
+
+class Slice(eqx.Module):
+    """The sites of `initial` or `step` in program order, and how the next state depends on them: an `Arrival`.
+
+    An arrival with other methods decides the algebra of a walk, since the walk starts from the message that it pulls.
+    """
+
+    sites: tuple[Site, ...]
+    arrival: Any
+
+
+class Chain(eqx.Module):
+    """A program read as laws and factors: structure static, arrays leaves.
+
+    Attributes:
+        initial: chance sites that lead to the first state.
+        step: one step; what varies with time has a leading time axis of length `horizon`.
+        final: optimality factors of the last state.
+        alive: the chance site before every step but the first, or None without a discount.
+        valid: whether every law is a distribution, every factor finite, every next value inside its support.
+        horizon: the number of steps T; None: without end.
+        state: the state variables in order.
+        carried: those of them that the value depends on.
+        scopes: for each decision the variables that its policy depends on.
+        sizes: number of values, or of coordinates, of each state variable and site.
+        zero: the message of nothing to come.
+    """
+
+    initial: Slice
+    step: Slice
+    final: tuple[Site, ...]
+    alive: Site | None
+    valid: Array
+    horizon: int | None = eqx.field(static=True)
+    state: tuple[str, ...] = eqx.field(static=True)
+    carried: tuple[str, ...] = eqx.field(static=True)
+    scopes: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
+    sizes: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    zero: Message
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """The axis that tables over time lead with: none where a horizon without end has one table for all times."""
+        return () if self.horizon is None else (TIME,)
+
+    def size(self) -> dict[str, int]:
+        """Number of values or coordinates of each state variable and site, and of times."""
+        return dict(self.sizes) | ({} if self.horizon is None else {TIME: self.horizon})
+
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """For each decision the axes of its policy: scope, then its own."""
+        return {name: (*scope, name) for name, scope in self.scopes}
+
+    def priors(self) -> dict[str, Law]:
+        """The decisions' priors."""
+        return {site.name: site.content for site in self.step.sites if site.kind == "decision"}

@@ -1,0 +1,196 @@
+"""Decisions that do not see each other: the fixed point of their soft replies, a logit equilibrium.
+
+With W over the joint values and W_i = E_{q_-i} W what player i expects of each of its own, every i replies
+
+    q_i = argmax_q <q, W_i> - Omega_i(q) / tau_i,             V = E_q W - sum_i Omega_i(q_i) / tau_i
+
+(McKelvey & Palfrey 1995, Quantal response equilibria for normal form games; there with uniform priors). A negative
+tau_i minimises, so opposite signs are a zero-sum game. There can be several fixed points. The one meant here lies on
+the principal branch: all inverse temperatures are multiplied by lambda, and the solution is followed from lambda = 0,
+where everybody keeps the prior, until lambda is 1 for the first time. The branch may turn back on the way, so it is
+followed along its length (Turocy 2005, A dynamic homotopy interpretation of the logistic quantal response
+equilibrium correspondence): a step along the tangent, then Newton's method across it.
+
+The unknowns are x_i = lambda tau_i (W_i - mean W_i), and q_i(x_i) the policy at inverse temperature 1.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from rlinf_ppl.algebra.regularizers import Regularizer
+from rlinf_ppl.algebra.small_matrices import solve
+
+MOST_STEPS = 1000
+NEWTON_STEPS = 6
+
+
+class Player(eqx.Module):
+    """One decision of a block: its prior (K,), its inverse temperature (None: 1) and what it pays."""
+
+    prior: Float[Array, " K"]
+    tau: Float[Array, ""] | None
+    regularizer: Regularizer = eqx.field(static=True)
+
+
+class Trace(NamedTuple):
+    """Where the tracing of the branch is.
+
+    Attributes:
+        point: x of all players side by side, and lambda.
+        direction: the unit tangent, the way that was taken so far.
+        length: of the next step.
+        slack: how far off the tangent a step may end, as a part of its length.
+        tries: the number of steps tried.
+        landed: whether lambda is 1.
+    """
+
+    point: Float[Array, " n+1"]
+    direction: Float[Array, " n+1"]
+    length: Float[Array, ""]
+    slack: Float[Array, ""]
+    tries: Int[Array, ""]
+    landed: Bool[Array, ""]
+
+
+def policies(players: tuple[Player, ...], x: Float[Array, " n"]) -> list[Float[Array, " K"]]:
+    """Everybody's policy from all logits side by side."""
+    found, start = [], 0
+    for player in players:
+        end = start + player.prior.shape[0]
+        found.append(player.regularizer.maximum(player.prior, x[start:end])[0])
+        start = end
+    return found
+
+
+def expected(w: Float[Array, "..."], q: list[Float[Array, " K"]]) -> list[Float[Array, " K"]]:
+    """W_i for every player: W averaged over all the others."""
+    return [averaged(w, [None if j == i else other for j, other in enumerate(q)]) for i in range(len(q))]
+
+
+def averaged(w: Float[Array, "..."], q: list[Float[Array, " K"] | None]) -> Float[Array, "..."]:
+    """W averaged over the axes that have a policy."""
+    for axis in reversed(range(len(q))):
+        own = q[axis]
+        if own is not None:
+            w = jnp.tensordot(w, own, axes=(axis, 0), precision=lax.Precision.HIGHEST)
+    return w
+
+
+def gap(w: Float[Array, "..."], players: tuple[Player, ...], x: Float[Array, " n"], scale: Array) -> Float[Array, " n"]:
+    """How far the logits x are from the replies to them, at inverse temperatures multiplied by `scale`."""
+    replies = [
+        (own - jnp.mean(own)) * (scale if player.tau is None else scale * player.tau)
+        for own, player in zip(expected(w, policies(players, x)), players, strict=True)
+    ]
+    return x - jnp.concatenate(replies)
+
+
+def principal(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Array, " n"]:
+    """The logits of the equilibrium on the principal branch, differentiable by the implicit function theorem."""
+    w = w - lax.stop_gradient(jnp.mean(w))
+    one = jnp.ones((), w.dtype)
+
+    def find(_: Callable[[Array], Array], x: Array) -> Array:
+        return followed(*jax.tree.map(lax.stop_gradient, (w, players)))
+
+    def linear_solve(function: Callable[[Array], Array], y: Array) -> Array:
+        return solve(jax.jacfwd(function)(jnp.zeros_like(y)), jnp.eye(len(y), dtype=y.dtype)) @ y
+
+    nobody = jnp.zeros(sum(player.prior.shape[0] for player in players), w.dtype)
+    return lax.custom_root(lambda x: gap(w, players, x, one), nobody, find, linear_solve)
+
+
+def followed(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Array, " n"]:
+    """Follow the branch from lambda = 0 to lambda = 1; where that fails, the logits that were reached."""
+
+    def function(z: Array) -> Array:
+        return gap(w, players, z[:-1], z[-1])
+
+    def bordered(z: Array, row: Array) -> Array:
+        return jnp.concatenate([jax.jacfwd(function)(z), row[None]])
+
+    def across(z: Array, row: Array) -> tuple[Array, Array]:
+        """Newton's method in the plane through z across the row; how far it is from the branch at the end."""
+
+        def step(_: int, now: Array) -> Array:
+            error = jnp.append(function(now), row @ (now - z))
+            return now - solve(bordered(now, row), error[:, None])[:, 0]
+
+        end = lax.fori_loop(0, NEWTON_STEPS, step, z)
+        return end, jnp.max(jnp.abs(function(end)))
+
+    def tangent(z: Array, before: Array) -> Array:
+        way = solve(bordered(z, before), jnp.zeros((len(z), 1), z.dtype).at[-1].set(1.0))[:, 0]
+        return way / jnp.linalg.norm(way)
+
+    def step(now: Trace) -> Trace:
+        reach = now.point[-1] + now.length * now.direction[-1]
+        landing = reach >= 1
+        length = jnp.where(landing, (1 - now.point[-1]) / jnp.where(landing, now.direction[-1], 1.0), now.length)
+        guess = now.point + length * now.direction
+        point, error = across(guess, jnp.where(landing, across_lambda, now.direction))
+        direction = tangent(point, now.direction)
+        missed, turn = jnp.linalg.norm(point - guess), direction @ now.direction
+        # A long miss or a sharp turn may mean another branch; past lambda = 1 there is nothing to look for.
+        good = (error <= precision * (1 + jnp.max(jnp.abs(point)))) & (missed <= now.slack * length)
+        good &= (turn > 1 - now.slack) & (landing | (point[-1] < 1))
+        easy = good & (missed <= now.slack / 4 * length) & (turn > 1 - now.slack / 4)
+        after = Trace(
+            jnp.where(good, point, now.point),
+            jnp.where(good, direction, now.direction),
+            jnp.where(good, jnp.where(easy, 2 * length, length), length / 4),
+            now.slack,
+            now.tries + 1,
+            good & landing,
+        )
+        # This branch never comes back to lambda = 0: it was lost, and is followed again with more care.
+        lost = good & (point[-1] <= 0)
+        afresh = start._replace(slack=now.slack / 4, tries=after.tries)
+        return jax.tree.map(lambda one, other: jnp.where(lost, one, other), afresh, after)
+
+    n = sum(player.prior.shape[0] for player in players)
+    precision = float(jnp.finfo(w.dtype).eps) ** 0.75
+    across_lambda = jnp.zeros(n + 1, w.dtype).at[-1].set(1.0)
+    nobody = jnp.zeros(n + 1, w.dtype)
+    one = jnp.ones((), w.dtype)
+    start = Trace(nobody, tangent(nobody, across_lambda), one, one / 4, jnp.zeros((), int), jnp.zeros((), bool))
+    end = lax.while_loop(lambda now: ~now.landed & (now.tries < MOST_STEPS) & (now.length > precision), step, start)
+    return end.point[:-1]
+
+
+def equilibrium(
+    w: Float[Array, "..."], players: tuple[Player, ...]
+) -> tuple[tuple[Float[Array, " K"], ...], Float[Array, ""], Float[Array, ""]]:
+    """The equilibrium on the principal branch.
+
+    Args:
+        w: what the joint values are worth, one axis a player.
+        players: in the order of the axes.
+
+    Returns:
+        Every player's policy, the value, and the residual: the largest difference of a probability from the reply to
+        the others' policies. It is large where the branch was lost.
+    """
+    return judged(w, players, policies(players, principal(w, players)))
+
+
+def judged(
+    w: Float[Array, "..."], players: tuple[Player, ...], q: list[Float[Array, " K"]]
+) -> tuple[tuple[Float[Array, " K"], ...], Float[Array, ""], Float[Array, ""]]:
+    """Policies, their value and their residual as an equilibrium; see `equilibrium`.
+
+    Omega_i / tau_i is <q_i, W_i> less the value of the reply to W_i, which has a limit where tau_i is 0.
+    """
+    both = [
+        player.regularizer.maximum(player.prior, own, player.tau)
+        for own, player in zip(expected(w, q), players, strict=True)
+    ]
+    residual = jnp.max(jnp.stack([jnp.max(jnp.abs(own - reply)) for own, (reply, _) in zip(q, both, strict=True)]))
+    value = sum(value for _, value in both) - (len(players) - 1) * averaged(w, list(q))
+    return tuple(q), value, lax.stop_gradient(residual)
