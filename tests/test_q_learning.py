@@ -74,7 +74,6 @@ def test_with_rates_1_over_n_a_last_step_learns_sample_means():
 ENDS = {
     "one agent without end": lambda: (models.single_agent(MDP(TRANSITION, REWARD, START), None, discount=0.8), 0.0),
     "adversaries without end": lambda: (models.balancing_q(PLAYED, None, 1.5, -0.8, discount=0.8), 0.3),
-    "rommeo": lambda: (models.rommeo(PLAYED, 2), 0.0),
     "final and discount": lambda: (PAIRS["discounted_final"].control(), 0.0),
     "three decisions": lambda: (PAIRS["three_decisions"].control(), 0.0),
     "time": lambda: (PAIRS["clock"].control(), 0.0),
@@ -235,6 +234,25 @@ def test_the_figures_and_the_table_are_written(tmp_path):
     ]
     assert rows[1]["reached"] == 1.0 and rows[1]["mean reward at the end"] == pytest.approx(2.0, abs=1e-2)
     assert all(path.stat().st_size > 500 for path in files)
+
+
+def pennies_step(payoffs, s):
+    a = decide("a", Categorical(probs=jnp.full(2, 0.5)), 2.0)
+    b = decide("b", Categorical(probs=jnp.full(2, 0.5)), -2.0, unseen=("a",))
+    optimality(payoffs[a, b])
+    return {"s": s}
+
+
+def test_players_who_do_not_see_each_other_learn_their_equilibrium():
+    """Once every pair of actions has been played, each policy is the logit reply to the other."""
+    payoffs = np.array([[2.0, -1.0], [-1.0, 1.0]])
+    program = ControlProgram(lambda payoffs: {"s": 0}, pennies_step, 1, args=(jnp.asarray(payoffs),), sizes={"s": 1})
+    found = q_learning.learn(program, jax.random.key(0), 100, learning_rate=1.0)
+    np.testing.assert_allclose(found.action_values[0], payoffs)
+    a, b = (np.asarray(found.policy[name])[0] for name in ("a", "b"))
+    replies = np.exp(2 * payoffs @ b), np.exp(-2 * a @ payoffs)
+    for policy, reply in zip((a, b), replies, strict=True):
+        np.testing.assert_allclose(policy, reply / reply.sum(), rtol=1e-8)
 
 
 # ---- bad input -----------------------------------------------------------------------------------------------------

@@ -20,9 +20,9 @@ Sites = tuple[Site, ...]
 
 
 def axes(chain: Chain) -> tuple[str, ...]:
-    """What Q is a function of: the last decision and what its policy depends on."""
-    last = split(chain.step.sites)[0][-1].name
-    return (*dict(chain.scopes)[last], last)
+    """What Q is a function of: the last decision, what its policy depends on, and decisions that it does not see."""
+    last = split(chain.step.sites)[0][-1]
+    return (*dict(chain.scopes)[last.name], *last.unseen, last.name)
 
 
 def zeros(chain: Chain) -> Float[Array, "..."]:

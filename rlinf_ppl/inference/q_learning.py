@@ -37,11 +37,11 @@ from rlinf_ppl.inference.arguments import check_count, check_key, check_learnabl
 from rlinf_ppl.inference.execution import alone
 from rlinf_ppl.inference.trajectories import sample_slice
 from rlinf_ppl.program import ControlProgram, read
-from rlinf_ppl.types import RealNumber
+from rlinf_ppl.types import ArrayLike
 
 __all__ = ["Learned", "learn", "learn_apart", "polynomial"]
 
-Schedule = Callable[[Array], Array] | RealNumber
+Schedule = Callable[[Array], Array] | ArrayLike
 
 
 class Learned(NamedTuple):
