@@ -118,7 +118,7 @@ def followed(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Array
     def across(z: Array, row: Array) -> tuple[Array, Array]:
         """Newton's method in the plane through z across the row; how far it is from the branch at the end."""
 
-        def step(_: int, now: Array) -> Array:
+        def step(_: Array | int, now: Array) -> Array:
             error = jnp.append(function(now), row @ (now - z))
             return now - solve(bordered(now, row), error[:, None])[:, 0]
 
