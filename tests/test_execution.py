@@ -10,10 +10,11 @@ from numpyro.distributions import Categorical
 from oracles import answers
 from oracles import execution as oracle
 from programs_more import PAIRS, listed
+from worked_cases import multi_agent_case
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, execution
-from rlinf_ppl.tasks import gallery
+from rlinf_ppl.tasks import StochasticGame, gallery
 
 NAMES = ["three_decisions", "two_temperatures", "side_information", "pass_through", "zeros", "clock"]
 COORDINATION = jnp.eye(2)
@@ -95,6 +96,15 @@ def test_apart_two_players_meet_half_of_the_time_where_together_they_always_do()
     loss = execution.coordination_loss(coordination(), solution.policy)
     assert loss.expected_return == pytest.approx(5 * (together - 0.5), rel=1e-12)
     assert loss.elbo == pytest.approx(np.log((np.exp(5) + 1) / 2) - 2.5, rel=1e-12)
+
+
+def test_the_executed_policy_of_rommeo_is_that_of_the_worked_case():
+    given, expected, tolerance = multi_agent_case("rommeo_stochastic_game")
+    game = StochasticGame(given["P"], given["r"], given["p0"])
+    priors = given["prior_pi_ab"], given["prior_rho_b"]
+    program = models.rommeo(game, int(given["T"]), given["beta"], *priors, discount=given["gamma"])
+    found = execution.executed(program, exact.solve(program).policy)
+    np.testing.assert_allclose(found["a"], expected["executed_pi"], rtol=tolerance)
 
 
 def test_a_shared_seed_keeps_the_correlation():
