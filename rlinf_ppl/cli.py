@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from rlinf_ppl.report.cases import Case
+    from rlinf_ppl.report.case import Case
     from rlinf_ppl.report.recovery import Row
 
 PHASES = ("building", "solving", "fitting", "conditioning", "drawing")

@@ -157,6 +157,18 @@ class TestGridWorld:
             gallery.grid_world("SG", **arguments)
 
 
+def moves(text, start, goal, closed=()):
+    """The fewest moves between two cells of a map; None where there is no way."""
+    mdp = gallery.grid_world(text, slip=0)
+    table, names = np.asarray(mdp.dense().transition).sum(1) > 0, mdp.state_names
+    allowed, reached = np.array([name not in closed for name in names]), np.array([name == start for name in names])
+    for count in range(len(names)):
+        if reached[names.index(goal)]:
+            return count
+        reached = reached | (reached @ table & allowed)
+    return None
+
+
 class TestSlipperyGrid:
     def test_policy_takes_each_way_and_posterior_walks_straight_on(self):
         mdp = gallery.slippery_grid()
@@ -168,19 +180,19 @@ class TestSlipperyGrid:
         assert lucky[above] < 1e-3 and lucky[below] < 0.01 and lucky[between] > 0.99
 
     def test_lengths_of_the_three_ways(self):
-        table = np.asarray(gallery.grid_world(gallery.SLIPPERY_MAP, slip=0).dense().transition).sum(1) > 0
-        names = gallery.slippery_grid().state_names
+        assert moves(gallery.SLIPPERY_MAP, "3,0", "3,8") == 8
+        assert moves(gallery.SLIPPERY_MAP, "3,0", "3,8", closed=("3,4",)) == 12
+        assert moves(gallery.SLIPPERY_MAP, "3,0", "3,8", closed=("3,4", "5,4")) == 14
 
-        def moves(*closed):
-            allowed = np.array([name not in closed for name in names])
-            reached, count = np.array([name == "3,0" for name in names]), 0
-            while not reached[names.index("3,8")]:
-                reached, count = reached | (reached @ table & allowed), count + 1
-            return count
 
-        assert moves() == 8
-        assert moves("3,4") == 12
-        assert moves("3,4", "5,4") == 14
+class TestFourRooms:
+    def test_two_doors_lie_on_each_of_two_ways(self):
+        mdp = gallery.four_rooms()
+        assert (mdp.num_states, mdp.num_actions) == (69, 4)
+        for closed in ((), ("2,4",), ("4,6",), ("4,2",), ("7,4",), ("2,4", "4,6"), ("4,2", "7,4")):
+            assert moves(gallery.FOUR_ROOMS_MAP, "0,0", "8,8", closed) == 16
+        for closed in (("2,4", "4,2"), ("2,4", "7,4"), ("4,6", "7,4"), ("4,6", "4,2")):
+            assert moves(gallery.FOUR_ROOMS_MAP, "0,0", "8,8", closed) is None
 
 
 class TestChain:

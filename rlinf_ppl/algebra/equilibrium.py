@@ -50,15 +50,15 @@ class Trace(NamedTuple):
         landed: whether lambda is 1.
     """
 
-    point: Float[Array, " n+1"]
-    direction: Float[Array, " n+1"]
+    point: Array
+    direction: Array
     length: Float[Array, ""]
     slack: Float[Array, ""]
     tries: Int[Array, ""]
     landed: Bool[Array, ""]
 
 
-def policies(players: tuple[Player, ...], x: Float[Array, " n"]) -> list[Float[Array, " K"]]:
+def policies(players: tuple[Player, ...], x: Float[Array, " n"]) -> list[Array]:
     """Everybody's policy from all logits side by side."""
     found, start = [], 0
     for player in players:
@@ -68,12 +68,12 @@ def policies(players: tuple[Player, ...], x: Float[Array, " n"]) -> list[Float[A
     return found
 
 
-def expected(w: Float[Array, "..."], q: list[Float[Array, " K"]]) -> list[Float[Array, " K"]]:
+def expected(w: Float[Array, "..."], q: list[Array]) -> list[Array]:
     """W_i for every player: W averaged over all the others."""
     return [averaged(w, [None if j == i else other for j, other in enumerate(q)]) for i in range(len(q))]
 
 
-def averaged(w: Float[Array, "..."], q: list[Float[Array, " K"] | None]) -> Float[Array, "..."]:
+def averaged(w: Float[Array, "..."], q: list[Array | None]) -> Float[Array, "..."]:
     """W averaged over the axes that have a policy."""
     for axis in reversed(range(len(q))):
         own = q[axis]
@@ -109,64 +109,71 @@ def principal(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Arra
 def followed(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Array, " n"]:
     """Follow the branch from lambda = 0 to lambda = 1; where that fails, the logits that were reached."""
 
-    def function(z: Array) -> Array:
+    def branch(z: Array) -> Array:
         return gap(w, players, z[:-1], z[-1])
 
-    def bordered(z: Array, row: Array) -> Array:
-        return jnp.concatenate([jax.jacfwd(function)(z), row[None]])
+    nobody = jnp.zeros(1 + sum(player.prior.shape[0] for player in players), w.dtype)
+    one, precision = jnp.ones((), w.dtype), float(jnp.finfo(w.dtype).eps) ** 0.75
+    upwards = tangent(branch, nobody, nobody.at[-1].set(1.0))
+    start = Trace(nobody, upwards, one, one / 4, jnp.zeros((), int), jnp.zeros((), bool))
 
-    def across(z: Array, row: Array) -> tuple[Array, Array]:
-        """Newton's method in the plane through z across the row; how far it is from the branch at the end."""
+    def going(now: Trace) -> Array:
+        return ~now.landed & (now.tries < MOST_STEPS) & (now.length > precision)
 
-        def step(_: Array | int, now: Array) -> Array:
-            error = jnp.append(function(now), row @ (now - z))
-            return now - solve(bordered(now, row), error[:, None])[:, 0]
+    return lax.while_loop(going, lambda now: further(branch, start, now, precision), start).point[:-1]
 
-        end = lax.fori_loop(0, NEWTON_STEPS, step, z)
-        return end, jnp.max(jnp.abs(function(end)))
 
-    def tangent(z: Array, before: Array) -> Array:
-        way = solve(bordered(z, before), jnp.zeros((len(z), 1), z.dtype).at[-1].set(1.0))[:, 0]
-        return way / jnp.linalg.norm(way)
+def further(branch: Callable[[Array], Array], start: Trace, now: Trace, precision: float) -> Trace:
+    """Try one step along the branch; back to the start, with more care, where it turns out to be another one."""
+    landing = now.point[-1] + now.length * now.direction[-1] >= 1
+    length = jnp.where(landing, (1 - now.point[-1]) / jnp.where(landing, now.direction[-1], 1.0), now.length)
+    guess = now.point + length * now.direction
+    point, error = across(branch, guess, jnp.where(landing, jnp.zeros_like(guess).at[-1].set(1.0), now.direction))
+    direction = tangent(branch, point, now.direction)
+    missed, turn = jnp.linalg.norm(point - guess), direction @ now.direction
+    # A long miss or a sharp turn may mean another branch; past lambda = 1 there is nothing to look for.
+    good = (error <= precision * (1 + jnp.max(jnp.abs(point)))) & (missed <= now.slack * length)
+    good &= (turn > 1 - now.slack) & (landing | (point[-1] < 1))
+    easy = good & (missed <= now.slack / 4 * length) & (turn > 1 - now.slack / 4)
+    after = Trace(
+        jnp.where(good, point, now.point),
+        jnp.where(good, direction, now.direction),
+        jnp.where(good, jnp.where(easy, 2 * length, length), length / 4),
+        now.slack,
+        now.tries + 1,
+        good & landing,
+    )
+    # The principal branch never comes back to lambda = 0.
+    lost = good & (point[-1] <= 0)
+    afresh = start._replace(slack=now.slack / 4, tries=after.tries)
+    return jax.tree.map(lambda one, other: jnp.where(lost, one, other), afresh, after)
 
-    def step(now: Trace) -> Trace:
-        reach = now.point[-1] + now.length * now.direction[-1]
-        landing = reach >= 1
-        length = jnp.where(landing, (1 - now.point[-1]) / jnp.where(landing, now.direction[-1], 1.0), now.length)
-        guess = now.point + length * now.direction
-        point, error = across(guess, jnp.where(landing, across_lambda, now.direction))
-        direction = tangent(point, now.direction)
-        missed, turn = jnp.linalg.norm(point - guess), direction @ now.direction
-        # A long miss or a sharp turn may mean another branch; past lambda = 1 there is nothing to look for.
-        good = (error <= precision * (1 + jnp.max(jnp.abs(point)))) & (missed <= now.slack * length)
-        good &= (turn > 1 - now.slack) & (landing | (point[-1] < 1))
-        easy = good & (missed <= now.slack / 4 * length) & (turn > 1 - now.slack / 4)
-        after = Trace(
-            jnp.where(good, point, now.point),
-            jnp.where(good, direction, now.direction),
-            jnp.where(good, jnp.where(easy, 2 * length, length), length / 4),
-            now.slack,
-            now.tries + 1,
-            good & landing,
-        )
-        # This branch never comes back to lambda = 0: it was lost, and is followed again with more care.
-        lost = good & (point[-1] <= 0)
-        afresh = start._replace(slack=now.slack / 4, tries=after.tries)
-        return jax.tree.map(lambda one, other: jnp.where(lost, one, other), afresh, after)
 
-    n = sum(player.prior.shape[0] for player in players)
-    precision = float(jnp.finfo(w.dtype).eps) ** 0.75
-    across_lambda = jnp.zeros(n + 1, w.dtype).at[-1].set(1.0)
-    nobody = jnp.zeros(n + 1, w.dtype)
-    one = jnp.ones((), w.dtype)
-    start = Trace(nobody, tangent(nobody, across_lambda), one, one / 4, jnp.zeros((), int), jnp.zeros((), bool))
-    end = lax.while_loop(lambda now: ~now.landed & (now.tries < MOST_STEPS) & (now.length > precision), step, start)
-    return end.point[:-1]
+def across(branch: Callable[[Array], Array], z: Array, row: Array) -> tuple[Array, Array]:
+    """Newton's method in the plane through z across the row; how far it is from the branch at the end."""
+
+    def step(_: Array, now: Array) -> Array:
+        error = jnp.append(branch(now), row @ (now - z))
+        return now - solve(bordered(branch, now, row), error[:, None])[:, 0]
+
+    end = lax.fori_loop(0, NEWTON_STEPS, step, z)
+    return end, jnp.max(jnp.abs(branch(end)))
+
+
+def tangent(branch: Callable[[Array], Array], z: Array, before: Array) -> Array:
+    """The unit tangent at z, the way that `before` goes."""
+    way = solve(bordered(branch, z, before), jnp.zeros_like(z)[:, None].at[-1].set(1.0))[:, 0]
+    return way / jnp.linalg.norm(way)
+
+
+def bordered(branch: Callable[[Array], Array], z: Array, row: Array) -> Array:
+    """The derivative of the branch's equations, and one more row."""
+    return jnp.concatenate([jax.jacfwd(branch)(z), row[None]])
 
 
 def equilibrium(
     w: Float[Array, "..."], players: tuple[Player, ...]
-) -> tuple[tuple[Float[Array, " K"], ...], Float[Array, ""], Float[Array, ""]]:
+) -> tuple[tuple[Array, ...], Float[Array, ""], Float[Array, ""]]:
     """The equilibrium on the principal branch.
 
     Args:
@@ -181,8 +188,8 @@ def equilibrium(
 
 
 def judged(
-    w: Float[Array, "..."], players: tuple[Player, ...], q: list[Float[Array, " K"]]
-) -> tuple[tuple[Float[Array, " K"], ...], Float[Array, ""], Float[Array, ""]]:
+    w: Float[Array, "..."], players: tuple[Player, ...], q: list[Array]
+) -> tuple[tuple[Array, ...], Float[Array, ""], Float[Array, ""]]:
     """Policies, their value and their residual as an equilibrium; see `equilibrium`.
 
     Omega_i / tau_i is <q_i, W_i> less the value of the reply to W_i, which has a limit where tau_i is 0.
@@ -194,3 +201,19 @@ def judged(
     residual = jnp.max(jnp.stack([jnp.max(jnp.abs(own - reply)) for own, (reply, _) in zip(q, both, strict=True)]))
     value = sum(value for _, value in both) - (len(players) - 1) * averaged(w, list(q))
     return tuple(q), value, lax.stop_gradient(residual)
+
+
+def settle(w: Float[Array, "..."], players: tuple[Player, ...], q: list[Array]) -> Float[Array, " n"]:
+    """The logits at which Newton's method arrives from the replies to the policies q; a root of `gap`, or none."""
+    one = jnp.ones((), w.dtype)
+
+    def error(x: Array) -> Array:
+        return gap(w, players, x, one)
+
+    def step(_: Array, x: Array) -> Array:
+        move = solve(jax.jacfwd(error)(x), error(x)[:, None])[:, 0]
+        trials = x[None] - jnp.outer(0.5 ** jnp.arange(8.0), move)
+        return trials[jnp.nanargmin(jnp.sum(jax.vmap(error)(trials) ** 2, 1))]
+
+    start = jnp.concatenate([jnp.log(jnp.maximum(own, 1e-12)) for own in q])
+    return lax.fori_loop(0, 100, step, start - error(start))

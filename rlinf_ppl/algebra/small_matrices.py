@@ -57,7 +57,7 @@ def solve(matrix: Array, right: Array) -> Array:
     """The inverse of any regular matrix (n, n) times a matrix (n, m), by elimination with the largest pivots."""
     n = matrix.shape[0]
 
-    def step(k: Array | int, rows: Array) -> Array:
+    def step(k: Array, rows: Array) -> Array:
         pivot = jnp.argmax(jnp.where(jnp.arange(n) >= k, jnp.abs(rows[:, k]), -1.0))
         rows = rows[jnp.arange(n).at[k].set(pivot).at[pivot].set(k)]
         row = rows[k] / rows[k, k]

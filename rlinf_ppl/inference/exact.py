@@ -12,6 +12,7 @@ from rlinf_ppl import algebra
 from rlinf_ppl.inference import answers, trajectories
 from rlinf_ppl.inference.answers import Marginals, Posterior, Solution
 from rlinf_ppl.inference.arguments import check_tolerance
+from rlinf_ppl.inference.equilibria import Equilibria, equilibria
 from rlinf_ppl.inference.existence import check_exists
 from rlinf_ppl.inference.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
@@ -19,11 +20,13 @@ from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 
 __all__ = [
+    "Equilibria",
     "Marginals",
     "Posterior",
     "Solution",
     "condition",
     "elbo",
+    "equilibria",
     "evaluate",
     "kl",
     "marginals",

@@ -2,17 +2,21 @@
 
 from rlinf_ppl.models.balancing_q import balancing_q, balancing_q_opponent_leads
 from rlinf_ppl.models.conventions import leave_prior_out, put_prior_in
+from rlinf_ppl.models.delayed_options import delayed_options
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.level_k import level_k
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
 from rlinf_ppl.models.pr2 import pr2
+from rlinf_ppl.models.quantal_response import quantal_response
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
 from rlinf_ppl.models.rommeo import rommeo
 from rlinf_ppl.models.single_agent import single_agent
+from rlinf_ppl.models.soft_options import soft_options
 
 __all__ = [
     "balancing_q",
     "balancing_q_opponent_leads",
+    "delayed_options",
     "gumbel_choice",
     "gumbel_trajectory",
     "leave_prior_out",
@@ -20,9 +24,11 @@ __all__ = [
     "linear_gaussian",
     "put_prior_in",
     "pr2",
+    "quantal_response",
     "regularized",
     "rommeo",
     "single_agent",
     "smooth_bellman",
     "smooth_bellman_without_prior",
+    "soft_options",
 ]

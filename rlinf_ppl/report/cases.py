@@ -1,7 +1,8 @@
 """The named cases that the command line lists, draws and recovers.
 
-A case is one row of `CASES`; those of two players stand in `game_cases`. A new model joins by another row; nothing else
-has to change. Nothing is built, and Gymnasium is not loaded, before `case.task()` is called.
+A case is one row of `CASES`; those of two players stand in `game_cases`, those with options in `option_cases`. A new
+model joins by another row; nothing else has to change. Nothing is built, and Gymnasium is not loaded, before
+`case.task()` is called.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from rlinf_ppl.models import linear_gaussian, single_agent
 from rlinf_ppl.report.case import DOWN, LEFT, RIGHT, STAY, UP, Case, Grid, drawing
 from rlinf_ppl.report.game_cases import GAMES
+from rlinf_ppl.report.option_cases import OPTIONS
 from rlinf_ppl.tasks import MDP, gallery
 
 __all__ = ["CASES", "DOWN", "LEFT", "RIGHT", "STAY", "UP", "Case", "Grid", "drawing", "find", "names"]
@@ -193,6 +195,7 @@ CASES: tuple[Case, ...] = (
         note=EARLY_DEATH,
     ),
     *GAMES,
+    *OPTIONS,
 )
 
 

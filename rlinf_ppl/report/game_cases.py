@@ -10,8 +10,8 @@ from rlinf_ppl.tasks import gallery
 
 GOOD_START = "There is one state and no chance: the two answers are one, and the gap is zero."
 SADDLE = (
-    "The opponent minimises what the agent maximises: the value, in units of reward, is that of a saddle point and bounds "
-    "the fit's on neither side. The two have no joint model, and nothing to condition."
+    "The opponent minimises what the agent maximises: the value, in units of reward, is that of a saddle point and "
+    "bounds the fit's on neither side. The two have no joint model, and nothing to condition."
 )
 
 GAMES: tuple[Case, ...] = (

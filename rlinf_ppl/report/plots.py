@@ -8,11 +8,12 @@ chance will be kind.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rlinf_ppl.inference import exact
+from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.report import bands, horizons
 from rlinf_ppl.report.arviz import axis_names
 from rlinf_ppl.report.case import Grid, Move
@@ -59,19 +60,42 @@ def policy_map(answers: Answers, grid: Grid) -> Figure:
     size = (max(shape[1] * width, HEADING_WIDTH), shape[0] * height + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(*shape, squeeze=False).ravel()
-    decision = next(iter(answers.program.scopes))
     ends = np.array([[letter in grid.ends for letter in row] for row in grid.letters])
     hidden = (states < 0) | ends
     horizon = answers.case.horizon
     for axes, (kind, answer) in zip(panels, shown.items(), strict=True):
-        values = np.where(hidden, np.nan, horizons.first(horizon, answer.value)[states])
+        values = by_state(horizons.first(horizon, answer.value))
+        values = np.where(hidden, np.nan, values[states])
         image = axes.imshow(values, cmap="viridis")
         axes.set(title=PANELS[kind], xticks=[], yticks=[], facecolor="#e6e6e6")
-        policy = horizons.first(horizon, answer.policy[decision])
-        draw_cells(axes, grid, policy, image.to_rgba(values), hidden)
+        policy = {name: horizons.first(horizon, table) for name, table in answer.policy.items()}
+        draw_cells(axes, grid, moves_by_state(answers.program, policy), image.to_rgba(values), hidden)
         figure.colorbar(image, ax=axes, label=f"value{horizons.moment(horizon)} ({answers.unit})", shrink=0.95)
     figure.suptitle(f"{heading(answers)}\n{grid.caption}", fontsize=10)
     return figure
+
+
+def by_state(table: np.ndarray) -> np.ndarray:
+    """A function of all state variables for each value of the first one, the others equally likely."""
+    return np.asarray(table).reshape(table.shape[0], -1).mean(-1)
+
+
+def moves_by_state(program: ControlProgram, policy: dict[str, np.ndarray]) -> np.ndarray:
+    """How the last decision of a step is made in each state, whatever other state variables and decisions are.
+
+    Args:
+        program: A program in whose steps no chance comes before a decision.
+        policy: For each decision probabilities (scope, K) at one time.
+
+    Returns:
+        Probabilities (states, K); the other state variables are equally likely.
+    """
+    order = [*program.state, *program.scopes]
+    sizes = [program.sizes[name] for name in program.state]
+    factors: list[Any] = [np.full(sizes, sizes[0] / np.prod(sizes)), list(range(len(sizes)))]
+    for name, scope in program.scopes.items():
+        factors += [policy[name], [order.index(variable) for variable in (*scope, name)]]
+    return np.einsum(*factors, [0, len(order) - 1])
 
 
 def draw_cells(axes: Axes, grid: Grid, probabilities: np.ndarray, colours: np.ndarray, hidden: np.ndarray) -> None:

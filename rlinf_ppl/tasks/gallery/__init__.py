@@ -8,14 +8,25 @@ from rlinf_ppl.tasks.gallery.matrix_games import (
     matching_pennies,
     penalty_game,
 )
-from rlinf_ppl.tasks.gallery.processes import SLIPPERY_MAP, chain, grid_world, lottery, point_mass, slippery_grid
+from rlinf_ppl.tasks.gallery.processes import (
+    FOUR_ROOMS_MAP,
+    SLIPPERY_MAP,
+    chain,
+    four_rooms,
+    grid_world,
+    lottery,
+    point_mass,
+    slippery_grid,
+)
 
 __all__ = [
+    "FOUR_ROOMS_MAP",
     "SLIPPERY_MAP",
     "chain",
     "climbing_game",
     "coordination_game",
     "coordination_grid",
+    "four_rooms",
     "friend_or_foe",
     "grid_world",
     "lottery",

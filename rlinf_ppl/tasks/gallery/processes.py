@@ -19,6 +19,19 @@ SLIPPERY_MAP = """
 """
 """The map of `slippery_grid`."""
 
+FOUR_ROOMS_MAP = """
+    S...#....
+    ....#....
+    .........
+    ....#....
+    ##.###.##
+    ....#....
+    ....#....
+    .........
+    ....#...G
+"""
+"""The map of `four_rooms`."""
+
 
 def lottery(
     win_probability: RealNumber = 0.25, win: RealNumber = 4.0, lose: RealNumber = -1.0, safe: RealNumber = 1.0
@@ -143,6 +156,18 @@ def slippery_grid() -> MDP:
         A sparse task with 44 states and 4 actions.
     """
     return grid_world(SLIPPERY_MAP, slip=0.2, step_reward=-1.0, goal_reward=20.0, pit_reward=-20.0)
+
+
+def four_rooms() -> MDP:
+    """Four rooms with a door between any two neighbours: the task that options were first shown on, on a small map.
+
+    The goal is in the corner opposite to the start, 16 moves and two doors away. A move costs 1, one in five slips, and
+    the goal pays 20 (after Sutton, Precup & Singh, "Between MDPs and semi-MDPs", 1999).
+
+    Returns:
+        A sparse task with 69 states and 4 actions.
+    """
+    return grid_world(FOUR_ROOMS_MAP, slip=0.2, step_reward=-1.0, goal_reward=20.0)
 
 
 def chain(length: int, slip: RealNumber = 0.1, reward: RealNumber = 1.0, step_reward: RealNumber = 0.0) -> MDP:

@@ -1,0 +1,418 @@
+"""Decisions that do not see each other: quantal response against worked cases, small steps in SciPy, and identities."""
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import numpyro
+import pytest
+from game_programs import random_game, two_players
+from numpyro.distributions import Categorical, Normal
+from oracles import answers
+from oracles.equilibrium import backward, logit_equilibrium, replies, value
+from oracles.optimizer import best_reply
+from oracles.trajectories import decision, enumerate_trajectories
+from worked_cases import multi_agent_case
+
+from rlinf_ppl import ControlProgram, decide, models, optimality
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.tasks import StochasticGame, gallery
+
+KEY = jax.random.key(0)
+R = [[2.0, 3.0, 3.0], [1.0, 4.0, 0.0], [1.0, 0.0, 10.0]]
+HORIZON, DISCOUNT = 3, 0.9
+BETAS = {"zero-sum": (1.5, -0.8), "roles swapped": (-2.0, 3.0), "a team": (0.7, 0.5), "one keeps its prior": (1.2, 0.0)}
+
+
+def close(found, truth, rtol=1e-10, atol=1e-13):
+    np.testing.assert_allclose(np.asarray(found), truth, rtol=rtol, atol=atol)
+
+
+def solved(game, beta, opponent_beta, **options):
+    return exact.solve(models.quantal_response(game, 1, beta, opponent_beta, **options))
+
+
+# Worked cases and oracles
+
+
+@pytest.mark.parametrize("name", ["balancing_q_competitive", "balancing_q_cooperative"])
+def test_the_worked_cases(name):
+    given, rows, rtol = multi_agent_case(name)
+    game = StochasticGame(given["P"], given["r"], given["p0"])
+    priors = given["prior_pi_a"], given["prior_rho_b"]
+    checked = [row for row in rows if "simultaneous" in row]
+    for row in checked:
+        betas = float(row["beta_i"]), float(row["beta_j"])
+        program = models.quantal_response(game, int(given["T"]), *betas, *priors, given["gamma"])
+        solution, expected = exact.solve(program), row["simultaneous"]
+        close(solution.value[:-1], expected["V"], rtol)
+        close(solution.policy["a"], expected["pi"], rtol)
+        close(solution.policy["b"], expected["rho"], rtol)
+        assert float(solution.elbo) == pytest.approx(float(expected["objective"]), rel=rtol)
+    assert checked or name == "balancing_q_cooperative"
+
+
+def test_the_worked_matrix_game():
+    _, expected, rtol = multi_agent_case("matrix_game_R")
+    checked = [row for row in expected["rows"] if "simultaneous_qre" in row]
+    for row in checked:
+        solution = solved(StochasticGame.from_payoffs(R), row["beta_i"], row["beta_j"])
+        truth = row["simultaneous_qre"]
+        assert float(solution.value[0, 0]) == pytest.approx(float(truth["V"]), rel=rtol)
+        close(solution.policy["a"][0, 0], truth["pi"], 1e-9)
+        close(solution.policy["b"][0, 0], truth["rho"], 1e-9)
+    assert checked
+
+
+@pytest.mark.parametrize("betas", BETAS.values(), ids=BETAS)
+def test_solve_follows_small_steps_from_the_priors(betas):
+    game = random_game(3)
+    priors = game.independent
+    program = models.quantal_response(game.task, HORIZON, *betas, *priors, DISCOUNT)
+    solution = exact.solve(program)
+    v, (pi, rho) = backward(game.reward, game.transition, priors, betas, HORIZON, DISCOUNT)
+    close(solution.value, v, atol=1e-10)
+    close(solution.policy["a"], pi, 1e-8)
+    close(solution.policy["b"], rho, 1e-8)
+    assert solution.converged and solution.residual < 1e-12
+    assert program.scopes == {"a": ("s",), "b": ("s",)}
+
+
+@pytest.mark.parametrize("seed", [78, 201, 214])
+def test_a_branch_that_turns_back_is_followed(seed):
+    rng = np.random.default_rng(seed)
+    w, priors = rng.normal(size=(3, 3)) * 6, (rng.dirichlet(np.ones(3)), rng.dirichlet(np.ones(3)))
+    with pytest.raises(AssertionError, match="the path was lost"):
+        logit_equilibrium(w, priors, (1.0, 1.0))
+    solution = solved(StochasticGame.from_payoffs(w), 1.0, 1.0, prior=priors[0][None], opponent_prior=priors[1][None])
+    q = [np.asarray(solution.policy[name][0, 0]) for name in "ab"]
+    close(np.concatenate(q), np.concatenate(replies(w, priors, (1.0, 1.0), q)), 1e-9)
+    assert solution.converged
+
+
+def test_nobody_gains_by_deviating():
+    game, betas = random_game(5), (1.5, -0.8)
+    alone, other = game.independent
+    program = models.quantal_response(game.task, 2, *betas, alone, other, DISCOUNT)
+    solution = exact.solve(program)
+    sites = (
+        decision("a", 2, lambda v: alone[v["s"]], betas[0]),
+        decision("b", 3, lambda v: other[v["s"]], betas[1]),
+    )
+    paths = enumerate_trajectories(two_players(game, sites, 2, DISCOUNT, 1.0))
+    scopes = {"a": ("s",), "b": ("s",)}
+    policy = {name: np.asarray(table) for name, table in solution.policy.items()}
+    assert answers.elbo(paths, policy, scopes) == pytest.approx(float(solution.elbo), rel=1e-10)
+    for name, sign in (("a", 1.0), ("b", -1.0)):
+        reply = best_reply(paths, scopes, policy, name, sign)
+        assert reply == pytest.approx(float(solution.elbo), rel=1e-7)
+
+
+def test_marginals_and_the_elbo_of_any_policies():
+    game = random_game(6)
+    program = models.quantal_response(game.task, 2, 1.0, -2.0, *game.independent, DISCOUNT)
+    alone, other = game.independent
+    sites = decision("a", 2, lambda v: alone[v["s"]], 1.0), decision("b", 3, lambda v: other[v["s"]], -2.0)
+    paths = enumerate_trajectories(two_players(game, sites, 2, DISCOUNT, 1.0))
+    rng = np.random.default_rng(0)
+    policy = {"a": rng.dirichlet(np.ones(2), (2, 2)), "b": rng.dirichlet(np.ones(3), (2, 2))}
+    scopes = {"a": ("s",), "b": ("s",)}
+    assert float(exact.elbo(program, policy)) == pytest.approx(answers.elbo(paths, policy, scopes), rel=1e-12)
+    weights = answers.path_probability(paths, answers.policy_along(paths, policy, scopes))
+    marginals = exact.marginals(program, policy)
+    close(marginals.state, answers.state_marginals(paths, weights))
+    for name, scope in scopes.items():
+        close(marginals.decision[name], answers.decision_marginals(paths, name, scope, weights))
+
+
+# Limits and order
+
+
+def test_the_value_lies_between_those_of_the_leaders():
+    for seed in range(20):
+        game = random_game(seed)
+        prior, other = game.independent
+        prior_seeing, other_seeing = game.copied
+        values = [
+            exact.solve(program).value[0]
+            for program in (
+                models.balancing_q(game.task, 3, 2.0, -1.5, prior, other_seeing, DISCOUNT),
+                models.quantal_response(game.task, 3, 2.0, -1.5, prior, other, DISCOUNT),
+                models.balancing_q_opponent_leads(game.task, 3, 2.0, -1.5, prior_seeing, other, DISCOUNT),
+            )
+        ]
+        assert np.all(np.diff(np.stack(values), axis=0) >= -1e-12)
+
+
+def test_large_inverse_temperatures_give_minimax_play():
+    pennies = solved(gallery.matching_pennies(), 500.0, -500.0)
+    assert float(pennies.value[0, 0]) == pytest.approx(0.0, abs=1e-3)
+    close(pennies.policy["a"][0, 0], [0.5, 0.5], 1e-3)
+    zero_sum = solved(StochasticGame.from_payoffs(R), 200.0, -200.0)
+    assert float(zero_sum.value[0, 0]) == pytest.approx(2.0, abs=1e-6)
+    close(zero_sum.policy["a"][0, 0], [1.0, 0.0, 0.0], 1e-6, 1e-6)
+
+
+def test_inverse_temperatures_of_zero_keep_the_priors():
+    game = random_game(4)
+    program = models.quantal_response(game.task, 2, 0.0, 0.0, *game.independent)
+    solution, prior = exact.solve(program), exact.prior_policy(program)
+    close(solution.policy["a"], prior["a"])
+    assert float(solution.elbo) == pytest.approx(float(exact.elbo(program, prior)), rel=1e-12)
+
+
+def test_without_end_it_is_the_limit_of_long_horizons():
+    game = random_game(8)
+    program = models.quantal_response(game.task, None, 2.0, -1.5, *game.independent, DISCOUNT)
+    endless, long = exact.solve(program), exact.solve(program.unroll(300))
+    close(endless.value, long.value[0], 1e-9)
+    close(endless.policy["b"], long.policy["b"][0], 1e-8)
+    assert endless.converged and endless.error_bound < 1e-6
+
+
+# Transformations
+
+
+def test_gradients_meet_differences():
+    prior, other = jnp.asarray([[0.5, 0.2, 0.3]]), jnp.asarray([[0.1, 0.6, 0.3]])
+
+    def program(payoffs, beta):
+        game = StochasticGame(jnp.ones((1, 3, 3, 1)), payoffs[None], jnp.ones(1))
+        return models.quantal_response(game, 1, beta, -0.5, prior, other)
+
+    payoffs, beta = jnp.asarray(R) / 3, jnp.asarray(0.7)
+    for read in (lambda s: s.policy["a"][0, 0, 1], lambda s: s.elbo):
+        function = jax.jit(lambda payoffs, beta, read=read: read(exact.solve(program(payoffs, beta))))
+        found = jax.grad(function, argnums=(0, 1))(payoffs, beta)
+        step = 1e-5
+        slope = (function(payoffs, beta + step) - function(payoffs, beta - step)) / (2 * step)
+        assert float(found[1]) == pytest.approx(float(slope), rel=1e-6, abs=1e-9)
+        moved = payoffs.at[1, 2].add(step), payoffs.at[1, 2].add(-step)
+        slope = (function(moved[0], beta) - function(moved[1], beta)) / (2 * step)
+        assert float(found[0][1, 2]) == pytest.approx(float(slope), rel=1e-6, abs=1e-9)
+
+
+def test_many_inverse_temperatures_at_once():
+    game = StochasticGame.from_payoffs(R)
+    betas = jnp.asarray([0.1, 1.0, 4.0])
+    together = jax.vmap(lambda beta: exact.solve(models.quantal_response(game, 1, beta, -beta)))(betas)
+    for i, beta in enumerate(betas):
+        close(together.policy["a"][i], solved(game, beta, -beta).policy["a"])
+
+
+def test_single_precision():
+    exactly = solved(StochasticGame.from_payoffs(R), 2.0, -2.0)
+    with jax.enable_x64(False):
+        single = solved(StochasticGame.from_payoffs(R), 2.0, -2.0)
+        assert single.value.dtype == jnp.float32 and single.converged
+    close(single.policy["a"], exactly.policy["a"], 1e-4, 1e-6)
+
+
+# SVI
+
+
+@pytest.mark.parametrize("betas", [(1.5, -0.8), (10.0, -10.0), (0.7, 0.5)], ids=str)
+def test_svi_recovers_it(betas):
+    game = random_game(3)
+    program = models.quantal_response(game.task, HORIZON, *betas, *game.independent, DISCOUNT)
+    solution, fit = exact.solve(program), svi.fit(program, KEY, 3000)
+    assert fit.converged
+    for name in "ab":
+        close(fit.policy[name], solution.policy[name], atol=1e-3)
+    assert float(fit.elbo) == pytest.approx(float(solution.elbo), abs=1e-5)
+
+
+# Equilibria of one-shot games
+
+
+@pytest.mark.parametrize(("beta", "number"), [(0.1, 1), (2.0, 3)])
+def test_a_team_has_more_than_one_equilibrium_once_it_is_rational(beta, number):
+    found = exact.equilibria(models.quantal_response(StochasticGame.from_payoffs(R), 1, beta, beta))
+    uniform = np.full(3, 1 / 3)
+    assert found.value.shape == (number,) and found.complete
+    assert int(found.indices.sum()) == 1
+    for i in range(number):
+        q = [np.asarray(found.policy[name][i]) for name in "ab"]
+        close(np.concatenate(replies(np.asarray(R), (uniform,) * 2, (beta,) * 2, q)), np.concatenate(q), 1e-7)
+        assert float(found.value[i]) == pytest.approx(value(np.asarray(R), (uniform,) * 2, (beta,) * 2, q), rel=1e-7)
+    assert np.array_equal(np.asarray(found.stable), np.asarray(found.indices) > 0)
+
+
+def test_the_principal_one_comes_first():
+    game = gallery.coordination_game()
+    program = models.quantal_response(game, 1, 3.0, 3.0)
+    found = exact.equilibria(program)
+    close(found.policy["a"][0], exact.solve(program).policy["a"][0, 0])
+    assert found.value.shape == (3,) and not found.stable[0] and found.stable[1:].all()
+
+
+def test_zero_sum_games_have_one_equilibrium():
+    for seed in range(3):
+        payoffs = np.random.default_rng(seed).normal(size=(3, 4)) * 4
+        found = exact.equilibria(models.quantal_response(StochasticGame.from_payoffs(payoffs), 1, 2.0, -3.0), 50)
+        assert found.value.shape == (1,) and found.complete
+
+
+def test_against_the_logit_solver_of_gambit():
+    gambit = pytest.importorskip("pygambit")
+    payoffs = np.asarray(R)
+    game = gambit.Game.from_arrays(payoffs, -payoffs)
+    profile = gambit.qre.logit_solve_lambda(game, 1.0)[0].profile
+    found = solved(StochasticGame.from_payoffs(R), 1.0, -1.0)
+    for player, name in zip(game.players, "ab", strict=True):
+        close(found.policy[name][0, 0], [float(profile[strategy]) for strategy in player.strategies], 1e-5)
+
+
+# More than two, and beside other sites
+
+
+def three(rewards, priors, t_b, s):
+    a = decide("a", Categorical(probs=priors[0]), 1.5)
+    b = decide("b", Categorical(probs=priors[1]), t_b, unseen=("a",))
+    c = decide("c", Categorical(probs=priors[2]), 0.6, unseen=("a", "b"))
+    d = decide("d", Categorical(probs=jnp.asarray([0.5, 0.5])))
+    optimality(rewards[s, a, b, c] + 0.3 * d * (a - c))
+    return {"s": numpyro.sample("s_next", Categorical(probs=jnp.asarray([0.3, 0.7])))}
+
+
+def start(rewards, priors, t_b):
+    return {"s": numpyro.sample("s", Categorical(probs=jnp.asarray([0.4, 0.6])))}
+
+
+def test_three_at_once_and_one_who_sees_them_all():
+    rng = np.random.default_rng(2)
+    rewards, priors = rng.normal(size=(2, 2, 3, 2)), [rng.dirichlet(np.ones(k)) for k in (2, 3, 2)]
+    program = ControlProgram(start, three, 1, args=(jnp.asarray(rewards), [jnp.asarray(p) for p in priors], -0.9))
+    assert program.scopes == {"a": ("s",), "b": ("s",), "c": ("s",), "d": ("s", "a", "b", "c")}
+    solution = exact.solve(program)
+    a, c = np.ogrid[:2, :2]
+    later = np.log(0.5 + 0.5 * np.exp(0.3 * (a - c)))
+    for s in range(2):
+        w, taus = rewards[s] + later[:, None, :], (1.5, -0.9, 0.6)
+        truth = logit_equilibrium(w, priors, taus)
+        for name, own in zip("abc", truth, strict=True):
+            close(solution.policy[name][0, s], own, 1e-8)
+        assert float(solution.value[0, s]) == pytest.approx(value(w, priors, taus, truth), rel=1e-9)
+    fit = svi.fit(program, KEY)
+    assert fit.converged and float(fit.elbo) == pytest.approx(float(solution.elbo), abs=1e-6)
+
+
+# Bad input
+
+
+def one_step(step, **options):
+    def initial():
+        return {"s": numpyro.sample("s", Categorical(probs=jnp.asarray([0.4, 0.6])))}
+
+    return ControlProgram(initial, step, 1, **options)
+
+
+COIN = Categorical(probs=jnp.asarray([0.5, 0.5]))
+
+
+def sees_a_chance(s):
+    a = decide("a", COIN)
+    x = numpyro.sample("x", COIN)
+    b = decide("b", COIN, unseen=("a",))
+    optimality(1.0 * a * b * x)
+    return {"s": x}
+
+
+def sees_nobody(s):
+    a = decide("a", COIN)
+    optimality(1.0 * a * decide("b", COIN, unseen=("nobody",)))
+    return {"s": s}
+
+
+def half_seen(s):
+    a, b = decide("a", COIN), decide("b", COIN)
+    optimality(1.0 * a * b * decide("c", COIN, unseen=("a", "b")))
+    return {"s": s}
+
+
+def copied_prior(s):
+    a = decide("a", COIN)
+    b = decide("b", Categorical(probs=jnp.asarray([[0.1, 0.9], [0.5, 0.5]])[a]), unseen=("a",))
+    optimality(1.0 * a * b)
+    return {"s": s}
+
+
+def named_by_a_string(s):
+    a = decide("a", COIN)
+    optimality(1.0 * a * decide("b", COIN, unseen="a"))
+    return {"s": s}
+
+
+def too_hot(s):
+    a = decide("a", COIN)
+    optimality(1.0 * a * decide("b", COIN, jnp.inf, unseen=("a",)))
+    return {"s": s}
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (sees_a_chance, ValueError, r"'b' does not see \['a'\]; these must be the decisions just before it"),
+        (sees_nobody, ValueError, "'b' does not see .*nobody.*just before it"),
+        (half_seen, ValueError, "'c' does not see .*each with those before it unseen as well"),
+        (copied_prior, ValueError, r"the prior of 'b' depends on \['a'\]"),
+        (named_by_a_string, TypeError, 'must be a tuple of names, such as \\("a",\\)'),
+    ],
+)
+def test_what_cannot_be_taken_together_raises(step, error, message):
+    with pytest.raises(error, match=message):
+        one_step(step)
+
+
+def test_gaussian_decisions_are_not_taken_together():
+    def step(x):
+        u = decide("u", Normal(0.0, 1.0))
+        v = decide("v", Normal(0.0, 1.0), unseen=("u",))
+        optimality(-((x + u + v) ** 2))
+        return {"x": numpyro.sample("x_next", Normal(x + u + v, 1.0))}
+
+    with pytest.raises(ValueError, match="'v' is Gaussian; decisions that do not see each other"):
+        ControlProgram(lambda: {"x": numpyro.sample("x", Normal(0.0, 1.0))}, step, 2)
+
+
+def test_an_infinite_inverse_temperature_cannot_be_followed():
+    with pytest.raises(ValueError, match="'b' is infinite; it is taken together"):
+        exact.solve(one_step(too_hot))
+    with pytest.raises(ValueError, match="opponent_beta"):
+        models.quantal_response(gallery.matching_pennies(), 1, 1.0, jnp.inf)
+
+
+def test_there_is_no_joint_model():
+    program = models.quantal_response(gallery.matching_pennies(), 2, 1.0, 1.0)
+    for engine in (exact.condition, exact.posterior_marginals, lambda p: exact.posterior_sample(p, KEY, 3)):
+        with pytest.raises(ValueError, match=r"'b' does not see \['a'\].*Leave unseen out"):
+            engine(program)
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        (lambda: models.quantal_response(gallery.matching_pennies(), 2, 1.0, 1.0), "horizon is 2"),
+        (lambda: models.balancing_q(gallery.matching_pennies(), 1, 1.0, 1.0), "all taken at the same time"),
+        (lambda: models.quantal_response(random_game(0).task, 1, 1.0, 1.0), "depend on {'s': 2} values"),
+    ],
+)
+def test_equilibria_are_listed_for_one_shot_games(program, message):
+    with pytest.raises(ValueError, match=message):
+        exact.equilibria(program())
+
+
+def test_equilibria_cannot_be_traced():
+    game = StochasticGame.from_payoffs(R)
+    with pytest.raises(TypeError, match="cannot run inside jit"):
+        jax.jit(lambda beta: exact.equilibria(models.quantal_response(game, 1, beta, beta)).value)(1.0)
+
+
+def test_priors_and_their_rows_are_named():
+    game = random_game(0).task
+    with pytest.raises(ValueError, match=r"opponent_prior has shape \(2, 2\)"):
+        models.quantal_response(game, 1, 1.0, 1.0, opponent_prior=np.full((2, 2), 0.5))
+    with pytest.raises(ValueError, match=r"prior\[1\]|prior.*state 1"):
+        models.quantal_response(game, 1, 1.0, 1.0, prior=[[0.5, 0.5], [0.5, 0.6]])
+    with pytest.raises((TypeError, jaxtyping.TypeCheckError)):
+        models.quantal_response(R, 1, 1.0, 1.0)
