@@ -9,7 +9,7 @@ import numpyro
 import optax
 import pytest
 from game_programs import random_game
-from numpyro.distributions import Categorical
+from numpyro.distributions import Categorical, Normal
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
@@ -101,6 +101,25 @@ def test_the_gradient_is_unbiased_where_decisions_do_not_see_each_other(name):
     program = models.quantal_response(random_game(3).task, 2, 1.5, -0.8)
     (_, gradient), (_, gradients) = estimates(program, ESTIMATORS[name], 50, 1000, 5.0)
     assert largest_z(gradient, gradients) < 4
+
+
+@cache
+def regulator():
+    """A point that is pushed towards 1, with noise, twice as hard by the second of two decisions."""
+
+    def step(x):
+        u = decide("u", Normal(0.0, 1.0))
+        w = decide("w", Normal(0.5 * u, 0.5))
+        optimality(-((x - 1) ** 2) - 0.1 * u**2)
+        return {"x": numpyro.sample("x_next", Normal(x + u + 2 * w, 0.3))}
+
+    return ControlProgram(lambda: {"x": numpyro.sample("x", Normal(0.0, 1.0))}, step, 3, discount=0.9)
+
+
+def test_a_continuous_decision_is_integrated():
+    (loss, gradient), (losses, gradients) = estimates(regulator(), sampled, 50, 1000, 1.0)
+    assert largest_z(gradient, gradients) < 4
+    np.testing.assert_allclose(losses.mean(), loss, rtol=1e-10)
 
 
 def signal_to_noise(program, estimator):
@@ -198,6 +217,11 @@ def test_an_infinite_horizon_has_no_sampled_loss():
     program = models.single_agent(gallery.lottery(), None, discount=0.9)
     with pytest.raises(ValueError, match="infinite horizon has no sampled ELBO.*unroll"):
         svi.fit(program, KEY, loss=svi.SampledELBO(10), optimizer=optax.adam(0.1))
+
+
+def test_a_score_function_is_for_tables():
+    with pytest.raises(ValueError, match="score functions are for programs over finitely many values"):
+        svi.fit(regulator(), KEY, loss=svi.ScoreFunctionELBO(10), optimizer=optax.adam(0.1))
 
 
 @pytest.mark.parametrize("number", [0, 2.5])

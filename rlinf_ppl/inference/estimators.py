@@ -27,7 +27,6 @@ from rlinf_ppl.algebra import Chain, Message, Site, Slice, at_time, by_time, exp
 from rlinf_ppl.inference.guides import Logits, action_values, evaluated, messages, policy_of
 from rlinf_ppl.inference.policies import laws_of
 from rlinf_ppl.inference.trajectories import draw_positions
-from rlinf_ppl.program.checks import check_ends
 
 Positions = dict[str, Array]
 
@@ -36,12 +35,11 @@ def sampled(chain: Chain, logits: Logits, key: Array, n: int) -> Float[Array, ""
     """The exact ELBO with a sampled gradient: of this step's decisions exactly, of where they are met by trajectories.
 
     Args:
-        chain: the program.
+        chain: the program, with an end.
         logits: the guide's.
         key: a random key.
         n: number of trajectories.
     """
-    check_ends(chain.horizon, "sampled ELBO")
     elbo, values = action_values(chain, lax.stop_gradient(logits))
 
     def gain(step: Slice, met: Positions, theta: dict[str, Message], w: dict[str, Message]) -> Array:
@@ -58,12 +56,11 @@ def score_function(chain: Chain, logits: Logits, key: Array, n: int) -> Float[Ar
     """The mean return of sampled trajectories, with the gradient of its score function.
 
     Args:
-        chain: the program.
+        chain: the program, tabular and with an end.
         logits: the guide's.
         key: a random key.
         n: number of trajectories; with one there is no baseline.
     """
-    check_ends(chain.horizon, "sampled ELBO")
 
     def part(step: Slice, met: Positions, theta: dict[str, Message]) -> tuple[Array, Array, Array]:
         rewards = [site.content for site in step.sites if site.kind == "optimality"]

@@ -22,6 +22,7 @@ from rlinf_ppl.inference import estimators, guides
 from rlinf_ppl.inference.arguments import check_count, check_tabular
 from rlinf_ppl.inference.guides import Logits
 from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 
 
@@ -36,6 +37,9 @@ class ProgramELBO(ELBO):
     def estimate(self, chain: Chain, logits: Logits, key: Array) -> Float[Array, ""]:
         """The ELBO in units of optimality, its gradient in the logits unbiased."""
         raise NotImplementedError(f"{type(self).__name__} does not say how the ELBO is estimated.")
+
+    def check(self, program: ControlProgram) -> None:
+        """Raise where a program has no such estimate."""
 
     def loss(
         self,
@@ -62,6 +66,7 @@ class ProgramELBO(ELBO):
         """
         program = program_of(model, guide)
         check_tabular(program, f"{type(self).__name__}'s parameters")
+        self.check(program)
         tau = common_inverse_temperature(program)
         # Known numbers are checked where a caller's jit is tracing, too.
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program)):
@@ -106,6 +111,10 @@ class SampledELBO(ProgramELBO):
     def __init__(self, num_particles: int = 100):
         super().__init__(check_count("num_particles", num_particles))
 
+    def check(self, program: ControlProgram) -> None:
+        """Raise where there is no end."""
+        check_ends(program.horizon, "sampled ELBO")
+
     def estimate(self, chain: Chain, logits: Logits, key: Array) -> Float[Array, ""]:
         """The exact ELBO with a sampled gradient."""
         return estimators.sampled(chain, logits, key, self.num_particles)
@@ -122,6 +131,11 @@ class ScoreFunctionELBO(ProgramELBO):
 
     def __init__(self, num_particles: int = 100):
         super().__init__(check_count("num_particles", num_particles))
+
+    def check(self, program: ControlProgram) -> None:
+        """Raise where there is no end, or where decisions are real vectors: `SampledELBO` integrates these."""
+        check_ends(program.horizon, "sampled ELBO")
+        check_tabular(program, "score functions")
 
     def estimate(self, chain: Chain, logits: Logits, key: Array) -> Float[Array, ""]:
         """The mean return, with the gradient of its score function."""
@@ -155,19 +169,18 @@ def program_of(model: Any, guide: Any) -> ControlProgram:
     Raises:
         TypeError: they are not `prog.model` and `prog.guide` of one program.
     """
-    program: Any = getattr(model, "__self__", None)
-    named = [getattr(getattr(given, "__func__", None), "__name__", None) for given in (model, guide)]
-    if (
-        not isinstance(program, ControlProgram)
-        or getattr(guide, "__self__", None) is not program
-        or named != ["model", "guide"]
-    ):
-        raise TypeError(
-            "this loss reads the program off its model and guide: give numpyro.infer.SVI exactly prog.model and "
-            f"prog.guide of one ControlProgram, without handlers around them; got {describe(model)} and "
-            f"{describe(guide)}."
-        )
-    return program
+    program, other = owner(model, "model"), owner(guide, "guide")
+    if isinstance(program, ControlProgram) and program is other:
+        return program
+    raise TypeError(
+        "this loss reads the program off its model and guide: give numpyro.infer.SVI exactly prog.model and prog.guide "
+        f"of one ControlProgram, without handlers around them; got {describe(model)} and {describe(guide)}."
+    )
+
+
+def owner(given: Any, name: str) -> Any:
+    """Whose method of that name this is; None where it is none."""
+    return given.__self__ if getattr(getattr(given, "__func__", None), "__name__", None) == name else None
 
 
 def describe(given: Any) -> str:

@@ -33,7 +33,6 @@ from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO, SampledELBO, Scor
 from rlinf_ppl.inference.storage import restored, save
 from rlinf_ppl.inference.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
 from rlinf_ppl.program import ControlProgram, read
-from rlinf_ppl.program.checks import check_ends
 
 __all__ = ["ExactELBO", "Fit", "SampledELBO", "ScoreFunctionELBO", "fit", "in_numpyro", "k_hat", "load", "save"]
 
@@ -78,7 +77,7 @@ def fit(
     """
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
     chain = read(program)
-    update = check_update(chain, loss, optimizer, step_size)
+    update = check_update(program, loss, optimizer, step_size)
     check_fittable(chain, key)
     precise = max(1e-6, float(jnp.finfo(chain.zero.array.dtype).eps) ** 0.75) if optimizer is None else 1e-5
     limit = jnp.asarray(precise if tolerance is None else tolerance, dtype=float)
@@ -114,11 +113,11 @@ def load(
         FileNotFoundError: there is no such file.
         ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
     """
-    return restored(path, program, check_update(read(program), loss, optimizer, 1.0))
+    return restored(path, program, check_update(program, loss, optimizer, 1.0))
 
 
 def check_update(
-    chain: Chain, loss: ProgramELBO, optimizer: optax.GradientTransformation | None, step_size: float
+    program: ControlProgram, loss: ProgramELBO, optimizer: optax.GradientTransformation | None, step_size: float
 ) -> Update:
     """The steps of a loss and an optimiser.
 
@@ -134,15 +133,14 @@ def check_update(
             f"loss must be svi.ExactELBO(), svi.SampledELBO(n) or svi.ScoreFunctionELBO(n); got {type(loss).__name__}. "
             "NumPyro's own losses go with numpyro.infer.SVI(prog.model, prog.guide, ...)."
         )
-    if loss != EXACT:
-        check_ends(chain.horizon, "sampled ELBO")
-        if optimizer is None:
-            raise ValueError(
-                f"the natural gradient is exact; {loss!r} goes with an optimizer, such as optimizer=optax.adam(0.1)."
-            )
+    loss.check(program)
+    if loss != EXACT and optimizer is None:
+        raise ValueError(
+            f"the natural gradient is exact; {loss!r} goes with an optimizer, such as optimizer=optax.adam(0.1)."
+        )
     if optimizer is not None:
         return by_optimizer(optimizer, loss)
-    return SIMULTANEOUS if any(site.unseen for site in chain.step.sites) else NATURAL
+    return SIMULTANEOUS if any(site.unseen for site in program.structure.step.sites) else NATURAL
 
 
 def check_fittable(chain: Chain, key: Array) -> None:
