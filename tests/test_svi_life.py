@@ -220,6 +220,7 @@ def test_a_policy_near_the_posterior_has_a_light_tail():
     assert fitted < 0.5 < 0.7 < prior
 
 
+@pytest.mark.slow
 def test_k_hat_is_numpyros_on_the_unrolled_program():
     program = walk_of(3.0)
     policy = exact.prior_policy(program)

@@ -81,6 +81,7 @@ def test_the_sampled_losses_are_unbiased_for_the_exact_one(loss):
         assert np.abs(z_scores(gradients[name], gradient[name])).max() < 4
 
 
+@pytest.mark.slow
 def test_numpyros_own_unbiased_loss_agrees():
     program = control("tempered")
     params = parameters(program)

@@ -19,6 +19,7 @@ from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
 
 KEY = jax.random.key(0)
+SLOW = pytest.mark.slow
 ESTIMATORS = {"sampled": sampled, "score function": score_function}
 
 
@@ -89,7 +90,15 @@ def test_a_step_that_is_credited_its_own_reward_only_would_be_found_out(name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.parametrize("pair", ["discounted_final", "two_temperatures", "adversary", "clock", "dice", "zeros"])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        "discounted_final",
+        "two_temperatures",
+        "clock",
+        *(pytest.param(x, marks=SLOW) for x in ("adversary", "dice", "zeros")),
+    ],
+)
 def test_the_gradient_is_unbiased_for_any_program(pair, name):
     (loss, gradient), (losses, gradients) = estimates(PAIRS[pair].control(), ESTIMATORS[name], 50, 1000, 5.0)
     assert largest_z(gradient, gradients) < 4
@@ -153,7 +162,9 @@ def largest_error_where_visited(program, policy, visited=0.01):
     )
 
 
-@pytest.mark.parametrize("name", ["deep", "adversary", "discounted"])
+@pytest.mark.parametrize(
+    "name", ["deep", pytest.param("adversary", marks=SLOW), pytest.param("discounted", marks=SLOW)]
+)
 def test_a_sampled_fit_finds_the_closed_form_where_it_goes(name):
     program = random_task(10) if name == "deep" else PAIRS[name].control()
     fit = svi.fit(program, KEY, 2000, loss=svi.SampledELBO(100), optimizer=optax.adam(0.1))
@@ -163,6 +174,7 @@ def test_a_sampled_fit_finds_the_closed_form_where_it_goes(name):
     assert float(fit.elbo) == pytest.approx(float(exact.solve(program).elbo), abs=1e-3)
 
 
+@SLOW
 def test_a_fit_by_score_function_gets_near():
     program = random_task(3)
     schedule = optax.adam(optax.exponential_decay(0.1, 1000, 0.03))
