@@ -209,6 +209,10 @@ class Conditional(eqx.Module):
         """A policy in the place of this law."""
         return Conditional(self.name, Table((*scope, self.name), answer))
 
+    def follow(self, reply: "Conditional") -> "Conditional":
+        """A policy found for this decision, which is one of it."""
+        return reply
+
     def draw(self, key: Array, at: dict[str, Array], n: int, message: "Table | None", tau: Array | float) -> Array:
         """Positions (n,) drawn from the law, or from the law tilted by exp(tau message)."""
         log_p = jnp.log(self.table.rows(at))

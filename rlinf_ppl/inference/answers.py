@@ -76,7 +76,7 @@ class Marginals(NamedTuple):
 def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
     bound = algebra.start(chain, walked.first, rules)
     return Solution(
         as_kept(chain, walked.kept), over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance)
@@ -87,7 +87,7 @@ def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     rules = algebra.condition_rules(constant(chain, tau))
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
     evidence = algebra.start(chain, walked.first, rules)
     evidence = evidence if tau is None else tau * evidence
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
@@ -219,6 +219,12 @@ def weights(chain: Chain) -> Float[Array, " T"]:
         return jnp.ones(chain.horizon or 1)
     discount = chain.alive.content.table.array[1]
     return (1 / (1 - discount))[None] if chain.horizon is None else discount ** jnp.arange(chain.horizon)
+
+
+def free(chain: Chain) -> tuple[str, ...]:
+    """The decisions that no other decision's policy depends on."""
+    seen = {name for _, scope in chain.scopes for name in scope}
+    return tuple(name for name, _ in chain.scopes if name not in seen)
 
 
 def over_states(chain: Chain, values: Message) -> Any:
