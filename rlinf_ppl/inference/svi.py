@@ -88,7 +88,7 @@ def fit(
     """Fit the guide by ascent of the exact ELBO, and stop early once it has converged.
 
     Args:
-        program: any tabular step program.
+        program: any step program.
         key: a JAX random key, for the action values to start from (normal, standard deviation 0.1).
         num_steps: the most steps to run.
         optimizer: an optax optimiser of the plain gradient; None: the natural gradient.
