@@ -52,7 +52,7 @@ def fit(
     """Fit the guide by ascent of the ELBO, and stop early once it has converged.
 
     Args:
-        program: any step program with closed messages.
+        program: any step program.
         key: a JAX random key, for the action values to start from (normal, standard deviation 0.1), and for what the
             loss draws.
         num_steps: the most steps to run.
