@@ -7,6 +7,7 @@ import numpy as np
 import numpyro
 import pytest
 from game_programs import random_game, two_players
+from numpyro import handlers
 from numpyro.distributions import Categorical, Normal
 from oracles import answers
 from oracles.equilibrium import backward, logit_equilibrium, replies, value
@@ -392,7 +393,16 @@ def test_an_infinite_inverse_temperature_cannot_be_followed():
         models.quantal_response(gallery.matching_pennies(), 1, 1.0, jnp.inf)
 
 
-def test_there_is_no_joint_model():
+def test_a_team_that_moves_at_once_has_a_model_in_numpyro_and_a_guide():
+    program = models.quantal_response(gallery.coordination_game(), 2, 3.0, 3.0)
+    for function in (program.model, program.guide):
+        trace = handlers.trace(handlers.seed(function, KEY)).get_trace()
+        assert {"t0/a", "t0/b", "t1/a", "t1/b"} <= set(trace)
+    with pytest.raises(ValueError, match="differ"):
+        handlers.seed(models.quantal_response(gallery.coordination_game(), 2, 3.0, -3.0).model, KEY)()
+
+
+def test_there_is_no_posterior_by_decisions():
     program = models.quantal_response(gallery.matching_pennies(), 2, 1.0, 1.0)
     for engine in (exact.condition, exact.posterior_marginals, lambda p: exact.posterior_sample(p, KEY, 3)):
         with pytest.raises(ValueError, match=r"'b' does not see \['a'\].*Leave unseen out"):

@@ -17,7 +17,7 @@ from rlinf_ppl.inference.existence import check_exists
 from rlinf_ppl.inference.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
-from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.evaluation import posterior_temperature
 
 __all__ = [
     "Equilibria",
@@ -70,7 +70,7 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
         ValueError: where the inverse temperatures differ, the numbers are no distributions or not finite, or, at an
             infinite horizon, rewards grow faster than the discount forgets them, so that there is no posterior.
     """
-    chain, tau = read(program), common_inverse_temperature(program)
+    chain, tau = read(program), posterior_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
         check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
@@ -151,7 +151,7 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
     """
     chain = read(program)
     check_ends(chain.horizon, "posterior marginals")
-    return answers.posterior_marginals(chain, common_inverse_temperature(program))
+    return answers.posterior_marginals(chain, posterior_temperature(program))
 
 
 def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n: int) -> dict[str, Array]:
@@ -174,7 +174,7 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
 
 def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int) -> dict[str, Array]:
     """Trajectories of the exact posterior given optimality: shapes as in `sample`."""
-    chain, tau = read(program), common_inverse_temperature(program)
+    chain, tau = read(program), posterior_temperature(program)
     check_ends(chain.horizon, "trajectories")
     return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
 

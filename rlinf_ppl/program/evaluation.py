@@ -74,15 +74,25 @@ def common_inverse_temperature(program: Any) -> Array | None:
     return jnp.asarray(every[0])
 
 
-def check_joint(program: Any) -> None:
-    """Raise where there is no joint model: a decision pays something else than its KL, or does not see another."""
+def posterior_temperature(program: Any) -> Array | None:
+    """The same, for a posterior that is eliminated decision by decision.
+
+    Raises:
+        ValueError: as above, and where a decision does not see another.
+    """
     for site in program.structure.step.sites:
         if site.unseen:
             raise ValueError(
-                f"the decision {site.name!r} does not see {list(site.unseen)}; given optimality they would be "
-                "correlated, so there is no joint model to condition or to sample: exact.solve and svi.fit work. "
-                "Leave unseen out for players who move in sequence."
+                f"the decision {site.name!r} does not see {list(site.unseen)}, but given optimality they are "
+                "correlated, and no policies of the state alone are their posterior: exact.solve and svi.fit find the "
+                "best of those. Leave unseen out for players who move in sequence."
             )
+    return common_inverse_temperature(program)
+
+
+def check_joint(program: Any) -> None:
+    """Raise where a decision pays something else than its KL from the prior: then there is no joint model."""
+    for site in program.structure.step.sites:
         if site.regularizer != regularizers.kl:
             raise ValueError(
                 f"the decision {site.name!r} is regularized by {site.regularizer.name}, not by its KL from the prior; "
