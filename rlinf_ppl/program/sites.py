@@ -42,6 +42,7 @@ class Sites(Messenger):
         self.temperatures: dict[str, Any] = {}
         self.regularizers: dict[str, Regularizer] = {}
         self.unseen: dict[str, tuple[str, ...]] = {}
+        self.observed: set[str] = set()
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
