@@ -64,7 +64,7 @@ def children(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N
     cumulated = jnp.cumsum(weights)
     ends = jnp.ceil(cumulated * (n / cumulated[-1]) - u).astype(jnp.int32)
     ended = jnp.zeros(n, jnp.int32).at[jnp.maximum(ends, 0)].add(1, mode="drop")
-    ancestors = jnp.minimum(jnp.cumsum(ended), n - 1).astype(jnp.int32)
+    ancestors = jnp.minimum(jnp.cumsum(ended, dtype=jnp.int32), n - 1).astype(jnp.int32)
 
     def weighty(ancestors: Array) -> Array:
         # Rounding of the sums may leave a child to a particle without weight: it goes to the next one before it.

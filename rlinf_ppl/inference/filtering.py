@@ -1,4 +1,4 @@
-"""The particle filter itself, compiled once for all programs of one structure: one scan over time, vmaps over particles."""
+"""The particle filter, compiled once for all programs of one structure: a scan over time, vmaps over particles."""
 
 from typing import Any, NamedTuple
 

@@ -148,7 +148,9 @@ def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array
     steps = structure.horizon or 0
     now = (jnp.arange(steps), jax.random.split(steps_key, steps), history.state, history.sites)
     end = (own, last, history.alive[1][own])
-    (first, *_), (state, sites, alive) = lax.scan(body, end, (*now, history.alive[0], history.log_weights), reverse=True)
+    (first, *_), (state, sites, alive) = lax.scan(
+        body, end, (*now, history.alive[0], history.log_weights), reverse=True
+    )
     return Path(
         {name: x[first] for name, x in history.start.items()},
         {name: jnp.concatenate([x, last[name][None]]) for name, x in state.items()},
@@ -163,9 +165,7 @@ def as_trajectories(structure: Structure, path: Path) -> dict[str, Array]:
     return found | {"alive": path.alive.astype(int)} if structure.discounted else found
 
 
-def frequencies(
-    structure: Structure, history: History, weights: Array
-) -> dict[str, Array]:
+def frequencies(structure: Structure, history: History, weights: Array) -> dict[str, Array]:
     """For each decision with a finite scope its joint with it along the paths of the living, (T, scope, K)."""
     supports = structure.supports()
     finite = {

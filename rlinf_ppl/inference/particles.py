@@ -97,7 +97,8 @@ class Dynamics(eqx.Module):
 
     def end(self, state: Values, alive: Array) -> tuple[Array, dict[str, Array]]:
         """What the weight gains at the end, where the last factors take the place of the twist; and faults."""
-        gain, faults = jnp.zeros(()), {}
+        gain = jnp.zeros(())
+        faults: dict[str, Array] = {}
         if self.structure.final is not None:
             gain, faults = self.factors(FINAL, state, alive)
         if self.twist is not None:
@@ -118,12 +119,13 @@ class Dynamics(eqx.Module):
         form, at, gain = self.form(part), state | {"t": t}, jnp.zeros(())
         proposal = self.proposal if part == STEP else {}
         rest = lambda values: self.rest(part, values, alive, future)  # noqa: E731
-        ahead, faults = self.looking(form, proposal), {}
+        ahead = self.looking(form, proposal)
+        faults: dict[str, Array] = {}
         for site in form.latent:
             law = other = self.outputs(part, at)[form.sites.index(site)]
             faults[site.name] = unlawful(site.support, law)
             if site.name == ahead:
-                weights, wrong = jax.vmap(lambda x: rest(at | {ahead: x}))(values_of(site.support))
+                weights, wrong = jax.vmap(lambda x: rest(at | {ahead: x}))(values_of(known(site.support)))
                 faults |= {name: jnp.any(bad & (law > 0)) for name, bad in wrong.items()}
                 other, total = tilted(law, weights)
                 gain = gain + total
@@ -185,7 +187,8 @@ class Dynamics(eqx.Module):
 
     def factors(self, part: int, values: Values, alive: Array) -> tuple[Array, dict[str, Array]]:
         """The log weight of all factors of a slice, and which of them are no numbers."""
-        form, total, faults = self.form(part), jnp.zeros(()), {}
+        form, total = self.form(part), jnp.zeros(())
+        faults: dict[str, Array] = {}
         for site, output in zip(form.sites, self.outputs(part, values), strict=False):
             if site.kind == "optimality":
                 factor = output if self.tau is None or site.observed else self.tau * output
@@ -226,15 +229,20 @@ def drawn(support: Support | None, law: Array, noise: Array) -> Array:
     """
     if isinstance(support, Real):
         return jnp.reshape(law[:, 0] + jnp.sum(law[:, 1:] * noise[None], -1), support.shape)
-    assert support is not None
     cumulated = jnp.cumsum(law)
     position = jnp.argmax((cumulated > noise * jnp.max(cumulated)) & (law > 0))
-    return values_of(support)[position]
+    return values_of(known(support))[position]
+
+
+def known(support: Support | None) -> Support:
+    """The support of a latent site, which always has one."""
+    assert support is not None
+    return support
 
 
 def log_density(support: Support | None, law: Array, value: Array) -> Array:
     """Log density of a value; a coordinate without noise of its own counts as certain."""
-    assert support is not None
+    support = known(support)
     if not isinstance(support, Real):
         return jnp.log(law[positions_of(support, value)])
     rest, total = jnp.reshape(value, -1) - law[:, 0], jnp.zeros(())
@@ -248,7 +256,7 @@ def log_density(support: Support | None, law: Array, value: Array) -> Array:
 
 
 def tilted(law: Array, tilt: Array) -> tuple[Array, Array]:
-    """p exp(tilt) / Z and log Z."""
+    """A law tilted, p exp(tilt) / Z, and log Z."""
     known = jnp.where((law > 0) & ~jnp.isnan(tilt), tilt, -jnp.inf)
     peak = jnp.max(known)
     peak = jnp.where(jnp.isfinite(peak), peak, 0.0)

@@ -134,9 +134,8 @@ def looked_up(
     """An array over time and finite variables, and whether it has the axis of time; its shape checked."""
     array = jnp.asarray(entry, dtype=float)
     shape = tuple(len(program.supports[axis]) for axis in axes)
-    full = ((times,), shape)
     timed = array.ndim == len(shape) + 1
-    sizes = (*full[0], *shape) if timed else shape
+    sizes = (times, *shape) if timed else shape
     if array.ndim != len(sizes) or any(n not in (1, m) for n, m in zip(array.shape, sizes, strict=True)):
         raise ValueError(
             f"{what} has shape {array.shape}; its axes are (T, {', '.join(axes)}), so {(times, *shape)}, with size 1 "
@@ -149,7 +148,7 @@ def affine(program: ControlProgram, name: str, entry: Any) -> Affine:
     """The proposal of a Gaussian decision."""
     names, m, steps = program.scopes[name], len(program.supports[name]), program.horizon
     n = sum(len(program.supports[axis]) for axis in names)
-    if not isinstance(entry, Sequence) or len(entry) != 3 or any(len(program.supports[axis]) == 0 for axis in names):
+    if not isinstance(entry, Sequence) or len(entry) != 3:
         raise ValueError(f"proposal[{name!r}] must be (gain, offset, cov), or a function.")
     arrays = []
     for part, array, shape in zip(AffinePolicy._fields, entry, ((m, n), (m,), (m, m)), strict=True):
@@ -171,7 +170,7 @@ def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
     Raises:
         TypeError, ValueError: it is none of these, or does not fit.
     """
-    state = dict(program.structure.state)
+    state, rows = dict(program.structure.state), (program.horizon or 0) + 1
     real = [name for name, support in state.items() if isinstance(support, Real)]
     if twist is None:
         return None
@@ -179,15 +178,15 @@ def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
         return Called(twist, taken("twist", twist, tuple(state)))
     if isinstance(twist, QuadraticValue):
         n = sum(len(support) for support in state.values())
-        if len(real) < len(state) or twist.matrix.shape != (program.horizon + 1, n, n):
+        if len(real) < len(state) or twist.matrix.shape != (rows, n, n):
             raise ValueError(
-                f"twist.matrix has shape {twist.matrix.shape}; it must be {(program.horizon + 1, n, n)}, the real state "
-                "variables side by side."
+                f"twist.matrix has shape {twist.matrix.shape}; it must be {(rows, n, n)}, for state variables that are "
+                "real numbers, side by side."
             )
         return Quadratic(twist, tuple(state))
     if real:
         raise ValueError(f"the state holds real numbers, {real}, so twist must be a QuadraticValue or a function.")
-    array, timed = looked_up(program, "twist", twist, tuple(state), program.horizon + 1)
+    array, timed = looked_up(program, "twist", twist, tuple(state), rows)
     return Looked(array, tuple(state.items()), timed)
 
 

@@ -148,8 +148,13 @@ def smooth(
     Costs num_particles * num_trajectories evaluations a step.
 
     Args:
-        program, key, num_particles, proposal, twist, threshold: as in `run`.
-        num_trajectories: how many to draw, from one run of the filter.
+        program: as in `run`.
+        key: a JAX random key.
+        num_particles: N, of one run of the filter.
+        num_trajectories: how many to draw from it.
+        proposal: as in `run`.
+        twist: as in `run`.
+        threshold: as in `run`.
     """
     dynamics, key = as_dynamics(program, proposal, twist), check_key(key)
     counts = check_count("num_particles", num_particles), check_count("num_trajectories", num_trajectories)
@@ -174,9 +179,13 @@ def particle_gibbs(
     Holenstein 2010), and samples the next one backwards (Whiteley 2010; Lindsten & Schon 2013).
 
     Args:
-        program, key, proposal, twist, threshold: as in `run`.
+        program: as in `run`.
+        key: a JAX random key.
         num_particles: of each filter.
         num_iterations: the length of the chain; it starts with a trajectory of `smooth`.
+        proposal: as in `run`.
+        twist: as in `run`.
+        threshold: as in `run`.
 
     Raises:
         ValueError: on fewer than two particles, and as `run`.
