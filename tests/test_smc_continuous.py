@@ -188,11 +188,9 @@ def test_a_next_state_outside_its_values_is_reported():
 
 CASES = {
     "endless": (lambda: smc.run(endless(), KEYS[0]), ValueError, "infinite horizon has no particle filter"),
-    "no_program": (lambda: smc.run(hidden().model, KEYS[0]), TypeError, "takes a ControlProgram; got method"),
     "no_particles": (lambda: smc.run(hidden(), KEYS[0], 0), ValueError, "num_particles must be at least 1"),
     "lonely": (lambda: smc.particle_gibbs(hidden(), KEYS[0], 1), ValueError, "num_particles must be at least 2"),
     "threshold": (lambda: smc.run(hidden(), KEYS[0], threshold=2.0), ValueError, "threshold must be a share"),
-    "no_key": (lambda: smc.run(hidden(), 3), TypeError, "key must be a JAX random key"),
     "twist_shape": (lambda: smc.run(hidden(), KEYS[0], twist=jnp.zeros((5, 2))), ValueError, r"twist has shape \(5, 2"),
     "twist_names": (lambda: smc.run(hidden(), KEYS[0], twist=lambda z: z), ValueError, r"twist takes \['z'\]"),
     "proposal_kind": (lambda: smc.run(hidden(), KEYS[0], proposal=3), TypeError, "proposal must be None, a policy"),

@@ -13,6 +13,7 @@ from rlinf_ppl.inference import genealogy
 from rlinf_ppl.inference.faults import first_bad
 from rlinf_ppl.inference.genealogy import History, Path, packed
 from rlinf_ppl.inference.particles import STEP, Dynamics, Values, noise_of
+from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import on_grid
 from rlinf_ppl.program.sites import Real, Support, positions_of
 
@@ -106,51 +107,72 @@ def particle_filter(
         path: what particle 0 goes through (conditional SMC); None: all are drawn.
         keep: whether the history holds the weights of all times.
     """
-    structure, supports = dynamics.structure, dynamics.structure.supports()
+    structure = dynamics.structure
     start_key, steps_key = jax.random.split(key)
-    own = jnp.arange(n) == 0
+    own, start = jnp.arange(n) == 0, None if path is None else path.start
     noise = noise_of(structure.initial, start_key, n, False)
-    given = None if path is None else path.start
-    move = jax.vmap(lambda noise, own: dynamics.start(noise, None if given is None else (own, given)))(noise, own)
-    start_faults = {f"init/{name}": first_bad(bad) for name, bad in move.faults.items()}
-    log_weights = jnp.zeros(n) + move.log_weight
-    cloud = weighed(move.state, move.alive, masked(log_weights, move.faults), jnp.zeros(()))
-
-    def body(cloud: Cloud, now: Any) -> Any:
-        t, key, sites = now
-        resample_key, noise_key = jax.random.split(key)
-        kept = untwisted(dynamics, cloud, t) if keep else None
-        resampled = cloud.ess < threshold * n
-        draw = resampling.systematic if path is None else resampling.conditional_systematic
-        ancestors, parents = lax.cond(resampled, lambda: anew(cloud, draw, resample_key), lambda: unchanged(cloud))
-        noise = noise_of(structure.step, noise_key, n, structure.discounted)
-
-        def one(state: Values, alive: Array, noise: Values, own: Array) -> Any:
-            return dynamics.step(state, t, alive, noise, None if sites is None else (own, sites))
-
-        move = jax.vmap(one)(parents.state, parents.alive, noise, own)
-        log_weights = masked(parents.log_weights + move.log_weight, move.faults)
-        after = weighed(move.state, move.alive, log_weights, parents.log_evidence)
-        stored = {name: packed(s, move.sites[name]) for name, s in genealogy.stored_sites(structure).items()}
-        before = {name: packed(supports[name], x) for name, x in cloud.state.items()}
-        summary = summarized(supports, parents.state, resampling.normalize(untwisted(dynamics, after, t + 1))[0])
-        faults = {name: first_bad(bad) for name, bad in move.faults.items()}
-        return after, ((before, stored, cloud.alive, ancestors, kept), after.ess, resampled, summary, faults)
-
+    move = jax.vmap(lambda noise, own: dynamics.start(noise, None if start is None else (own, start)))(noise, own)
+    log_weights = masked(jnp.zeros(n) + move.log_weight, move.faults)
+    cloud = weighed(move.state, move.alive, log_weights, jnp.zeros(()))
     steps = structure.horizon or 0
     sites = None if path is None else path.sites | {"alive": path.alive[1:]}
     now = jnp.arange(steps), jax.random.split(steps_key, steps), sites
-    cloud, (told, ess, resampled, summary, faults) = lax.scan(body, cloud, now)
+    cloud, told = lax.scan(lambda cloud, now: advanced(dynamics, threshold, keep, cloud, now), cloud, now)
     gain, end_faults = jax.vmap(dynamics.end)(cloud.state, cloud.alive)
-    last = weighed(cloud.state, cloud.alive, masked(cloud.log_weights + gain, end_faults), cloud.log_evidence)
-    end = summarized(supports, last.state, last.weights)
-    before, stored, alive, ancestors, kept = told
-    end_state = {name: packed(supports[name], x) for name, x in last.state.items()}
-    history = History(move.sites, before, end_state, stored, (alive, last.alive), ancestors, kept)
-    faults = start_faults | faults | {f"final/{name}": first_bad(bad) for name, bad in end_faults.items()}
+    log_weights = masked(cloud.log_weights + gain, end_faults)
+    last = weighed(cloud.state, cloud.alive, log_weights, cloud.log_evidence)
+    end = summarized(structure.supports(), last.state, last.weights)
+    history = told.history._replace(
+        start=move.sites, last=stored_state(structure, last.state), alive=(told.history.alive[0], last.alive)
+    )
+    faults = {f"init/{name}": first_bad(bad) for name, bad in move.faults.items()} | told.faults
+    faults |= {f"final/{name}": first_bad(bad) for name, bad in end_faults.items()}
     log_evidence = last.log_evidence + resampling.normalize(last.log_weights)[1] - jnp.log(n)
-    filtered = {name: jnp.concatenate([x, end[name][None]]) for name, x in summary.items()}
-    return Found(log_evidence, {}, ess.at[-1].set(last.ess), resampled, last.weights, filtered, faults, history)
+    filtered = {name: jnp.concatenate([x, end[name][None]]) for name, x in told.filtered.items()}
+    ess = told.ess.at[-1].set(last.ess)
+    return Found(log_evidence, {}, ess, told.resampled, last.weights, filtered, faults, history)
+
+
+class Told(NamedTuple):
+    """What is kept of a step; the attributes are those of `Found`, the history's last state still to come."""
+
+    ess: Array
+    resampled: Array
+    filtered: Values
+    faults: dict[str, Array]
+    history: History
+
+
+def advanced(dynamics: Dynamics, threshold: Array, keep: bool, cloud: Cloud, now: Any) -> tuple[Cloud, Told]:
+    """Draw the particles anew where that is due, and move and weight them; now is t, a key and particle 0's sites."""
+    t, key, sites = now
+    structure, n = dynamics.structure, cloud.weights.shape[0]
+    resample_key, noise_key = jax.random.split(key)
+    resampled = cloud.ess < threshold * n
+    draw = resampling.systematic if sites is None else resampling.conditional_systematic
+    ancestors, parents = lax.cond(resampled, lambda: anew(cloud, draw, resample_key), lambda: unchanged(cloud))
+    noise = noise_of(structure.step, noise_key, n, structure.discounted)
+
+    def one(state: Values, alive: Array, noise: Values, own: Array) -> Any:
+        return dynamics.step(state, t, alive, noise, None if sites is None else (own, sites))
+
+    move = jax.vmap(one)(parents.state, parents.alive, noise, jnp.arange(n) == 0)
+    log_weights = masked(parents.log_weights + move.log_weight, move.faults)
+    after = weighed(move.state, move.alive, log_weights, parents.log_evidence)
+    stored = {name: packed(s, move.sites[name]) for name, s in genealogy.stored_sites(structure).items()}
+    kept = untwisted(dynamics, cloud, t) if keep else None
+    before = stored_state(structure, cloud.state)
+    history = History({}, before, {}, stored, (cloud.alive, jnp.zeros(())), ancestors, kept)
+    known = resampling.normalize(untwisted(dynamics, after, t + 1))[0]
+    filtered = summarized(structure.supports(), parents.state, known)
+    faults = {name: first_bad(bad) for name, bad in move.faults.items()}
+    return after, Told(after.ess, resampled, filtered, faults, history)
+
+
+def stored_state(structure: Structure, state: Values) -> Values:
+    """State variables as a history holds them."""
+    supports = dict(structure.state)
+    return {name: packed(supports[name], x) for name, x in state.items()}
 
 
 def weighed(state: Values, alive: Array, log_weights: Array, log_evidence: Array) -> Cloud:

@@ -127,7 +127,7 @@ def as_found(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
 def as_kept(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
     """The same of policies that a walk has kept at each time; made together, which is quicker than one by one."""
     answers = functools.partial(as_found, chain)
-    return answers(laws) if chain.horizon is None else jax.vmap(answers)(laws)
+    return answers(laws) if chain.horizon is None or not laws else jax.vmap(answers)(laws)
 
 
 def as_answers(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:

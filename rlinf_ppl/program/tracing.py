@@ -189,8 +189,8 @@ def describe(
         )
         for (name, kind), output in zip(sites.kinds.items(), jaxpr.outvars, strict=False)
     )
+    taus = jaxpr.outvars[len(sites.kinds) : len(sites.kinds) + len(sites.temperatures)]
     inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
-    outputs = jaxpr.outvars[len(sites.kinds) + len(sites.temperatures) :]
     following = tuple(
         NextForm(
             name,
@@ -198,9 +198,8 @@ def describe(
             ordered(next(provenance)),
             variable.aval.shape if jnp.issubdtype(variable.aval.dtype, jnp.floating) else None,
         )
-        for name, variable in zip(returned, outputs, strict=True)
+        for name, variable in zip(returned, jaxpr.outvars[len(sites.kinds) + len(taus) :], strict=True)
     )
-    taus = jaxpr.outvars[len(sites.kinds) : len(sites.kinds) + len(sites.temperatures)]
     shared = len({repr(tau.val) if isinstance(tau, Literal) else id(tau) for tau in taus}) <= 1
     return Form(names, forms, following, shared, Arithmetic(closed))
 
