@@ -73,12 +73,10 @@ def make_problem(horizon: int) -> Problem:
 
 
 def program_of(problem: Problem) -> Any:
-    """The system as a step program; its last state pays nothing."""
-    horizon, zeros = len(problem.A), np.zeros(STATE)
-    rewards = np.tile(problem.state_reward, (horizon + 1, 1, 1))
-    rewards[-1] = 0.0
-    task = LinearQuadratic(*problem[:4], rewards, problem.action_reward, zeros, zeros, np.eye(STATE))
-    return models.linear_gaussian(task, horizon)
+    """The system as a step program."""
+    zeros = np.zeros(STATE)
+    task = LinearQuadratic(*problem, zeros, zeros, np.eye(STATE))
+    return models.linear_gaussian(task, len(problem.A))
 
 
 def coefficients(solution: Any) -> Answer:
@@ -101,15 +99,15 @@ def by_cholesky(problem: Problem) -> Answer:
         before = Qxx + Qux.T @ K, qx + 2 * Qux.T @ k, q0 + qu @ k / 2 - jnp.sum(jnp.log(jnp.diag(factor[0])))
         return before, (K, k, cho_solve(factor, identity), *before)
 
-    nothing = jnp.zeros((STATE, STATE)), jnp.zeros(STATE), jnp.zeros(())
-    return lax.scan(body, nothing, problem[:3], reverse=True)[1]
+    last = problem.state_reward, jnp.zeros(STATE), jnp.zeros(())
+    return lax.scan(body, last, problem[:3], reverse=True)[1]
 
 
 def by_numpy(problem: Problem) -> Answer:
     """A loop over time in NumPy, whose solver is LAPACK."""
     A, B, c, noise, state_reward, action_reward = map(np.asarray, problem)
     n, m = STATE, ACTION
-    V, v, v0 = np.zeros((n, n)), np.zeros(n), 0.0
+    V, v, v0 = state_reward, np.zeros(n), 0.0
     shapes = ((m, n), (m,), (m, m), (n, n), (n,), ())
     found = tuple(np.empty((len(A), *shape)) for shape in shapes)
     for t in reversed(range(len(A))):

@@ -202,17 +202,22 @@ def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[Row]:
 
     jax.config.update("jax_enable_x64", True)
     from rlinf_ppl.report import recovery, results
+    from rlinf_ppl.report.cases import CASES
 
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    with progress_bar(len(cases) * len(PHASES)) as begin:
-        for case, key in zip(cases, jax.random.split(jax.random.key(seed), len(cases)), strict=True):
+    *keys, key_games = jax.random.split(jax.random.key(seed), len(cases) + 1)
+    with progress_bar(len(cases) * len(PHASES) + 1) as begin:
+        for case, key in zip(cases, keys, strict=True):
             key_fit, key_draws = jax.random.split(key)
             announce = functools.partial(begin, case.name)
             answers = recovery.answer(case, key_fit, announce)
             announce("drawing")
             results.write_case(answers, key_draws, out)
             rows.append(recovery.summarize(answers))
+        if len(cases) == len(CASES):
+            begin("games", "learning from samples")
+            results.write_games(key_games, out)
     results.write_table(rows, out)
     return rows
 

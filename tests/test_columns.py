@@ -145,6 +145,7 @@ def roaming(first, second):
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first, second", [(kl, kl), (tsallis, negative_entropy)], ids=["kl", "others"])
 def test_temperatures_and_regularizers(first, second):
     taus = [(1.0, 1.0), (3.0, 0.5)] + (first == kl) * [(0.0, 2.0), (3.0, -1.0), (jnp.inf, 1.0), (1e-9, -jnp.inf)]
@@ -178,6 +179,7 @@ def test_gradients_at_a_finite_horizon():
     assert_same(in_both(jax.grad(value, argnums=(0, 1)), jnp.asarray(1.3), jnp.asarray(REWARD)))
 
 
+@pytest.mark.slow
 def test_betas_at_once():
     betas = jnp.asarray([0.0, 0.3, 4.0])
     solve = lambda beta: answers.solve.__wrapped__(read(sparse(beta)))  # noqa: E731
@@ -221,6 +223,7 @@ def test_a_sweep_needs_no_temporaries():
     assert memory.temp_size_in_bytes < 8 * side**2
 
 
+@pytest.mark.slow
 def test_newton_goes_on_while_its_residual_rises():
     """Values of 1000 on the far side of a wall of losses: the residual rises for several steps before it falls."""
     side = 24

@@ -1,5 +1,6 @@
 """Linear-Gaussian programs against Gaussian algebra over whole trajectories, an optimizer, and NumPyro itself."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -20,7 +21,7 @@ from worked_cases import worked_case
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.algebra.quadratics import AffinePolicy
-from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference import exact, guides, svi
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import LinearQuadratic
 
@@ -125,6 +126,18 @@ def test_the_posterior_is_that_of_the_stacked_trajectory(seed):
         np.testing.assert_allclose(marginals.decision["u"].cov[t], cov[np.ix_(both, both)], rtol=1e-8)
 
 
+def test_covariances_keep_their_digits_about_large_means():
+    problem, prior, tau, program = case()
+    far = program_of(replace(problem, initial_mean=problem.initial_mean + 1e7, goal=problem.goal - 1e6), prior, tau)
+    policy = exact.solve(program).policy
+    found = [exact.marginals(each, policy) for each in (program, far)]
+    found += [exact.posterior_marginals(each) for each in (program, far)]
+    for near, moved in (found[:2], found[2:]):
+        assert np.max(np.abs(moved.state.mean)) > 1e6
+        np.testing.assert_allclose(moved.state.cov, near.state.cov, rtol=1e-9)
+        np.testing.assert_allclose(moved.decision["u"].cov, near.decision["u"].cov, rtol=1e-9, atol=1e-12)
+
+
 def other_policy(prior, seed=5):
     rng = np.random.default_rng(seed)
     gain, offset, cov = prior
@@ -185,12 +198,12 @@ def test_the_fit_recovers_the_solution():
 def test_the_gradient_that_an_optimizer_follows():
     _, _, _, program = case()
     chain = read(program)
-    logits = {"u": -0.2 * jnp.tile(jnp.eye(4), (3, 1, 1)) + 0.05 * svi.initial_logits(chain, KEY)["u"]}
+    logits = {"u": -0.2 * jnp.tile(jnp.eye(4), (3, 1, 1)) + 0.05 * guides.initial_logits(chain, KEY)["u"]}
     rng = np.random.default_rng(0)
     direction = rng.normal(size=(3, 4, 4))
     direction = jnp.asarray(direction + np.swapaxes(direction, 1, 2))
-    found = jnp.vdot(jax.grad(lambda logits: svi.bound(chain, logits))(logits)["u"], direction)
-    up, down = (svi.bound(chain, {"u": logits["u"] + eps * direction}) for eps in (1e-5, -1e-5))
+    found = jnp.vdot(jax.grad(lambda logits: guides.bound(chain, logits))(logits)["u"], direction)
+    up, down = (guides.bound(chain, {"u": logits["u"] + eps * direction}) for eps in (1e-5, -1e-5))
     assert float(found) == pytest.approx(float(up - down) / 2e-5, rel=1e-6)
     fit = svi.fit(program, KEY, 100, optimizer=optax.adam(0.05))
     assert float(fit.losses[-1]) < float(fit.losses[0]) - 1 and not fit.converged

@@ -16,7 +16,7 @@ from numpyro.infer.util import log_density
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, optimality
-from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference import exact, fitting, guides
 from rlinf_ppl.program import read
 
 STATES, ACTIONS = 4, 3
@@ -108,8 +108,8 @@ def test_the_guide_of_a_shifted_support_draws_values():
 @pytest.mark.parametrize("discount", [1.0, 0.8])
 def test_numpyros_gradient_of_model_and_guide_is_the_exact_one(discount):
     prog, chain = program(3, discount), read(program(3, discount))
-    logits = {k: 10 * v for k, v in svi.initial_logits(chain, jax.random.key(3)).items()}
-    loss, gradient = jax.value_and_grad(lambda logits: -svi.bound(chain, logits))(logits)
+    logits = {k: 10 * v for k, v in guides.initial_logits(chain, jax.random.key(3)).items()}
+    loss, gradient = jax.value_and_grad(lambda logits: -guides.bound(chain, logits))(logits)
     estimate = jax.jit(jax.vmap(jax.value_and_grad(
         lambda params, key: TraceGraph_ELBO(num_particles=100).loss(key, params, prog.model, prog.guide)
     ), in_axes=(None, 0)))  # fmt: skip
@@ -137,7 +137,7 @@ def test_numpyros_own_svi_fits_the_guide_under_validation():
             jax.random.key(0), 500, progress_bar=False
         )
     logits = {name: fit.params[f"{name}_logits"] for name in prog.scopes}
-    policy, bound = svi.summary(read(prog), logits)
+    policy, bound = fitting.summary(read(prog), logits)
     best = exact.solve(prog).elbo
     assert float(best - bound) < 0.05 < float(best - exact.elbo(prog, exact.prior_policy(prog)))
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlinf_ppl.algebra.affine import Arrival
-from rlinf_ppl.algebra.quadratics import LinearGaussian, Quadratic
+from rlinf_ppl.algebra.gaussians import LinearGaussian
+from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
 
 SIZES = {"x": 2, "u": 1, "y": 3}

@@ -74,6 +74,7 @@ def swept(name, task, beta, discount, value):
     return np.asarray(exact.solve(ControlProgram(first, one, 1, discount, final, args)).value[0])
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     name=st.sampled_from(NAMES),
@@ -95,6 +96,7 @@ def hard(task, discount):
     return oracle.fixed_point(None, task["transition"], task["reward"], task["prior"], np.inf, discount)[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(task=TASKS, discount=DISCOUNTS, betas=st.tuples(st.floats(0.05, 5), st.floats(0.05, 5)).map(sorted))
 def test_values_are_ordered_in_the_inverse_temperature_and_bounded_by_the_hard_one(task, discount, betas):

@@ -78,6 +78,13 @@ def test_solve_follows_small_steps_from_the_priors(betas):
     assert program.scopes == {"a": ("s",), "b": ("s",)}
 
 
+def test_branches_that_pass_close_by_are_kept_apart():
+    w, uniform = np.random.default_rng(4).normal(size=(3, 4)), (np.full(3, 1 / 3), np.full(4, 1 / 4))
+    solution = solved(StochasticGame.from_payoffs(w), 6.0, 6.0)
+    for name, own in zip("ab", logit_equilibrium(w, uniform, (6.0, 6.0)), strict=True):
+        close(solution.policy[name][0, 0], own, 1e-8)
+
+
 @pytest.mark.parametrize("seed", [78, 201, 214])
 def test_a_branch_that_turns_back_is_followed(seed):
     rng = np.random.default_rng(seed)
@@ -253,14 +260,17 @@ def test_zero_sum_games_have_one_equilibrium():
         assert found.value.shape == (1,) and found.complete
 
 
-def test_against_the_logit_solver_of_gambit():
+@pytest.mark.parametrize("seed", range(20))
+def test_against_the_logit_solver_of_gambit(seed):
     gambit = pytest.importorskip("pygambit")
-    payoffs = np.asarray(R)
-    game = gambit.Game.from_arrays(payoffs, -payoffs)
-    profile = gambit.qre.logit_solve_lambda(game, 1.0)[0].profile
-    found = solved(StochasticGame.from_payoffs(R), 1.0, -1.0)
+    payoffs = np.random.default_rng(seed).normal(size=(3, 4))
+    sign, precision = (1.0, -1.0)[seed % 4 // 3], (2.0, 6.0, 15.0)[seed % 3]
+    game = gambit.Game.from_arrays(payoffs, sign * payoffs)
+    profile = gambit.qre.logit_solve_lambda(game, precision)[0].profile
+    found = solved(StochasticGame.from_payoffs(payoffs), precision, sign * precision)
     for player, name in zip(game.players, "ab", strict=True):
-        close(found.policy[name][0, 0], [float(profile[strategy]) for strategy in player.strategies], 1e-5)
+        truth = [float(profile[strategy]) for strategy in player.strategies]
+        close(found.policy[name][0, 0], truth, 1e-5, 1e-8)
 
 
 # More than two, and beside other sites

@@ -1,5 +1,6 @@
 """How the next state depends on the variables of a step, for quadratics: affinely."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.coordinates import stacked_values, union, unit_row
-from rlinf_ppl.algebra.quadratics import LinearGaussian, Quadratic, aligned_map
+from rlinf_ppl.algebra.gaussians import Decided, LinearGaussian, Noise, aligned_map
+from rlinf_ppl.algebra.messages import is_named
+from rlinf_ppl.algebra.quadratics import Quadratic
 
 
 class Arrival(eqx.Module):
@@ -24,10 +27,17 @@ class Arrival(eqx.Module):
     maps: dict[str, LinearGaussian]
 
     def represented(
-        self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool
+        self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool, free: tuple[str, ...]
     ) -> "tuple[Any, Arrival]":
-        """There is one form only."""
-        return sites, self
+        """Decisions that are free to be walked as the noise of their priors are."""
+        form: Any = sites, self
+        for i, site in enumerate(sites):
+            if site.name in free:
+                decided = Decided(form[0][i].content)
+                walked, arrival = jax.tree.map(decided.put_in, form, is_leaf=is_named)
+                noise = dataclasses.replace(walked[i], content=Noise(site.name, others[site.name]))
+                form = (*walked[:i], noise, *walked[i + 1 :]), arrival
+        return form
 
     def following(self, v: Quadratic) -> Quadratic:
         """A message about the next state, as the kind of message that `pull` takes."""

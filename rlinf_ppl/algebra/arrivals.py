@@ -46,7 +46,7 @@ class Arrival(eqx.Module):
         return Table(axes, v.array.at[index].get(mode="fill", fill_value=jnp.nan))
 
     def represented(
-        self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool
+        self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool, free: tuple[str, ...]
     ) -> "tuple[Any, Arrival | Gather]":
         """Columns where many states meet few joint values of the sites, tables elsewhere."""
         if math.prod(others.values()) > MOST_UNROLLED or math.prod(state.values()) < FEWEST_STATES:

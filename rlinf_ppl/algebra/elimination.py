@@ -151,6 +151,7 @@ def backward(
     given: Any = None,
     found: Callable[[Found], Any] | None = None,
     tolerance: Array | None = None,
+    free: tuple[str, ...] = (),
 ) -> Walked:
     """Walk all steps from the last to the first; without a last one, find the message that a step leaves as it is.
 
@@ -160,12 +161,14 @@ def backward(
         given: a pytree of tables with the leading axes `chain.times`, or None.
         found: picks what to keep of what each walk found; None keeps nothing.
         tolerance: without end, the relative error to aim for; None: about as good as the dtype allows.
+        free: decisions that the rules tilt and `found` keeps the policies of only, which no other decision sees; a
+            kept policy is then what their prior's `follow` takes.
     """
     if chain.horizon is None:
-        return endless(chain, rules(given), found, tolerance)
+        return endless(chain, rules(given), found, tolerance, free)
     size = chain.size()
     last = walk(chain.final, chain.zero, expectation_rules({}))[0].over(chain.carried, size)
-    varying, constant = by_time(represented(chain))
+    varying, constant = by_time(represented(chain, free))
 
     def body(v: Message, now: Any) -> tuple[Message, Any]:
         step, here = at_time(eqx.combine(now[0], constant)), rules(at_time(now[1]))
@@ -178,9 +181,15 @@ def backward(
     return Walked(every, kept, worst(residuals), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
 
 
-def endless(chain: Chain, rules: Rules, found: Callable[[Found], Any] | None, tolerance: Array | None) -> Walked:
+def endless(
+    chain: Chain,
+    rules: Rules,
+    found: Callable[[Found], Any] | None,
+    tolerance: Array | None,
+    free: tuple[str, ...],
+) -> Walked:
     """The message that one more step leaves as it is."""
-    size, step = chain.size(), represented(chain)
+    size, step = chain.size(), represented(chain, free)
 
     nothing = chain.zero.over(chain.carried, size)
 
@@ -213,12 +222,12 @@ def worst(residuals: list[Array]) -> Array:
     return functools.reduce(jnp.maximum, [jnp.max(residual) for residual in residuals], jnp.zeros(()))
 
 
-def represented(chain: Chain) -> Slice:
+def represented(chain: Chain, free: tuple[str, ...] = ()) -> Slice:
     """The step with messages in the form that is walked fastest."""
     size = chain.size()
     state = {name: size[name] for name in chain.carried}
     others = {site.name: size[site.name] for site in chain.step.sites if site.kind != "optimality"}
-    return Slice(*chain.step.arrival.represented(chain.step.sites, state, others, chain.horizon is None))
+    return Slice(*chain.step.arrival.represented(chain.step.sites, state, others, chain.horizon is None, free))
 
 
 def through(part: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:

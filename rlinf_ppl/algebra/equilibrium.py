@@ -28,6 +28,8 @@ from rlinf_ppl.algebra.small_matrices import solve
 
 MOST_STEPS = 1000
 NEWTON_STEPS = 6
+FIRST_LENGTH = 1 / 4
+FIRST_SLACK = 1 / 32
 
 
 class Player(eqx.Module):
@@ -115,7 +117,7 @@ def followed(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Array
     nobody = jnp.zeros(1 + sum(player.prior.shape[0] for player in players), w.dtype)
     one, precision = jnp.ones((), w.dtype), float(jnp.finfo(w.dtype).eps) ** 0.75
     upwards = tangent(branch, nobody, nobody.at[-1].set(1.0))
-    start = Trace(nobody, upwards, one, one / 4, jnp.zeros((), int), jnp.zeros((), bool))
+    start = Trace(nobody, upwards, FIRST_LENGTH * one, FIRST_SLACK * one, jnp.zeros((), int), jnp.zeros((), bool))
 
     def going(now: Trace) -> Array:
         return ~now.landed & (now.tries < MOST_STEPS) & (now.length > precision)

@@ -16,7 +16,9 @@ A message is a function of named variables with these methods; a law is what a s
 
 and about the next state
 
-    arrival.represented(sites, ...)        the form of both that is walked fastest, for variables of these sizes
+    arrival.represented(sites, ...)        the form of both that is walked fastest, for variables of these sizes; the
+                                           decisions that are `free` in it may be walked as something that `follow`
+                                           translates back
     arrival.following(v)                   a message about the next state in that form
     arrival.pull(v)                        the same as a function of the variables of this step
     arrival.linearized(before, after, v)   a whole step and its derivative
@@ -26,7 +28,9 @@ off also asks
 
     w.answer, law.answer(scope, size)      what users are given: arrays, or named tuples of them
     law.given(answer, scope, size)         a law in the place of this one, from what users give
-    w.measure(weights)                     marginals as users are given them, from derivatives in a message
+    law.follow(reply)                      a law found in the place of this one, in its own variables
+    w.measure(weights, centred)            marginals as users are given them, from derivatives in a message
+    w.centred(tree)                        a program with all means 0, for the second moments, or None
     w.expectation(weights)                 the mean of the message under such derivatives
     w.perturbation(key)                    a small random message of the same variables
     w.monotone                             whether a larger message means a larger array, entry by entry
@@ -55,6 +59,11 @@ class Named(eqx.Module):
         """Whether there is one of it for each time."""
         axes: tuple[str, ...] = self.axes  # type: ignore[attr-defined]
         return axes[:1] == (TIME,)
+
+    @property
+    def at_origin(self) -> Any:
+        """The same without what depends on where the origin of vectors is."""
+        return self
 
 
 def with_array(message: Message, array: Array) -> Message:
@@ -86,6 +95,14 @@ def each_time(times: tuple[str, ...], function: Callable[..., Any], *trees: Any)
     if not times:
         return function(*trees)
     return jax.vmap(lambda *now: function(*at_time(now)))(*trees)
+
+
+def where_timed(function: Callable[..., Any], *trees: Any) -> Any:
+    """A function of laws and messages at one time, for all times together where any of them has a time axis."""
+    varying, constant = by_time(trees)
+    if not jax.tree.leaves(varying):
+        return function(*trees)
+    return jax.vmap(lambda now: function(*at_time(eqx.combine(now, constant))))(varying)
 
 
 def is_named(x: Any) -> bool:

@@ -5,6 +5,8 @@ p(x | parents) of one site; a message can be averaged over x, averaged in the ex
 algebra of programs whose variables have finitely many values.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -52,9 +54,13 @@ class Table(Named):
         """The values, as users are given them."""
         return self.array
 
-    def measure(self, weights: Array) -> Array:
+    def measure(self, weights: Array, centred: Array | None) -> Array:
         """Marginals from derivatives in a table: what a linear solver left below zero is zero."""
         return jnp.maximum(weights, 0.0)
+
+    def centred(self, tree: Any) -> None:
+        """There is no mean to take away."""
+        return None
 
     def expectation(self, weights: Array) -> Array:
         """The mean of the table under weights; what is never met counts nothing, and may be infinite."""
@@ -202,6 +208,10 @@ class Conditional(eqx.Module):
     def given(self, answer: Array, scope: tuple[str, ...], size: dict[str, int]) -> "Conditional":
         """A policy in the place of this law."""
         return Conditional(self.name, Table((*scope, self.name), answer))
+
+    def follow(self, reply: "Conditional") -> "Conditional":
+        """A policy found for this decision, which is one of it."""
+        return reply
 
     def draw(self, key: Array, at: dict[str, Array], n: int, message: "Table | None", tau: Array | float) -> Array:
         """Positions (n,) drawn from the law, or from the law tilted by exp(tau message)."""

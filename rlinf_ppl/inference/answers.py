@@ -1,5 +1,6 @@
 """What the exact engine answers, as compiled functions of a program that has been read."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -75,7 +76,7 @@ class Marginals(NamedTuple):
 def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
     bound = algebra.start(chain, walked.first, rules)
     return Solution(
         as_kept(chain, walked.kept), over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance)
@@ -86,7 +87,7 @@ def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     rules = algebra.condition_rules(constant(chain, tau))
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance)
+    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
     evidence = algebra.start(chain, walked.first, rules)
     evidence = evidence if tau is None else tau * evidence
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
@@ -155,22 +156,28 @@ def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law]) -> Float[Arr
 @eqx.filter_jit
 def marginals(chain: Chain, policy: dict[str, Law]) -> Marginals:
     """Where a policy goes."""
-    return measured(chain, *algebra.forward(chain, policy))
+    return measured(algebra.forward, chain, policy)
 
 
 @eqx.filter_jit
 def posterior_marginals(chain: Chain, tau: Array | None) -> Marginals:
     """Where the posterior given optimality goes."""
-    rules = algebra.condition_rules(constant(chain, tau))
-    values = algebra.backward(chain, lambda _: rules).values
-    return measured(chain, *algebra.posterior_forward(chain, values, rules, by_priors))
+
+    def pushed(chain: Chain, tau: Array | None) -> tuple[Array, dict[str, Array]]:
+        rules = algebra.condition_rules(constant(chain, tau))
+        return algebra.posterior_forward(chain, algebra.backward(chain, lambda _: rules).values, rules, by_priors)
+
+    return measured(pushed, chain, tau)
 
 
-def measured(chain: Chain, states: Array, decisions: dict[str, Array]) -> Marginals:
-    """Marginals as users are given them."""
+def measured(forward: Callable[..., tuple[Array, dict[str, Array]]], chain: Chain, given: Any) -> Marginals:
+    """Marginals as users are given them, from a forward pass; without end they mix times of different means."""
     axes, size = chain.axes(), chain.size()
-    joint = {name: chain.zero.over(axes[name], size).measure(weights) for name, weights in decisions.items()}
-    return Marginals(chain.zero.over(chain.state, size).measure(states), joint)
+    states, decisions = forward(chain, given)
+    centred = None if chain.horizon is None else chain.zero.centred((chain, given))
+    about, each = (None, dict.fromkeys(axes)) if centred is None else forward(*centred)
+    joint = {name: chain.zero.over(axes[name], size).measure(decisions[name], each[name]) for name in axes}
+    return Marginals(chain.zero.over(chain.state, size).measure(states, about), joint)
 
 
 @eqx.filter_jit
@@ -212,6 +219,12 @@ def weights(chain: Chain) -> Float[Array, " T"]:
         return jnp.ones(chain.horizon or 1)
     discount = chain.alive.content.table.array[1]
     return (1 / (1 - discount))[None] if chain.horizon is None else discount ** jnp.arange(chain.horizon)
+
+
+def free(chain: Chain) -> tuple[str, ...]:
+    """The decisions that no other decision's policy depends on."""
+    seen = {name for _, scope in chain.scopes for name in scope}
+    return tuple(name for name, _ in chain.scopes if name not in seen)
 
 
 def over_states(chain: Chain, values: Message) -> Any:

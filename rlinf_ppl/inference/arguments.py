@@ -1,6 +1,7 @@
 """What users hand to engines beside a program, checked where they stand."""
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.fixed_point import ROUNDINGS
+from rlinf_ppl.program import ControlProgram
 
 
 def check_key(key: Any) -> Array:
@@ -66,3 +68,75 @@ def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:
             f"not {float(wanted):.1g}: {wider}give a larger tolerance."
         )
     return None if tolerance is None else wanted
+
+
+def check_tabular(program: ControlProgram, what: str) -> None:
+    """Raise where the variables of a program are vectors of real numbers."""
+    if program.structure.gaussian:
+        raise ValueError(f"{what} are for programs over finitely many values; the variables of this one are Gaussian.")
+
+
+def check_learnable(program: ControlProgram, chain: Chain) -> Chain:
+    """A program's tables, where its policies follow from one function of what is known after its last decision.
+
+    Raises:
+        ValueError: on a program of real vectors, without decisions, or with chance before its last decision.
+    """
+    check_tabular(program, "tables of action values")
+    names = [site.name for site in chain.step.sites if site.kind == "decision"]
+    if not names:
+        raise ValueError("the program has no decisions to learn; mark the agent's sites with decide(name, prior).")
+    last = [site.name for site in chain.step.sites].index(names[-1])
+    early = [site.name for site in chain.step.sites[:last] if site.kind == "chance"]
+    if early:
+        raise ValueError(
+            f"the chance sites {early} stand before the decision {names[-1]!r}; learning from samples takes programs "
+            "whose chance comes after their decisions: make what is known before a decision a state variable."
+        )
+    return chain
+
+
+def check_players(players: Mapping[str, ControlProgram], chains: dict[str, Chain]) -> dict[str, Chain]:
+    """The tables of several players' programs, who make one decision each in the same process.
+
+    Raises:
+        ValueError: where the decisions are not those of each program, or the programs do not fit together.
+    """
+    for name, program in players.items():
+        check_learnable(program, chains[name])
+        if set(program.scopes) != set(players):
+            raise ValueError(
+                f"players has the decisions {sorted(players)}, but those of the program of {name!r} are "
+                f"{sorted(program.scopes)}: give each decision the program of the player that makes it."
+            )
+        first = next(iter(players.values()))
+        agreed = {what: (getattr(program, what), getattr(first, what)) for what in ("supports", "horizon")}
+        if not any(isinstance(each.discount, jax.core.Tracer) for each in (program, first)):
+            agreed["discount"] = float(program.discount), float(first.discount)
+        for what, (own, other) in agreed.items():
+            if own != other:
+                raise ValueError(
+                    f"the players' programs differ in {what}: {own} for {name!r}, {other} for {next(iter(players))!r}; "
+                    "they learn in one process."
+                )
+    return chains
+
+
+def check_schedule(name: str, setting: Any, probability: bool) -> Any:
+    """A function of time as it is, a number as an array.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it is below 0, or no probability where it must be one.
+    """
+    if callable(setting):
+        return setting
+    if not isinstance(setting, jax.core.Tracer):
+        try:
+            number = float(setting)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} must be a number or a function; got {setting!r}.") from error
+        if not 0 <= number <= (1.0 if probability else float("inf")):
+            most = " and at most 1" if probability else ""
+            raise ValueError(f"{name} must be at least 0{most}, or a function; got {setting}.")
+    return jnp.asarray(setting, dtype=float)

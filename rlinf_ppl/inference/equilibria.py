@@ -83,6 +83,7 @@ def equilibria(program: ControlProgram, num_starts: int = 200) -> Equilibria:
     return chosen(names, *jax.device_get(found))
 
 
+@eqx.filter_jit
 def game_of(chain: Chain) -> tuple[Float[Array, "..."], tuple[Player, ...], tuple[str, ...]]:
     """What the joint values of the decisions are worth, and the players in the order of its axes."""
     seen: list[Any] = []

@@ -1,4 +1,4 @@
-"""The exact engine: closed-form answers by the one elimination, for any tabular step program.
+"""The exact engine: closed-form answers by the one elimination, for any step program.
 
 `solve` is the variational answer, soft-optimal control under the true dynamics; `condition` the exact posterior given
 optimality (Levine 2018, sections 3 and 2). Values and ELBO are in the units of optimality, log evidence in nats.
@@ -44,7 +44,7 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
     Q is what is left of the later messages, V = (1 / tau) log sum p exp(tau Q), the policy p exp(tau (Q - V)).
 
     Args:
-        program: any tabular step program; inverse temperatures may differ between decisions.
+        program: any step program; inverse temperatures may differ between decisions.
         tolerance: at an infinite horizon, the error of V to stop at, relative to the largest |V| (or to 1); by default
             it is as small as the dtype allows, and at most the square root of its precision.
 
@@ -63,7 +63,7 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     """The posterior given optimality at every step, chance sites conditioned as well: optimistic under noise.
 
     Args:
-        program: any tabular step program whose decisions share one inverse temperature.
+        program: any step program whose decisions share one inverse temperature.
         tolerance: as in `solve`.
 
     Raises:
@@ -88,7 +88,7 @@ def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = 
     """The value of a policy that is given, in the form of a solution: E[sum gamma^t (log p(O_t) - cost / tau)].
 
     Args:
-        program: any tabular step program.
+        program: any step program.
         policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
         tolerance: as in `solve`.
 
@@ -103,7 +103,7 @@ def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
     """The exact evidence lower bound of a policy: E[sum gamma^t (log p(O_t) - log(q / p) / tau)], without sampling.
 
     Args:
-        program: any tabular step program.
+        program: any step program.
         policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
 
     Returns:
@@ -120,7 +120,7 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
     """KL in nats between the trajectories of two policies under the true dynamics: sum gamma^t E_q log(q / q').
 
     Args:
-        program: any tabular step program.
+        program: any step program.
         policy: q, which the expectation is over.
         other: q'.
     """
@@ -135,7 +135,7 @@ def marginals(program: ControlProgram, policy: Policy) -> Marginals:
     At a finite horizon a discount does not enter; at an infinite one they are discounted occupancies.
 
     Args:
-        program: any tabular step program.
+        program: any step program.
         policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
     """
     chain = read(program)
@@ -158,7 +158,7 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
     """Trajectories under a policy and the true dynamics.
 
     Args:
-        program: any tabular step program.
+        program: any step program.
         key: a JAX random key.
         policy: for each decision (T, scope, K) probabilities.
         n: number of trajectories.

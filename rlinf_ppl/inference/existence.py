@@ -33,9 +33,10 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
     site = culprit(chain, met)
     if site in dict(chain.scopes):
         raise ValueError(
-            f"{when}the decision {site!r} has no maximum: the value grows faster in it than its prior falls, so that "
-            "the prior's precision - 2 tau W is not positive definite. Make the reward concave in it, lower the "
-            "inverse temperature, or give a narrower prior."
+            f"{when}the decision {site!r} has no maximum (or minimum, if its inverse temperature is negative): the "
+            "value grows faster in it than its prior falls, so that the prior's precision - 2 tau W is not positive "
+            "definite. Bring the inverse temperature nearer to 0, give a narrower prior, or make the reward concave in "
+            "it (convex, to minimise)."
         )
     raise ValueError(
         f"{when}the expectation of exp(tau V) over {site!r} does not exist: the value grows faster in it than its "

@@ -1,6 +1,5 @@
 """Policies as users hold them, dictionaries of probability arrays, and as the elimination needs them."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain, Law, at_time, by_time
-from rlinf_ppl.algebra.quadratics import AffinePolicy, LinearGaussian
+from rlinf_ppl.algebra.gaussians import LinearGaussian
+from rlinf_ppl.algebra.quadratics import AffinePolicy
 
 Policy = Mapping[str, Any]
 
@@ -126,8 +126,13 @@ def as_found(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
 
 def as_kept(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
     """The same of policies that a walk has kept at each time; made together, which is quicker than one by one."""
-    answers = functools.partial(as_found, chain)
-    return answers(laws) if chain.horizon is None or not laws else jax.vmap(answers)(laws)
+    varying, constant = by_time(chain.priors())
+
+    def one(laws: dict[str, Law], now: Any) -> dict[str, Any]:
+        priors = at_time(eqx.combine(now, constant))
+        return as_found(chain, {name: priors[name].follow(law) for name, law in laws.items()})
+
+    return one(laws, varying) if chain.horizon is None or not laws else jax.vmap(one)(laws, varying)
 
 
 def as_answers(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:

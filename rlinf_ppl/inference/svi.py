@@ -8,71 +8,33 @@ theta is, at every time and every value of the scope, whether visited or not,
 so a step of size 1 at all times together is soft policy iteration: every sweep improves the policy everywhere, and
 the closed form is its fixed point (Kakade 2001, A natural policy gradient; Levine 2018, section 3.2). Any optax
 optimiser can take its place; its gradients vanish where the policy itself does not go, and for what a sparse policy
-leaves out, and there it learns nothing.
+leaves out, and there it learns nothing. An optimiser also takes losses whose gradient is sampled.
 
 A decision with a negative inverse temperature descends the ELBO that the others ascend, one with 0 stays at its prior.
-The steps themselves are in `updates`.
+
+Guides are in `guides`, sampled gradients in `estimators`, losses in `losses`, steps in `updates`, their loop in
+`fitting`.
 """
 
-from typing import Any, NamedTuple
+import os
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tolerance
-from rlinf_ppl.inference.progress import progress_bar
-from rlinf_ppl.inference.updates import (
-    NATURAL,
-    SIMULTANEOUS,
-    Logits,
-    Update,
-    bound,
-    by_optimizer,
-    policy_of,
-    tempered,
-)
+from rlinf_ppl.inference.fitting import Fit, State, Task, run
+from rlinf_ppl.inference.guides import initial_logits
+from rlinf_ppl.inference.importance import k_hat
+from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
+from rlinf_ppl.inference.storage import restored, save
+from rlinf_ppl.inference.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
 from rlinf_ppl.program import ControlProgram, read
 
-STEPS_AT_ONCE = 100
-INITIAL_SPREAD = 0.1
-
-
-class Fit(NamedTuple):
-    """A fitted guide.
-
-    Attributes:
-        policy: for each decision (T, scope, K) probabilities.
-        elbo: its exact ELBO, in units of optimality.
-        losses: the negative ELBO before each step that was run.
-        converged: whether `residual` is within the tolerance.
-        residual: how far the policy is from its best reply, one natural gradient step of size 1. With the natural
-            gradient the largest difference in any probability anywhere; with an optimiser the KL in nats that the
-            policy expects to meet along a trajectory, which is blind where the policy does not go.
-        logits: theta, shapes as the policy's.
-    """
-
-    policy: dict[str, Any]
-    elbo: Float[Array, ""]
-    losses: Float[Array, " steps"]
-    converged: Bool[Array, ""]
-    residual: Float[Array, ""]
-    logits: Logits
-
-
-class State(NamedTuple):
-    """What a step needs of the steps before it, and the losses on the way."""
-
-    logits: Logits
-    memory: Any
-    residual: Float[Array, ""]
-    steps: Array
-    losses: Float[Array, " steps"]
+__all__ = ["ExactELBO", "Fit", "SampledELBO", "ScoreFunctionELBO", "fit", "in_numpyro", "k_hat", "load", "save"]
 
 
 def fit(
@@ -80,38 +42,109 @@ def fit(
     key: PRNGKeyArray | Array,
     num_steps: int = 1000,
     *,
+    loss: ProgramELBO = EXACT,
     optimizer: optax.GradientTransformation | None = None,
     step_size: float = 1.0,
     tolerance: float | None = None,
+    num_restarts: int = 1,
     progress: bool = False,
 ) -> Fit:
-    """Fit the guide by ascent of the exact ELBO, and stop early once it has converged.
+    """Fit the guide by ascent of the ELBO, and stop early once it has converged.
 
     Args:
-        program: any tabular step program.
-        key: a JAX random key, for the action values to start from (normal, standard deviation 0.1).
+        program: any step program.
+        key: a JAX random key, for the action values to start from (normal, standard deviation 0.1), and for what the
+            loss draws.
         num_steps: the most steps to run.
-        optimizer: an optax optimiser of the plain gradient; None: the natural gradient.
+        loss: `ExactELBO()`, or with an optimiser `SampledELBO(n)` or `ScoreFunctionELBO(n)`.
+        optimizer: an optax optimiser of the plain gradient; None: the natural gradient of the exact ELBO.
         step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own. Where
             decisions do not see each other it is the first one, and is adapted.
         tolerance: stop once `residual` is at most this; default 1e-6 (6e-6 in float32), with an
             optimiser 1e-5. 0 runs every step.
+        num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned. The
+            natural gradient needs one only.
         progress: show a progress bar.
 
     Returns:
-        The fit. Without convergence it is returned all the same, and says so.
+        The fit, which can be resumed. Without convergence it is returned all the same, and says so.
 
     Raises:
-        TypeError: on an optimizer that is none of optax, or inside jit, vmap or grad: the fit stops by its numbers.
+        TypeError: on an optimizer that is none of optax, a loss that is none of this engine's, or inside jit, vmap or
+            grad: the fit stops by its numbers.
         ValueError: on a number of steps or a step size out of range, a program without decisions, one whose numbers
-            are no distributions, or an infinite inverse temperature.
+            are no distributions, an infinite inverse temperature, a sampled loss without an optimiser or end.
     """
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
+    chain = read(program)
+    update = check_update(program, loss, optimizer, step_size)
+    check_fittable(chain, key)
+    precise = max(1e-6, float(jnp.finfo(chain.zero.array.dtype).eps) ** 0.75) if optimizer is None else 1e-5
+    limit = jnp.asarray(precise if tolerance is None else tolerance, dtype=float)
+    task = Task(program, update, limit)
+    starts, fits = check_count("num_restarts", num_restarts), []
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    for start_key in [key] if starts == 1 else jax.random.split(key, starts):
+        logits_key, draw_key = jax.random.split(start_key)
+        logits = initial_logits(chain, logits_key)
+        memory = update.initial(logits, draw_key, jnp.asarray(step_size, dtype=float))
+        state = State(logits, memory, jnp.asarray(jnp.inf), jnp.asarray(0))
+        fits.append(run(task, state, np.zeros(0), num_steps, progress))
+    return max(fits, key=lambda fit: float(fit.elbo))
+
+
+def load(
+    path: str | os.PathLike[str],
+    program: ControlProgram,
+    *,
+    loss: ProgramELBO = EXACT,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Fit:
+    """A fit that was saved by `save`, to look at or to resume.
+
+    Args:
+        path: the file.
+        program: the program that was fitted.
+        loss: the loss that it was fitted by.
+        optimizer: an optax optimiser like the one that it was fitted with; None: the natural gradient.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
+    """
+    return restored(path, program, check_update(program, loss, optimizer, 1.0))
+
+
+def check_update(
+    program: ControlProgram, loss: ProgramELBO, optimizer: optax.GradientTransformation | None, step_size: float
+) -> Update:
+    """The steps of a loss and an optimiser.
+
+    Raises:
+        TypeError, ValueError: as `fit`.
+    """
     if not 0 < step_size <= 1:
         raise ValueError(f"step_size must be above 0 and at most 1; got {step_size}.")
     if not isinstance(optimizer, optax.GradientTransformation | None):
         raise TypeError(f"optimizer must be one of optax, such as optax.adam(0.1); got {type(optimizer).__name__}.")
-    chain = read(program)
+    if not isinstance(loss, ProgramELBO):
+        raise TypeError(
+            f"loss must be svi.ExactELBO(), svi.SampledELBO(n) or svi.ScoreFunctionELBO(n); got {type(loss).__name__}. "
+            "NumPyro's own losses go with numpyro.infer.SVI(prog.model, prog.guide, ...)."
+        )
+    loss.check(program)
+    if loss != EXACT and optimizer is None:
+        raise ValueError(
+            f"the natural gradient is exact; {loss!r} goes with an optimizer, such as optimizer=optax.adam(0.1)."
+        )
+    if optimizer is not None:
+        return by_optimizer(optimizer, loss)
+    return SIMULTANEOUS if any(site.unseen for site in program.structure.step.sites) else NATURAL
+
+
+def check_fittable(chain: Chain, key: Array) -> None:
+    """Raise where there is nothing to fit, or no fit could end."""
     check_tolerance(chain)
     if not chain.scopes:
         raise ValueError("the program has no decisions to fit; mark the agent's sites with decide(name, prior).")
@@ -126,54 +159,3 @@ def fit(
                 f"the inverse temperature of {site.name!r} is infinite, and the guide's logits would be so, too; "
                 "exact.solve takes it, or give a large finite one."
             )
-    natural = SIMULTANEOUS if any(site.unseen for site in chain.step.sites) else NATURAL
-    update = natural if optimizer is None else by_optimizer(optimizer)
-    precise = max(1e-6, float(jnp.finfo(chain.zero.array.dtype).eps) ** 0.75) if optimizer is None else 1e-5
-    limit = jnp.asarray(precise if tolerance is None else tolerance, dtype=float)
-    logits = initial_logits(chain, key)
-    memory = jnp.asarray(step_size, dtype=float) if optimizer is None else update.initial(logits)
-    losses = []
-    with progress_bar(num_steps, progress) as report:
-        residual, done = jnp.asarray(jnp.inf), 0
-        while done < num_steps and not residual <= limit:
-            now = jnp.asarray(min(STEPS_AT_ONCE, num_steps - done))
-            state = advance(update, chain, logits, memory, limit, now)
-            logits, memory, residual = state.logits, state.memory, state.residual
-            ran = int(state.steps)
-            losses.append(np.asarray(state.losses)[:ran])
-            done += ran
-            report(ran, float(losses[-1][-1]))
-    policy, bound = summary(chain, logits)
-    return Fit(policy, bound, jax.device_put(np.concatenate(losses)), residual <= limit, residual, logits)
-
-
-def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
-    """The logits of small random action values, for every decision."""
-    size, axes = chain.size(), chain.axes()
-
-    def drawn(name: str, key: Array) -> Array:
-        one = chain.zero.over(axes[name], size)
-        if chain.horizon is None:
-            return INITIAL_SPREAD * one.perturbation(key).array
-        return jax.vmap(lambda key: INITIAL_SPREAD * one.perturbation(key).array)(jax.random.split(key, chain.horizon))
-
-    keys = jax.random.split(key, len(axes))
-    return tempered(chain, {name: drawn(name, each) for name, each in zip(axes, keys, strict=True)})
-
-
-@eqx.filter_jit
-def advance(update: Update, chain: Chain, logits: Logits, memory: Any, limit: Array, steps: Array) -> State:
-    """At most `steps` steps (no more than STEPS_AT_ONCE), fewer once the residual is within the limit."""
-
-    def body(state: State) -> State:
-        logits, memory, loss, residual = update.step(chain, state.logits, state.memory, state.steps + 1)
-        return State(logits, memory, residual, state.steps + 1, state.losses.at[state.steps].set(loss))
-
-    start = State(logits, memory, jnp.asarray(jnp.inf), jnp.asarray(0), jnp.zeros(STEPS_AT_ONCE))
-    return lax.while_loop(lambda state: (state.steps < steps) & ~(state.residual <= limit), body, start)
-
-
-@eqx.filter_jit
-def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Any], Array]:
-    """The policy of the logits and its ELBO."""
-    return policy_of(chain, logits), bound(chain, logits)

@@ -19,7 +19,7 @@ def draw(
     chain: Chain, supports: dict[str, Support], key: PRNGKeyArray | Array, policy: dict[str, Law], n: int
 ) -> dict[str, Array]:
     """Trajectories under a policy and the true dynamics."""
-    return in_values(supports, _draw(chain, check_key(key), policy, check_count("n", n)))
+    return in_values(supports, draw_positions(chain, check_key(key), policy, check_count("n", n)))
 
 
 def draw_posterior(
@@ -30,7 +30,9 @@ def draw_posterior(
 
 
 @eqx.filter_jit
-def _draw(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> dict[str, Array]:
+def draw_positions(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> dict[str, Array]:
+    """Trajectories under a policy, as positions in the supports."""
+
     def drawn(site: Site, key: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
         law = now[site.name] if site.kind == "decision" else site.content
         return law.draw(key, at, n, None, 1.0)

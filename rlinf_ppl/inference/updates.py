@@ -1,75 +1,41 @@
 """How a fit improves the logits of a guide: steps of the natural gradient of the exact ELBO, or of an optimiser.
 
-Each is an `Update`, compiled into the loop of `svi.fit`.
+Each is an `Update`, compiled into the loop of `svi.fit`. What a step needs of the steps before it, beside the logits,
+is its memory.
 """
 
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 from jaxtyping import Array, Float
 
-from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Found, Law, Message, Site, at_time, by_time
-from rlinf_ppl.algebra.messages import stacked, with_array
+from rlinf_ppl.algebra import Chain
 from rlinf_ppl.inference import answers
-from rlinf_ppl.inference.policies import as_found, laws_of
-
-Logits = dict[str, Float[Array, "T ..."]]
+from rlinf_ppl.inference.guides import Logits, natural_target, policy_of, tempered
+from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO
+from rlinf_ppl.inference.policies import laws_of
 
 VERDICT_EVERY = 10
+EXACT = ExactELBO()
 
 
 class Update(NamedTuple):
-    """One way to improve the logits: (chain, logits, memory, steps) -> (logits, memory, loss, residual)."""
+    """One way to improve the logits.
 
-    initial: Callable[[Logits], Any]
-    step: Callable[..., tuple[Logits, Any, Array, Array]]
-
-
-def bound(chain: Chain, logits: Logits) -> Float[Array, ""]:
-    """The exact ELBO as a function of the logits."""
-    walked = algebra.backward(chain, evaluated, given=messages(chain, logits))
-    return algebra.start(chain, walked.first, algebra.solve_rules())
-
-
-def evaluated(theta: dict[str, Message]) -> algebra.Rules:
-    """The rules that evaluate one step's guide; log(q / p) = theta - log Z needs no log p, finite at p = 0.
-
-    With any regularizer Omega(q) = <q, theta> - Omega*(theta), as theta is where q maximises it.
+    Attributes:
+        name: what it is called in a saved fit.
+        initial: (logits, key, step size) -> memory.
+        step: (chain, logits, memory, steps) -> (logits, memory, loss, residual); `steps` counts this one.
     """
 
-    def choose(site: Site) -> tuple[Law, Message]:
-        log_z, q = theta[site.name].tilt(site.content)
-        return q, theta[site.name].mean(q) - log_z
-
-    return algebra.evaluate_rules(choose)
-
-
-def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:
-    """The ELBO, and for each decision tau Q^pi: the logits of the best reply to the current policy."""
-    axes, size = chain.axes(), chain.size()
-
-    def replies(found: Found) -> dict[str, Array]:
-        return {name: found.message[name].over(axes[name], size).array for name in axes}
-
-    walked = algebra.backward(chain, evaluated, given=messages(chain, logits), found=replies)
-    return algebra.start(chain, walked.first, algebra.solve_rules()), tempered(chain, walked.kept)
-
-
-def tempered(chain: Chain, action_values: dict[str, Array], of: Callable[[Array], Array] = jnp.asarray) -> Logits:
-    """Action values in units of optimality as logits: multiplied by (a function of) each inverse temperature."""
-    logits = dict(action_values)
-    for site in chain.step.sites:
-        if site.kind == "decision" and site.inverse_temperature is not None:
-            tau, theta = of(site.inverse_temperature.constant), logits[site.name]
-            logits[site.name] = tau.reshape(tau.shape + (1,) * (theta.ndim - tau.ndim)) * theta
-    return logits
+    name: str
+    initial: Callable[[Logits, Array, Array], Any]
+    step: Callable[..., tuple[Logits, Any, Array, Array]]
 
 
 def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> tuple[Logits, Array, Array, Array]:
@@ -108,24 +74,30 @@ def length(logits: Logits) -> Float[Array, ""]:
     return jnp.sqrt(sum((jnp.sum(theta**2) for theta in logits.values()), jnp.zeros(())))
 
 
-NATURAL = Update(lambda logits: None, natural_step)
-SIMULTANEOUS = Update(lambda logits: None, simultaneous_step)
+NATURAL = Update("the natural gradient", lambda logits, key, step_size: step_size, natural_step)
+SIMULTANEOUS = Update("the natural gradient", lambda logits, key, step_size: step_size, simultaneous_step)
 
 
 @functools.lru_cache(maxsize=64)
-def by_optimizer(optimizer: optax.GradientTransformation) -> Update:
-    """Steps of an optax optimiser on the negative ELBO; the same one for the same optimiser, to compile it once."""
+def by_optimizer(optimizer: optax.GradientTransformation, loss: ProgramELBO = EXACT) -> Update:
+    """Steps of an optax optimiser on a loss; the same one for the same two, to compile it once.
+
+    The memory is the optimiser's, and the key of the draws that are still to come.
+    """
 
     def step(chain: Chain, logits: Logits, memory: Any, steps: Array) -> tuple[Logits, Any, Array, Array]:
-        loss, gradient = jax.value_and_grad(lambda logits: -bound(chain, logits))(logits)
+        inner, key = memory
+        key, draw_key = jax.random.split(key)
+        value, gradient = jax.value_and_grad(lambda logits: -loss.estimate(chain, logits, draw_key))(logits)
         # Whoever minimises goes the other way, and an inverse temperature of 0 keeps the prior.
         gradient = tempered(chain, gradient, jnp.sign)
-        change, memory = optimizer.update(gradient, memory, logits)
+        change, inner = optimizer.update(gradient, inner, logits)
         moved = optax.apply_updates(logits, change)
         due = steps % VERDICT_EVERY == 0
-        return moved, memory, loss, lax.cond(due, lambda: expected_gain(chain, moved), lambda: jnp.asarray(jnp.inf))
+        verdict = lax.cond(due, lambda: expected_gain(chain, moved), lambda: jnp.asarray(jnp.inf))
+        return moved, (inner, key), value, verdict
 
-    return Update(optimizer.init, step)
+    return Update(f"an optimizer on {loss!r}", lambda logits, key, step_size: (optimizer.init(logits), key), step)
 
 
 def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
@@ -139,23 +111,3 @@ def changes(chain: Chain, logits: Logits, target: Logits) -> Float[Array, ""]:
     """The largest difference between two policies, of a probability or of a coefficient, anywhere."""
     apart = jax.tree.map(lambda q, best: jnp.max(jnp.abs(q - best)), policy_of(chain, logits), policy_of(chain, target))
     return jnp.max(jnp.stack(jax.tree.leaves(apart)))
-
-
-def policy_of(chain: Chain, logits: Logits) -> dict[str, Any]:
-    """Q = p exp(theta) / Z over the whole scope, as users are given it."""
-    varying, constant = by_time(chain.priors())
-
-    def one(now: Any, theta: dict[str, Message]) -> dict[str, Any]:
-        priors = at_time(eqx.combine(now, constant))
-        return as_found(chain, {name: theta[name].tilt(priors[name])[1] for name in theta})
-
-    if chain.horizon is None:
-        return one(varying, messages(chain, logits))
-    return jax.vmap(lambda now, theta: one(now, at_time(theta)))(varying, messages(chain, logits))
-
-
-def messages(chain: Chain, logits: Logits) -> dict[str, Message]:
-    """Logits as messages over time, scope and the decision itself."""
-    size = chain.size()
-    make = with_array if chain.horizon is None else stacked
-    return {name: make(chain.zero.over(axes, size), logits[name]) for name, axes in chain.axes().items()}

@@ -11,6 +11,9 @@ Values are quadratic, V(x) = x'Vx + x'v + v0 in units of reward, and policies af
 
 with J(x, u) = u' J_uu u + 2 u' (J_u + J_ux x) + ... The prior bounds the precision from below: J_uu < 0 is needed at
 every t, and for `condition` also W^-1 - 2 tau V > 0. Without prior, 1 / tau is the weight of the policy's entropy.
+
+The engines take covariances W and S_1 that are singular. NumPyro does not: `prog.model` and `prog.guide` of such a task
+raise. Write the noise as a site of its own there, w ~ N(0, I), and the next state as A x + B u + c + root @ w.
 """
 
 from collections.abc import Sequence

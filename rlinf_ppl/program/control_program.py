@@ -181,6 +181,11 @@ class ControlProgram(eqx.Module):
         up to a constant. A Gaussian one has `d_gain` (T, m, n), `d_offset` (T, m) and `d_factor` (T, m, m), which move
         and stretch its prior: none at first. All other sites are the model's.
 
+        With NumPyro's SVI take a loss of `rlinf_ppl.inference.svi` (`ExactELBO`, `SampledELBO`), or `TraceGraph_ELBO`,
+        which is noisy. Where decisions are discrete, `Trace_ELBO` and `TraceMeanField_ELBO` carry no signal and
+        `RenyiELBO` a wrong one, and a guide cannot know which loss runs it: NumPyro warns in `SVI.init`, and
+        `svi.in_numpyro` raises.
+
         Raises:
             ValueError: at an infinite horizon, or where a decision has another regularizer than its KL.
         """

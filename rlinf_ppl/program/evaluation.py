@@ -1,5 +1,6 @@
 """Evaluate a program's traced arithmetic: one output over a grid of inputs, and the inverse temperature of all."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -44,10 +45,13 @@ def common_inverse_temperature(program: Any) -> Array | None:
         return None
     leaves = jax.tree.leaves(program.args)
     supports = program.supports | program.structure.times()
-    taus = [
-        on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
-        for i, site in enumerate(decisions)
-    ]
+    known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program))
+    # Known numbers stay known where a caller's jit is tracing, such as that of NumPyro's SVI.
+    with jax.ensure_compile_time_eval() if known else nullcontext():
+        taus = [
+            on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
+            for i, site in enumerate(decisions)
+        ]
     traced = any(isinstance(tau, jax.core.Tracer) for tau in taus)
     if not traced and np.any([np.isinf(tau).any() for tau in taus]):
         raise ValueError(

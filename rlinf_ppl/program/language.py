@@ -35,7 +35,8 @@ def decide(
 
     Args:
         name: the site's name.
-        prior: its distribution before optimality is taken into account, over finitely many values; zeros are allowed.
+        prior: its distribution before optimality is taken into account: over finitely many values, zeros allowed, or
+            Gaussian.
         inverse_temperature: in 1 / units of optimality; 0 keeps the prior, a negative one minimises. It may depend on
             the time, on arguments of the program, never on the state. Infinite, it takes the best alternatives only.
             With another regularizer than the KL it cannot be 0: there the value has no limit.

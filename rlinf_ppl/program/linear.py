@@ -13,7 +13,8 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import TIME, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.algebra.affine import Arrival
-from rlinf_ppl.algebra.quadratics import LinearGaussian, Quadratic
+from rlinf_ppl.algebra.gaussians import LinearGaussian
+from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.sites import Support, first_value, values_of
 from rlinf_ppl.program.tracing import Form

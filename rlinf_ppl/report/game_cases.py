@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from rlinf_ppl.models import balancing_q, balancing_q_opponent_leads, level_k, pr2, rommeo
+from rlinf_ppl.models import balancing_q, balancing_q_opponent_leads, level_k, pr2, quantal_response, rommeo
 from rlinf_ppl.report.case import Case
 from rlinf_ppl.tasks import gallery
 
@@ -13,6 +13,8 @@ SADDLE = (
     "The opponent minimises what the agent maximises: the value, in units of reward, is that of a saddle point and "
     "bounds the fit's on neither side. The two have no joint model, and nothing to condition."
 )
+
+AT_ONCE = SADDLE + " Each policy is the soft best reply to the other: a logit equilibrium."
 
 GAMES: tuple[Case, ...] = (
     Case(
@@ -33,6 +35,16 @@ GAMES: tuple[Case, ...] = (
         beta=2.0,
         options=MappingProxyType({"opponent_beta": -2.0}),
         note=SADDLE,
+    ),
+    Case(
+        name="foe-at-once",
+        title="The same payoffs against a foe who moves at the same time",
+        model=quantal_response,
+        task=gallery.friend_or_foe,
+        horizon=1,
+        beta=2.0,
+        options=MappingProxyType({"opponent_beta": -2.0}),
+        note=AT_ONCE,
     ),
     Case(
         name="pennies",
@@ -81,5 +93,15 @@ GAMES: tuple[Case, ...] = (
         beta=3.0,
         options=MappingProxyType({"opponent_beta": -3.0}),
         note=SADDLE,
+    ),
+    Case(
+        name="pursuit-at-once",
+        title="The same pursuit where neither sees where the other turns",
+        model=quantal_response,
+        task=gallery.pursuit,
+        horizon=10,
+        beta=3.0,
+        options=MappingProxyType({"opponent_beta": -3.0}),
+        note=AT_ONCE,
     ),
 )

@@ -6,6 +6,8 @@
     results/<case>/graph.png         the graph of one time step
     results/<case>/temperature.png   value and policy against the inverse temperature, at an infinite horizon of tables
     results/<case>/posterior.nc      trajectories, policies and values for ArviZ
+    results/games/<game>.png         learning curves of the players of matrix games, where every case is recovered
+    results/games/learning.json      how many of their seeds arrive
 
 Files of an earlier recovery are replaced.
 """
@@ -17,7 +19,7 @@ from pathlib import Path
 
 from jaxtyping import Array
 
-from rlinf_ppl.report import arviz, graphs, plots, table, temperature
+from rlinf_ppl.report import arviz, graphs, learning, plots, table, temperature
 from rlinf_ppl.report.recovery import Answers, Row
 
 DOTS_PER_INCH = 130
@@ -47,6 +49,19 @@ def write_case(answers: Answers, key: Array, folder: Path) -> list[Path]:
         figure.savefig(place / name, dpi=DOTS_PER_INCH)
     arviz.save(arviz.datasets(answers, key), place / "posterior.nc")
     return [place / name for name in (*figures, "posterior.nc")]
+
+
+def write_games(key: Array, folder: Path) -> list[Path]:
+    """Learns matrix games from samples and writes the curves and the rates into `folder/games/`.
+
+    Args:
+        key: The random key of all seeds.
+        folder: Where results go; made if it does not exist.
+
+    Returns:
+        The files written.
+    """
+    return learning.write(learning.play_all(key), folder / "games")
 
 
 def write_table(rows: Sequence[Row], folder: Path) -> list[Path]:

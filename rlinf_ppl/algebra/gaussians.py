@@ -1,0 +1,195 @@
+"""Gaussian laws x = H [parents, 1] + L e of named vectors: what sites are in the second algebra.
+
+See `quadratics` for the messages. A decision can be walked as the noise e of its prior, too (`Noise`).
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
+from rlinf_ppl.algebra.messages import TIME, Named, where_timed
+from rlinf_ppl.algebra.quadratics import AffinePolicy, Quadratic, with_constant
+from rlinf_ppl.algebra.small_matrices import cholesky, inverse
+
+
+class LinearGaussian(Named):
+    """The law of a vector that is normal about an affine function of others: x = H [parents, 1] + L e, e ~ N(0, C).
+
+    Attributes:
+        name: the variable.
+        axes: what it depends on; a leading "t" is the time index.
+        sizes: the number of coordinates of each of those but the time.
+        map: H, shape (n, N + 1).
+        factor: L, shape (n, r); None where only the covariance is known.
+        core: C, shape (r, r), positive semidefinite; None: the identity.
+        covariance: L C L', where it is known already.
+        of_noise: whether it is the law of the noise e of the decision's prior instead.
+    """
+
+    name: str = eqx.field(static=True)
+    axes: tuple[str, ...] = eqx.field(static=True)
+    sizes: tuple[int, ...] = eqx.field(static=True)
+    map: Float[Array, "..."]
+    factor: Float[Array, "..."] | None = None
+    core: Float[Array, "..."] | None = None
+    covariance: Float[Array, "..."] | None = None
+    of_noise: bool = eqx.field(static=True, default=False)
+
+    @property
+    def cov(self) -> Array:
+        """The covariance L C L', shape (n, n)."""
+        if self.covariance is not None:
+            return self.covariance
+        assert self.factor is not None
+        return (self.factor if self.core is None else self.factor @ self.core) @ self.factor.T
+
+    @property
+    def root(self) -> Array:
+        """A matrix R with R R' = cov."""
+        if self.factor is None:
+            return cholesky(self.cov)
+        return self.factor if self.core is None else self.factor @ cholesky(self.core)
+
+    @property
+    def at_origin(self) -> "LinearGaussian":
+        """The same law with the mean 0 where all of its parents are."""
+        return dataclasses.replace(self, map=self.map.at[..., -1].set(0.0))
+
+    def answer(self, scope: tuple[str, ...], size: dict[str, int]) -> "AffinePolicy":
+        """Gain, offset and covariance over the whole scope."""
+        whole = aligned_map(self, Space(scope, tuple(size[name] for name in scope)))
+        return AffinePolicy(whole[:, :-1], whole[:, -1], self.cov)
+
+    def given(self, answer: "AffinePolicy", scope: tuple[str, ...], size: dict[str, int]) -> "LinearGaussian":
+        """A policy in the place of this law."""
+        gain, offset, cov = answer
+        sizes = tuple(size[name] for name in scope if name != TIME)
+        return LinearGaussian(self.name, scope, sizes, jnp.concatenate([gain, offset[..., None]], -1), covariance=cov)
+
+    def within(self, w: Quadratic, root: Array) -> tuple[Space, Array]:
+        """A message with the variable replaced by H [z, 1] + root e; z are its other variables and the law's parents.
+
+        Returns:
+            The space of z, and M over e, z and the constant.
+        """
+        place = w.axes.index(self.name)
+        space = union(without(w, place), self)
+        mean = aligned_map(self, space)
+        before, size = sum(w.sizes[:place]), w.sizes[place]
+        here = slice(before, before + size)
+        noise, fresh = root.shape[1], mean.shape[1] - (len(w.array) - size)
+
+        def spread(rows: Array) -> Array:
+            """Rows for e, z and the constant from those of the message: its other variables come first in z."""
+            zeros = [jnp.zeros((n, rows.shape[1]), rows.dtype) for n in (noise, fresh)]
+            return jnp.concatenate([zeros[0], rows[:before], rows[before + size : -1], zeros[1], rows[-1:]])
+
+        whole = jnp.concatenate([root, mean], 1)
+        # What is added to the terms without the variable is symmetric by construction: nothing else damps rounding.
+        half = (spread(w.array[:, here]) + whole.T @ (w.array[here, here] / 2)) @ whole
+        return space, spread(spread(w.array).T) + half + half.T
+
+    def reply(self, space: Space, moved: Array, core: Array) -> "LinearGaussian":
+        """The law of the variable where e is normal with the mean `moved` [z, 1] and the covariance `core`."""
+        return LinearGaussian(self.name, *space, aligned_map(self, space) + self.root @ moved, self.root, core)
+
+    def follow(self, reply: "LinearGaussian") -> "LinearGaussian":
+        """A law found for this variable, or for its noise, as that of the variable."""
+        if not reply.of_noise:
+            return reply
+        space = union(reply, self)
+        mean = aligned_map(self, space) + self.root @ aligned_map(reply, space)
+        return LinearGaussian(self.name, *space, mean, covariance=self.root @ reply.cov @ self.root.T)
+
+    def draw(self, key: Array, at: dict[str, Array], n: int, message: "Quadratic | None", tau: Array | float) -> Array:
+        """Values (n, size) drawn from the law, or from the law tilted by exp(tau message)."""
+        law = self
+        if message is not None:
+            law = message.tilt(self, Quadratic((), (), jnp.reshape(jnp.asarray(tau), (1, 1))))[1]
+        noise = jax.random.normal(key, (n, law.root.shape[1]), law.map.dtype)
+        return stacked_values(law.axes, at) @ law.map.T + noise @ law.root.T
+
+    def cost(self, q: "LinearGaussian") -> Quadratic:
+        """KL(q || this law) in nats, a function of what either depends on."""
+        space = union(self, q)
+        apart = aligned_map(self, space) - aligned_map(q, space)
+        precision, pivots = inverse(self.cov)
+        trace = jnp.sum(precision * q.cov) - len(self.cov)
+        log_ratio = jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(jnp.diagonal(cholesky(q.cov))))
+        return Quadratic(*space, with_constant(apart.T @ precision @ apart, trace + log_ratio) / 2)
+
+
+class Noise(eqx.Module):
+    """The standard normal law of the noise e of a decision's prior, walked in the place of the decision.
+
+    Attributes:
+        name: the decision.
+        size: the number of coordinates of e.
+    """
+
+    name: str = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    root: None = None
+
+    def within(self, w: Quadratic, root: None) -> tuple[Space, Array]:
+        """The message over e, its other variables and the constant."""
+        place = w.axes.index(self.name)
+        if not place:
+            return without(w, 0), w.array
+        before, order = sum(w.sizes[:place]), np.arange(len(w.array))
+        order = np.r_[order[before : before + self.size], order[:before], order[before + self.size :]]
+        return without(w, place), w.array[order][:, order]
+
+    def reply(self, space: Space, moved: Array, core: Array) -> LinearGaussian:
+        """The law of e."""
+        return LinearGaussian(self.name, *space, moved, covariance=core, of_noise=True)
+
+
+class Decided(eqx.Module):
+    """A Gaussian decision in terms of the noise of its prior: u = H [parents, 1] + L e.
+
+    What is put in terms of e once, for all times together, need not be done inside a recursion.
+    """
+
+    prior: LinearGaussian
+
+    def put_in(self, node: Any) -> Any:
+        """A law or message of u as one of e, which comes first and has the name of u; anything else stays."""
+        prior = self.prior
+        if not isinstance(node, LinearGaussian | Quadratic) or prior.name not in node.axes:
+            return node
+        place = node.axes.index(prior.name) - node.timed
+        others = without(node, place)
+        time = (TIME,) if node.timed or prior.timed else ()
+        space = union(others, Space(prior.axes[prior.timed :], prior.sizes))
+        axes, sizes = (*time, prior.name, *space[0]), (prior.root.shape[-1], *space[1])
+        if isinstance(node, Quadratic):
+            return Quadratic(axes, sizes, where_timed(lambda w, law: law.within(w, law.root)[1], node, prior))
+
+        def moved(law: LinearGaussian, prior: LinearGaussian) -> Array:
+            start, size = sum(law.sizes[:place]), law.sizes[place]
+            own = law.map[:, start : start + size]
+            rest = jnp.concatenate([law.map[:, :start], law.map[:, start + size :]], 1)
+            kept = aligned_map(LinearGaussian(law.name, *others, rest), space)
+            return jnp.concatenate([own @ prior.root, kept + own @ aligned_map(prior, space)], 1)
+
+        maps = where_timed(moved, dataclasses.replace(node, factor=None, covariance=None), prior)
+        return dataclasses.replace(node, axes=axes, sizes=sizes, map=maps)
+
+
+def without(w: Any, place: int) -> Space:
+    """The variables of a message or law but for one."""
+    axes = w.axes[w.timed :]
+    return Space(axes[:place] + axes[place + 1 :], w.sizes[:place] + w.sizes[place + 1 :])
+
+
+def aligned_map(law: LinearGaussian, space: Space) -> Array:
+    """H over the coordinates of `space`."""
+    index = space.index(Space(law.axes, law.sizes))
+    return law.map if index is None else jnp.pad(law.map, ((0, 0), (0, 1)))[:, index]

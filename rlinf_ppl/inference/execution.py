@@ -1,0 +1,188 @@
+"""What a policy earns where it is executed: by each decision on its own, or by sampling.
+
+The decisions of a step may depend on each other: of two agents, one plans for what the other does, pi(a | s, b) after
+rho(b | s). Who acts cannot always see what the others choose at the same time, and then acts on
+
+    pi(a | s) = sum_b rho(b | s) pi(a | s, b)                          (Sakulwongtana, equation 3.18)
+
+whatever stands before a decision in its step summed out by its own law. Decisions that are drawn from these laws
+independently lose the correlation that the joint policy has; `coordination_loss` says what that costs, which the
+thesis leaves out. The correlation is kept by whoever shares a seed: `exact.sample` with the joint policy and one key.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from rlinf_ppl import algebra
+from rlinf_ppl.algebra import Chain, Conditional, Law, Site, Table, at_time, by_time
+from rlinf_ppl.inference import answers, trajectories
+from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular, check_tolerance
+from rlinf_ppl.inference.policies import Policy, as_laws
+from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program.checks import check_ends
+
+__all__ = ["CoordinationLoss", "RollOut", "coordination_loss", "executed", "expected_return", "roll_out"]
+
+
+class CoordinationLoss(NamedTuple):
+    """What the joint policy has and its executed policies, drawn independently, have not; in units of optimality.
+
+    Against an opponent that minimises, a loss may be a gain: below 0.
+
+    Attributes:
+        elbo: the difference in ELBO; infinite where the decisions, made apart, do what a prior forbids.
+        expected_return: the difference in expected return.
+    """
+
+    elbo: Float[Array, ""]
+    expected_return: Float[Array, ""]
+
+
+class RollOut(NamedTuple):
+    """What sampled episodes earned, in units of optimality.
+
+    Attributes:
+        returns: sum gamma^t log p(O_t) of each episode.
+        mean: their mean.
+        standard_error: of the mean; NaN for a single episode.
+    """
+
+    returns: Float[Array, " N"]
+    mean: Float[Array, ""]
+    standard_error: Float[Array, ""]
+
+
+def executed(program: ControlProgram, policy: Policy) -> dict[str, Float[Array, "..."]]:
+    """Each decision's policy given the state alone: earlier decisions and chance of its step summed out by their laws.
+
+    A conditional for every state, also for those that the policy never visits.
+
+    Args:
+        program: any tabular step program.
+        policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
+
+    Returns:
+        For each decision (T, states, K) probabilities, over all state variables; without T at an infinite horizon.
+
+    Raises:
+        ValueError: on a policy of another shape, rows that are no distributions, or a program of real vectors.
+    """
+    chain = read(program)
+    check_tabular(program, "executed policies")
+    size = chain.size()
+    alone = executed_laws(chain, as_laws(chain, policy))
+    return {name: law.answer((*chain.times, *chain.state), size) for name, law in alone.items()}
+
+
+def coordination_loss(program: ControlProgram, policy: Policy) -> CoordinationLoss:
+    """What is lost where every decision is drawn from its executed policy, independently of the others of its step.
+
+    By exact evaluation of both: no sampling.
+
+    Args:
+        program: any tabular step program.
+        policy: the joint policy, for each decision (T, scope, K) probabilities; without T where stationary, size 1 on
+            ignored axes.
+
+    Raises:
+        ValueError: as `executed`.
+    """
+    chain = read(program)
+    check_tabular(program, "executed policies")
+    tolerance = check_tolerance(chain)
+    together = as_laws(chain, policy)
+    apart = executed_laws(chain, together)
+    return CoordinationLoss(
+        bound(chain, together, tolerance) - bound(chain, apart, tolerance),
+        earned(chain, together, tolerance) - earned(chain, apart, tolerance),
+    )
+
+
+def expected_return(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
+    """E[sum gamma^t log p(O_t)] under a policy and the true dynamics, in units of optimality; leaving priors is free.
+
+    Args:
+        program: any step program.
+        policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
+
+    Returns:
+        A scalar, differentiable in the policy.
+    """
+    chain = read(program)
+    return earned(chain, as_laws(chain, policy), check_tolerance(chain))
+
+
+def roll_out(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, num_episodes: int) -> RollOut:
+    """Play episodes: their returns scatter around `expected_return`.
+
+    The decisions may come from several models, one agent's from this and its opponent's from that; an executed policy
+    gets an axis of size 1 for what else stands in the scope.
+
+    Args:
+        program: any step program with a finite horizon.
+        key: a JAX random key.
+        policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
+        num_episodes: how many, at least 1. A discount weighs the steps of an episode, it does not end it.
+
+    Raises:
+        ValueError: without a horizon or episodes, or on a policy that does not fit.
+    """
+    chain = read(program)
+    check_ends(chain.horizon, "episodes")
+    laws, count = as_laws(chain, policy), check_count("num_episodes", num_episodes)
+    returns = played(chain, check_key(key), laws, count)
+    return RollOut(returns, jnp.mean(returns), jnp.std(returns, ddof=1) / count**0.5)
+
+
+@eqx.filter_jit
+def executed_laws(chain: Chain, policy: dict[str, Law]) -> dict[str, Conditional]:
+    """Each decision's law given the state alone, over time."""
+    varying, constant = by_time((chain.step.sites, policy))
+    if chain.horizon is None:
+        return alone(chain, *constant)
+
+    def one(_: Array, now: Any) -> dict[str, Conditional]:
+        return alone(chain, *at_time(eqx.combine(now, constant)))
+
+    laws = jax.vmap(one)(jnp.arange(chain.horizon), varying)
+    return {name: Conditional(name, Table((*chain.times, *q.table.axes), q.table.array)) for name, q in laws.items()}
+
+
+def alone(chain: Chain, sites: tuple[Site, ...], policy: dict[str, Law]) -> dict[str, Conditional]:
+    """The same for one step: the law of a decision, averaged over all that stands before it from last to first."""
+    size, found = chain.size(), {}
+    latent = tuple(site for site in sites if site.kind != "optimality")
+    for i, site in enumerate(latent):
+        if site.kind == "decision":
+            law, _ = algebra.walk(latent[:i], policy[site.name].table, algebra.expectation_rules(policy))
+            found[site.name] = Conditional(site.name, law.over((*chain.carried, site.name), size))
+    return found
+
+
+@eqx.filter_jit
+def bound(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Float[Array, ""]:
+    """The ELBO of a policy, whatever its laws depend on."""
+    walked = algebra.backward(chain, answers.evaluated, policy, None, tolerance)
+    return answers.unforgiving(algebra.start(chain, walked.first, algebra.solve_rules()))
+
+
+@eqx.filter_jit
+def earned(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Float[Array, ""]:
+    """The expected return of a policy, whatever its laws depend on."""
+    walked = algebra.backward(chain, algebra.expectation_rules, policy, None, tolerance)
+    return algebra.start(chain, walked.first, algebra.expectation_rules({}))
+
+
+@eqx.filter_jit
+def played(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> Float[Array, " N"]:
+    """The returns of n sampled episodes."""
+    drawn = trajectories.draw_positions(chain, key, policy, n)
+    rewards = sum((drawn[site.name] for site in chain.step.sites if site.kind == "optimality"), jnp.zeros((n, 1)))
+    last = {name: drawn[name][:, -1] for name in chain.state}
+    final = sum((jnp.broadcast_to(site.content.rows(last), (n,)) for site in chain.final), jnp.zeros(n))
+    living = jnp.ones(()) if chain.alive is None else chain.alive.content.table.array[1]
+    return jnp.sum(rewards * answers.weights(chain)[None], -1) + living ** chain.size()[algebra.TIME] * final

@@ -1,0 +1,99 @@
+"""A guide by its logits: q(d | scope) = p exp(theta) / Z at each time, its exact ELBO and the action values it leaves.
+
+log(q / p) = theta - log Z needs no log p, and is finite in value and gradient where p is 0. With any regularizer
+Omega(q) = <q, theta> - Omega*(theta), as theta is where q maximises it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from rlinf_ppl import algebra
+from rlinf_ppl.algebra import Chain, Found, Law, Message, Site, at_time, by_time
+from rlinf_ppl.algebra.messages import stacked, with_array
+from rlinf_ppl.inference.policies import as_found
+
+Logits = dict[str, Float[Array, "T ..."]]
+
+INITIAL_SPREAD = 0.1
+
+
+def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
+    """The logits of small random action values, for every decision."""
+    size, axes = chain.size(), chain.axes()
+
+    def drawn(name: str, key: Array) -> Array:
+        one = chain.zero.over(axes[name], size)
+        if chain.horizon is None:
+            return INITIAL_SPREAD * one.perturbation(key).array
+        return jax.vmap(lambda key: INITIAL_SPREAD * one.perturbation(key).array)(jax.random.split(key, chain.horizon))
+
+    keys = jax.random.split(key, len(axes))
+    return tempered(chain, {name: drawn(name, each) for name, each in zip(axes, keys, strict=True)})
+
+
+def bound(chain: Chain, logits: Logits) -> Float[Array, ""]:
+    """The exact ELBO as a function of the logits."""
+    walked = algebra.backward(chain, evaluated, given=messages(chain, logits))
+    return algebra.start(chain, walked.first, algebra.solve_rules())
+
+
+def evaluated(theta: dict[str, Message]) -> algebra.Rules:
+    """The rules that evaluate one step's guide."""
+
+    def choose(site: Site) -> tuple[Law, Message]:
+        log_z, q = theta[site.name].tilt(site.content)
+        return q, theta[site.name].mean(q) - log_z
+
+    return algebra.evaluate_rules(choose)
+
+
+def action_values(chain: Chain, logits: Logits) -> tuple[Array, dict[str, Array]]:
+    """The ELBO, and for each decision Q^pi: the message that the current policy of all that comes later leaves."""
+    axes, size = chain.axes(), chain.size()
+
+    def met(found: Found) -> dict[str, Array]:
+        return {name: found.message[name].over(axes[name], size).array for name in axes}
+
+    walked = algebra.backward(chain, evaluated, given=messages(chain, logits), found=met)
+    return algebra.start(chain, walked.first, algebra.solve_rules()), walked.kept
+
+
+def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:
+    """The ELBO, and for each decision tau Q^pi: the logits of the best reply to the current policy."""
+    elbo, values = action_values(chain, logits)
+    return elbo, tempered(chain, values)
+
+
+def tempered(chain: Chain, action_values: dict[str, Array], of: Callable[[Array], Array] = jnp.asarray) -> Logits:
+    """Action values in units of optimality as logits: multiplied by (a function of) each inverse temperature."""
+    logits = dict(action_values)
+    for site in chain.step.sites:
+        if site.kind == "decision" and site.inverse_temperature is not None:
+            tau, theta = of(site.inverse_temperature.constant), logits[site.name]
+            logits[site.name] = tau.reshape(tau.shape + (1,) * (theta.ndim - tau.ndim)) * theta
+    return logits
+
+
+def policy_of(chain: Chain, logits: Logits) -> dict[str, Any]:
+    """Q = p exp(theta) / Z over the whole scope, as users are given it."""
+    varying, constant = by_time(chain.priors())
+
+    def one(now: Any, theta: dict[str, Message]) -> dict[str, Any]:
+        priors = at_time(eqx.combine(now, constant))
+        return as_found(chain, {name: theta[name].tilt(priors[name])[1] for name in theta})
+
+    if chain.horizon is None:
+        return one(varying, messages(chain, logits))
+    return jax.vmap(lambda now, theta: one(now, at_time(theta)))(varying, messages(chain, logits))
+
+
+def messages(chain: Chain, logits: Logits) -> dict[str, Message]:
+    """Logits as messages over time, scope and the decision itself."""
+    size = chain.size()
+    make = with_array if chain.horizon is None else stacked
+    return {name: make(chain.zero.over(axes, size), logits[name]) for name, axes in chain.axes().items()}

@@ -1,0 +1,139 @@
+"""Fits in files: an .npz archive of plain arrays, without pickled code.
+
+What is a function is not in the file: the program, the loss and the optimiser are given again at loading, and checked
+against what the file says.
+"""
+
+import os
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from rlinf_ppl.inference.fitting import Fit, Task, summary
+from rlinf_ppl.inference.guides import initial_logits
+from rlinf_ppl.inference.updates import Update
+from rlinf_ppl.program import ControlProgram, read
+
+FORMAT = "rlinf_ppl fit 1"
+
+
+def save(fit: Fit, path: str | os.PathLike[str]) -> None:
+    """Save a fit, so that `load` and `resume` go on as if there had been no break.
+
+    Args:
+        fit: the fit.
+        path: the file, which is replaced as a whole or not at all.
+    """
+    leaves = jax.tree.leaves(fit.memory)
+    impl = [str(jax.random.key_impl(leaf)) for leaf in leaves if is_key(leaf)]
+    arrays: dict[str, Any] = {"format": FORMAT, "update": fit.task.update.name, "key": impl[0] if impl else ""}
+    arrays |= {name: np.asarray(getattr(fit, name)) for name in ("losses", "elbo", "residual")}
+    arrays |= {"tolerance": np.asarray(fit.task.tolerance)}
+    arrays |= {f"logits/{name}": np.asarray(theta) for name, theta in fit.logits.items()}
+    arrays |= {f"memory/{i}": np.asarray(plain(leaf)) for i, leaf in enumerate(leaves)}
+    target = Path(path)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        try:
+            np.savez(file, **arrays)
+            file.close()
+            os.replace(file.name, target)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def restored(path: str | os.PathLike[str], program: ControlProgram, update: Update) -> Fit:
+    """The fit of a file, for the program and the steps that it was made with.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
+    """
+    stored, chain = contents(path), read(program)
+    if str(stored["update"]) != update.name:
+        raise ValueError(
+            f"{path} holds a fit by {stored['update']}, but it was to be loaded as one by {update.name}; give svi.load "
+            "the same loss and optimizer."
+        )
+    logits = {
+        name: matched(path, stored, f"logits/{name}", like, f"the logits of {name!r}; it is of another program")
+        for name, like in initial_logits(chain, jax.random.key(0)).items()
+    }
+    memory = recalled(path, stored, update, logits)
+    losses, residual, tolerance = (jnp.asarray(stored[name]) for name in ("losses", "residual", "tolerance"))
+    policy, elbo = summary(chain, logits)
+    if not np.isclose(elbo, stored["elbo"], rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise ValueError(
+            f"the policy in {path} has the ELBO {float(stored['elbo']):.6g} where it was fitted, and {float(elbo):.6g} "
+            "in this program; they differ in their numbers."
+        )
+    task = Task(program, update, tolerance)
+    return Fit(policy, elbo, losses, residual <= tolerance, residual, logits, memory, task)
+
+
+def contents(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of a file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `restored`.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            stored = {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} holds no fit that can be read, or is damaged: {error}") from error
+    if str(stored.get("format")) != FORMAT:
+        raise ValueError(f"{path} was not written by svi.save of this version: its format is {stored.get('format')}.")
+    missing = {"update", "key", "losses", "elbo", "residual", "tolerance"} - set(stored)
+    if missing:
+        raise ValueError(f"{path} is incomplete: it has no {sorted(missing)}.")
+    return stored
+
+
+def recalled(path: Any, stored: dict[str, np.ndarray], update: Update, logits: dict[str, Array]) -> Any:
+    """The memory of the steps, in the form that these steps have it."""
+    key = jax.random.key(0, impl=str(stored["key"]) or None)
+    leaves, form = jax.tree.flatten(update.initial(logits, key, jnp.asarray(1.0)))
+    count, found = sum(name.startswith("memory/") for name in stored), []
+    if count != len(leaves):
+        raise ValueError(
+            f"{path} holds {count} arrays of its optimizer, but this one has {len(leaves)}: it was another."
+        )
+    for i, leaf in enumerate(leaves):
+        array = matched(path, stored, f"memory/{i}", plain(leaf), "what this optimizer has; it was another")
+        found.append(jax.random.wrap_key_data(array, impl=str(stored["key"])) if is_key(leaf) else array)
+    return jax.tree.unflatten(form, found)
+
+
+def matched(path: Any, stored: dict[str, np.ndarray], name: str, like: Any, what: str) -> Array:
+    """An array of the file that has the shape and dtype of another.
+
+    Raises:
+        ValueError: it is missing, or has not.
+    """
+    like, found = jnp.asarray(like), stored.get(name)
+    if found is None or found.shape != like.shape:
+        shape = "nothing" if found is None else f"shape {found.shape}"
+        raise ValueError(f"{path} has {shape} where {like.shape} is {what}.")
+    if found.dtype != like.dtype:
+        raise ValueError(
+            f"{path} holds {found.dtype}, and JAX runs in {like.dtype} here; set jax_enable_x64 as it was for the fit."
+        )
+    return jnp.asarray(found)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf is a random key."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def plain(leaf: Any) -> Any:
+    """A leaf as an array of numbers."""
+    return jax.random.key_data(leaf) if is_key(leaf) else leaf
