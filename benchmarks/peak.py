@@ -1,6 +1,6 @@
 """The most memory that one contender needs beyond its inputs: `python -m benchmarks.peak NAME SIZE [ROW]`.
 
-ROW is `backward` (P1 and P1b, the default), `sweep` (P2) or `solve` (P3).
+ROW is `backward` (P1 and P1b, the default), `sweep` (P2), `solve` (P3) or `filter` (P5).
 """
 
 import resource
@@ -10,10 +10,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from benchmarks import particle_filter
 from benchmarks.grid import SOLVERS, SWEEPS, make_grid
 from benchmarks.soft_backward import CONTENDERS, make_problem
 
 ROWS = {"backward": (make_problem, CONTENDERS), "sweep": (make_grid, SWEEPS), "solve": (make_grid, SOLVERS)}
+ROWS["filter"] = particle_filter.make_problem, particle_filter.CONTENDERS
 
 
 def peak() -> float:

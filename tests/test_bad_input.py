@@ -248,9 +248,9 @@ CASES = {
         with_site(lambda s, a: numpyro.sample("x", Categorical(probs=EYE))),
         r"'x' \(CategoricalProbs\) has shape \(2,\); a site of a step is one number",
     ),
-    "observed_site": (
-        with_site(lambda s, a: numpyro.sample("x", Bernoulli(0.5), obs=1)),
-        "has obs=...; state evidence",
+    "vector_of_data": (
+        with_site(lambda s, a: numpyro.sample("x", Bernoulli(0.5 * jnp.ones(2)), obs=jnp.ones(2))),
+        "declare a vector of data by to_event",
     ),
     "scaled": (lambda: program(handlers.scale(step, scale=0.5)), "is scaled; multiply the log probability"),
     "param": (lambda: program(with_param), "is a numpyro.param; pass it to the program in args"),

@@ -132,7 +132,7 @@ def as_kept(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
         priors = at_time(eqx.combine(now, constant))
         return as_found(chain, {name: priors[name].follow(law) for name, law in laws.items()})
 
-    return one(laws, varying) if chain.horizon is None else jax.vmap(one)(laws, varying)
+    return one(laws, varying) if chain.horizon is None or not laws else jax.vmap(one)(laws, varying)
 
 
 def as_answers(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:

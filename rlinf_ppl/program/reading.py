@@ -31,15 +31,16 @@ def read(program: ControlProgram) -> Chain:
 
     Raises:
         TypeError: it is no program.
-        ValueError: where concrete arrays hold a row that is no distribution, a factor that is not finite, or a next
-            value outside its support, and where a table would be too large to hold. Under tracing the chain is not
-            `valid` there, and results say so by `converged`.
+        ValueError: where data stand beside an inverse temperature, where concrete arrays hold a row that is no
+            distribution, a factor that is not finite, or a next value outside its support, and where a table would be
+            too large to hold. Under tracing the chain is not `valid` there, and results say so by `converged`.
     """
     if not isinstance(program, ControlProgram):
         raise TypeError(
             f"an engine takes a ControlProgram, not its model and not its task; got {type(program).__name__}. "
             "models.single_agent(task, horizon) makes a program of a task."
         )
+    check_observed(program.structure)
     leaves = jax.tree.leaves(program.args)
     if program.structure.gaussian:
         return read_gaussian(program.structure, program.discount, leaves, program.constants)
@@ -56,6 +57,17 @@ def read(program: ControlProgram) -> Chain:
         return eqx.tree_at(lambda chain: chain.valid, chain, ~jnp.any(jnp.stack(jax.tree.leaves(bad))))
     check(program, chain, jax.device_get(bad))
     return chain
+
+
+def check_observed(structure: Structure) -> None:
+    """Raise where data are counted in nats and optimality in other units."""
+    data = [site.name for form in (structure.step, structure.final) if form for site in form.sites if site.observed]
+    tempered = [site.name for site in structure.step.sites if site.tempered]
+    if data and tempered:
+        raise ValueError(
+            f"{data} are data, in nats, and the decisions {tempered} have an inverse temperature: the exact engine and "
+            "svi.fit would multiply both by it. Multiply the reward by it instead, or use smc.run."
+        )
 
 
 def check_entries(structure: Structure) -> None:

@@ -42,6 +42,7 @@ class Sites(Messenger):
         self.temperatures: dict[str, Any] = {}
         self.regularizers: dict[str, Regularizer] = {}
         self.unseen: dict[str, tuple[str, ...]] = {}
+        self.observed: set[str] = set()
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
@@ -56,6 +57,8 @@ class Sites(Messenger):
         msg["stop"] = True
         if msg["is_observed"]:
             self.kinds[name] = "optimality"
+            if not msg["infer"].get("is_auxiliary"):
+                self.observed.add(name)
             self.contents[name] = self._factor(name, fn.log_prob(msg["value"]))
             return
         decision = bool(msg["infer"].get(DECISION))
@@ -81,14 +84,14 @@ class Sites(Messenger):
             )
         if msg.get("scale") is not None:
             raise ValueError(f"{where} is scaled; multiply the log probability that optimality is given instead.")
-        if msg["is_observed"] and not msg["infer"].get("is_auxiliary"):
-            raise ValueError(f"{where} has obs=...; state evidence as optimality(log_prob, name={name!r}).")
+        if msg["is_observed"] and msg["infer"].get(DECISION):
+            raise ValueError(f"{where} is a decision with a value; state what is known of it by its prior.")
 
     def _factor(self, name: str, log_prob: Any) -> Array:
         if jnp.shape(log_prob) != ():
             raise ValueError(
                 f"{self.part}: optimality {name!r} has shape {jnp.shape(log_prob)}; it must be one number, "
-                "so index the reward by every variable it depends on."
+                "so index the reward by every variable it depends on, and declare a vector of data by to_event(1)."
             )
         return jnp.asarray(log_prob, dtype=float)
 

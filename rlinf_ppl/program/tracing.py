@@ -26,7 +26,8 @@ from rlinf_ppl.program.sites import Real, Sites, Support, check_names, first_val
 class SiteForm(NamedTuple):
     """A site: its kind, its values (None for a factor), and what its distribution or factor depends on.
 
-    `array` is the position, among the closed-over arrays and the arguments, of the array that is its table already.
+    `array` is the position, among the closed-over arrays and the arguments, of the array that is its table already. An
+    `observed` factor is the log probability of data, which no inverse temperature multiplies.
     """
 
     name: str
@@ -38,6 +39,7 @@ class SiteForm(NamedTuple):
     array: int | None
     regularizer: Regularizer
     unseen: tuple[str, ...]
+    observed: bool
 
 
 class NextForm(NamedTuple):
@@ -183,11 +185,12 @@ def describe(
             else None,
             sites.regularizers.get(name, kl),
             sites.unseen.get(name, ()),
+            name in sites.observed,
         )
         for (name, kind), output in zip(sites.kinds.items(), jaxpr.outvars, strict=False)
     )
+    taus = jaxpr.outvars[len(sites.kinds) : len(sites.kinds) + len(sites.temperatures)]
     inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
-    outputs = jaxpr.outvars[len(sites.kinds) + len(sites.temperatures) :]
     following = tuple(
         NextForm(
             name,
@@ -195,9 +198,8 @@ def describe(
             ordered(next(provenance)),
             variable.aval.shape if jnp.issubdtype(variable.aval.dtype, jnp.floating) else None,
         )
-        for name, variable in zip(returned, outputs, strict=True)
+        for name, variable in zip(returned, jaxpr.outvars[len(sites.kinds) + len(taus) :], strict=True)
     )
-    taus = jaxpr.outvars[len(sites.kinds) : len(sites.kinds) + len(sites.temperatures)]
     shared = len({repr(tau.val) if isinstance(tau, Literal) else id(tau) for tau in taus}) <= 1
     return Form(names, forms, following, shared, Arithmetic(closed))
 

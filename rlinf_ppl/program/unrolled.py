@@ -107,7 +107,7 @@ class Tempered(Messenger):
 
 
 class Learned(Messenger):
-    """Replaces each decision's prior by what was learned, and drops every factor.
+    """Replaces each decision's prior by what was learned, and drops every factor and all data.
 
     A finite prior becomes prior * exp(logits[scope]), normalised; a Gaussian one N(M z + d, F F') becomes
     N(M z + d + gain scope + offset, F factor factor' F').
@@ -129,7 +129,7 @@ class Learned(Messenger):
 
     def process_message(self, msg: Any) -> None:
         """Drop a factor, replace a decision's prior, note the rest."""
-        if is_factor(msg):
+        if is_factor(msg) or msg.get("is_observed"):
             msg["stop"] = True
         elif msg["type"] == "sample":
             self.seen[msg["name"]] = msg

@@ -1,0 +1,74 @@
+"""Resampling of weighted particles, in log weights.
+
+Systematic resampling (Kitagawa 1996) lays N points (u + j) / N, one uniform u for all, over the cumulated normalised
+weights C_i. Particle i has a child for every point between C_{i-1} and C_i, so N w_i of them on average, and never a
+whole one more or less. Its children end before number
+
+    end_i = ceil(N C_i - u),        and child j descends from the particle number #{i: end_i <= j}.
+
+The ends are counted into bins and the counts summed up: no sorting, no searching.
+
+Weights may be equal, all on one particle, or 0 (-inf); NaN counts as 0, and where nothing has any weight all are alike.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+
+def normalize(log_weights: Float[Array, " N"]) -> tuple[Float[Array, " N"], Float[Array, ""]]:
+    """Weights that sum to one, and the log of what they summed to, -inf where nothing has any weight."""
+    known = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+    peak = jnp.max(known)
+    finite = jnp.isfinite(peak)
+    # Where the largest is infinite, all who are that large share alike.
+    weights = jnp.where(finite, jnp.exp(known - jnp.where(finite, peak, 0.0)), (known == peak).astype(known.dtype))
+    total = jnp.sum(weights)
+    return weights / total, jnp.where(finite, peak + jnp.log(total), peak)
+
+
+def effective_size(weights: Float[Array, " N"]) -> Float[Array, ""]:
+    """1 / sum w^2 of normalised weights, between 1 and N (Kong 1992)."""
+    return 1.0 / jnp.sum(weights**2)
+
+
+def systematic(key: PRNGKeyArray | Array, weights: Float[Array, " N"]) -> Int[Array, " N"]:
+    """For each child its ancestor, in increasing order, from normalised weights."""
+    return children(jax.random.uniform(key, dtype=weights.dtype), weights)
+
+
+def conditional_systematic(key: PRNGKeyArray | Array, weights: Float[Array, " N"]) -> Int[Array, " N"]:
+    """Systematic resampling given that child 0 descends from particle 0 (Chopin & Singh 2015, algorithm 4).
+
+    The uniform is drawn given that particle 0 has children, each number of them with the weight of that number, and
+    the children are turned round so that one of particle 0's, with equal chances, is child 0.
+    """
+    pick_key, uniform_key, turn_key = jax.random.split(key, 3)
+    n = weights.shape[0]
+    expected = n * weights[0]
+    whole = jnp.floor(expected)
+    rest = expected - whole
+    # With one child more, u < rest; a particle with that many children is that much likelier to keep one.
+    more = jax.random.uniform(pick_key, dtype=weights.dtype) * expected < rest * (whole + 1)
+    u = jax.random.uniform(uniform_key, dtype=weights.dtype)
+    ancestors = children(jnp.where(more, u * rest, rest + u * (1 - rest)), weights)
+    number = jnp.maximum(jnp.sum(ancestors == 0), 1)
+    turned = jnp.roll(ancestors, -jax.random.randint(turn_key, (), 0, number))
+    return turned.at[0].set(0)
+
+
+def children(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N"]:
+    """The ancestors of N children for a given uniform u in [0, 1)."""
+    n = weights.shape[0]
+    cumulated = jnp.cumsum(weights)
+    ends = jnp.ceil(cumulated * (n / cumulated[-1]) - u).astype(jnp.int32)
+    ended = jnp.zeros(n, jnp.int32).at[jnp.maximum(ends, 0)].add(1, mode="drop")
+    ancestors = jnp.minimum(jnp.cumsum(ended, dtype=jnp.int32), n - 1).astype(jnp.int32)
+
+    def weighty(ancestors: Array) -> Array:
+        # Rounding of the sums may leave a child to a particle without weight: it goes to the next one before it.
+        own = jnp.where(weights > 0, jnp.arange(n, dtype=jnp.int32), -1)
+        return jnp.maximum(lax.cummax(own), jnp.argmax(weights > 0).astype(jnp.int32))[ancestors]
+
+    return lax.cond(jnp.any(weights[ancestors] == 0), weighty, lambda ancestors: ancestors, ancestors)

@@ -1,0 +1,239 @@
+"""The particle filter, compiled once for all programs of one structure: a scan over time, vmaps over particles."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from rlinf_ppl.algebra import Table, resampling
+from rlinf_ppl.inference import genealogy
+from rlinf_ppl.inference.faults import first_bad
+from rlinf_ppl.inference.genealogy import History, Path, packed
+from rlinf_ppl.inference.particles import STEP, Dynamics, Values, noise_of
+from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.evaluation import on_grid
+from rlinf_ppl.program.sites import Real, Support, positions_of
+
+BACKWARD_AT_ONCE = 32
+
+
+class Found(NamedTuple):
+    """What a filter found; the attributes are those of `smc.Run`."""
+
+    log_evidence: Array
+    policy: dict[str, Array]
+    ess: Array
+    resampled: Array
+    weights: Array
+    filtered: Values
+    faults: dict[str, Array]
+    history: History
+
+
+class Cloud(NamedTuple):
+    """The particles at one time.
+
+    Attributes:
+        state: their state variables, (N, ...).
+        alive: which of them live, (N,).
+        log_weights: since they were last drawn anew, (N,).
+        weights: the same, normalised.
+        ess: the effective number.
+        log_evidence: what they weighed together; its average since they were last drawn anew is still to come.
+    """
+
+    state: Values
+    alive: Array
+    log_weights: Array
+    weights: Array
+    ess: Array
+    log_evidence: Array
+
+
+@eqx.filter_jit
+def run(dynamics: Dynamics, key: Array, n: int, threshold: Array) -> Found:
+    """A filter and the policy of its trajectories."""
+    found = particle_filter(dynamics, key, n, threshold)
+    joint = genealogy.frequencies(dynamics.structure, found.history, found.weights)
+    return found._replace(policy={name: conditional(dynamics, name, table) for name, table in joint.items()})
+
+
+@eqx.filter_jit
+def smooth(
+    dynamics: Dynamics, key: Array, n: int, num_trajectories: int, threshold: Array
+) -> tuple[Path, dict[str, Array]]:
+    """A filter and trajectories that are sampled backwards."""
+    filter_key, key = jax.random.split(key)
+    found = particle_filter(dynamics, filter_key, n, threshold, keep=True)
+    sample = lambda key: genealogy.sample_back(dynamics, found.history, found.weights, key)  # noqa: E731
+    paths = lax.map(sample, jax.random.split(key, num_trajectories), batch_size=BACKWARD_AT_ONCE)
+    return paths, found.faults
+
+
+@eqx.filter_jit
+def particle_gibbs(
+    dynamics: Dynamics, key: Array, n: int, iterations: int, threshold: Array
+) -> tuple[Path, dict[str, Array]]:
+    """A chain of trajectories; faults are the last ones found at each site and time."""
+
+    def next_path(key: Array, path: Path | None) -> tuple[Path, dict[str, Array]]:
+        filter_key, key = jax.random.split(key)
+        found = particle_filter(dynamics, filter_key, n, threshold, path, keep=True)
+        return genealogy.sample_back(dynamics, found.history, found.weights, key), found.faults
+
+    def body(carry: Any, key: Array) -> Any:
+        path, faults = carry
+        path, more = next_path(key, path)
+        return (path, jax.tree.map(jnp.maximum, faults, more)), path
+
+    first_key, key = jax.random.split(key)
+    (_, faults), paths = lax.scan(body, next_path(first_key, None), jax.random.split(key, iterations))
+    return paths, faults
+
+
+def particle_filter(
+    dynamics: Dynamics, key: Array, n: int, threshold: Array, path: Path | None = None, keep: bool = False
+) -> Found:
+    """Move n particles through all steps.
+
+    Args:
+        dynamics: the program and what its particles know.
+        key: a random key.
+        n: the number of particles.
+        threshold: the share of n that the effective number must not fall below.
+        path: what particle 0 goes through (conditional SMC); None: all are drawn.
+        keep: whether the history holds the weights of all times.
+    """
+    structure = dynamics.structure
+    start_key, steps_key = jax.random.split(key)
+    own, start = jnp.arange(n) == 0, None if path is None else path.start
+    noise = noise_of(structure.initial, start_key, n, False)
+    move = jax.vmap(lambda noise, own: dynamics.start(noise, None if start is None else (own, start)))(noise, own)
+    log_weights = masked(jnp.zeros(n) + move.log_weight, move.faults)
+    cloud = weighed(move.state, move.alive, log_weights, jnp.zeros(()))
+    steps = structure.horizon or 0
+    sites = None if path is None else path.sites | {"alive": path.alive[1:]}
+    now = jnp.arange(steps), jax.random.split(steps_key, steps), sites
+    cloud, told = lax.scan(lambda cloud, now: advanced(dynamics, threshold, keep, cloud, now), cloud, now)
+    gain, end_faults = jax.vmap(dynamics.end)(cloud.state, cloud.alive)
+    log_weights = masked(cloud.log_weights + gain, end_faults)
+    last = weighed(cloud.state, cloud.alive, log_weights, cloud.log_evidence)
+    end = summarized(structure.supports(), last.state, last.weights)
+    history = told.history._replace(
+        start=move.sites, last=stored_state(structure, last.state), alive=(told.history.alive[0], last.alive)
+    )
+    faults = {f"init/{name}": first_bad(bad) for name, bad in move.faults.items()} | told.faults
+    faults |= {f"final/{name}": first_bad(bad) for name, bad in end_faults.items()}
+    log_evidence = last.log_evidence + resampling.normalize(last.log_weights)[1] - jnp.log(n)
+    filtered = {name: jnp.concatenate([x, end[name][None]]) for name, x in told.filtered.items()}
+    ess = told.ess.at[-1].set(last.ess)
+    return Found(log_evidence, {}, ess, told.resampled, last.weights, filtered, faults, history)
+
+
+class Told(NamedTuple):
+    """What is kept of a step; the attributes are those of `Found`, the history's last state still to come."""
+
+    ess: Array
+    resampled: Array
+    filtered: Values
+    faults: dict[str, Array]
+    history: History
+
+
+def advanced(dynamics: Dynamics, threshold: Array, keep: bool, cloud: Cloud, now: Any) -> tuple[Cloud, Told]:
+    """Draw the particles anew where that is due, and move and weight them; now is t, a key and particle 0's sites."""
+    t, key, sites = now
+    structure, n = dynamics.structure, cloud.weights.shape[0]
+    resample_key, noise_key = jax.random.split(key)
+    resampled = cloud.ess < threshold * n
+    draw = resampling.systematic if sites is None else resampling.conditional_systematic
+    ancestors, parents = lax.cond(resampled, lambda: anew(cloud, draw, resample_key), lambda: unchanged(cloud))
+    noise = noise_of(structure.step, noise_key, n, structure.discounted)
+
+    def one(state: Values, alive: Array, noise: Values, own: Array) -> Any:
+        return dynamics.step(state, t, alive, noise, None if sites is None else (own, sites))
+
+    move = jax.vmap(one)(parents.state, parents.alive, noise, jnp.arange(n) == 0)
+    log_weights = masked(parents.log_weights + move.log_weight, move.faults)
+    after = weighed(move.state, move.alive, log_weights, parents.log_evidence)
+    stored = {name: packed(s, move.sites[name]) for name, s in genealogy.stored_sites(structure).items()}
+    kept = untwisted(dynamics, cloud, t) if keep else None
+    before = stored_state(structure, cloud.state)
+    history = History({}, before, {}, stored, (cloud.alive, jnp.zeros(())), ancestors, kept)
+    known = resampling.normalize(untwisted(dynamics, after, t + 1))[0]
+    filtered = summarized(structure.supports(), parents.state, known)
+    faults = {name: first_bad(bad) for name, bad in move.faults.items()}
+    return after, Told(after.ess, resampled, filtered, faults, history)
+
+
+def stored_state(structure: Structure, state: Values) -> Values:
+    """State variables as a history holds them."""
+    supports = dict(structure.state)
+    return {name: packed(supports[name], x) for name, x in state.items()}
+
+
+def weighed(state: Values, alive: Array, log_weights: Array, log_evidence: Array) -> Cloud:
+    """Particles with their weights normalised."""
+    weights, _ = resampling.normalize(log_weights)
+    return Cloud(state, alive, log_weights, weights, resampling.effective_size(weights), log_evidence)
+
+
+def anew(cloud: Cloud, draw: Any, key: Array) -> tuple[Array, Cloud]:
+    """Particles drawn by weight: their ancestors, and they themselves with equal weights."""
+    n = cloud.weights.shape[0]
+    ancestors = draw(key, cloud.weights)
+    state = {name: x[ancestors] for name, x in cloud.state.items()}
+    log_evidence = cloud.log_evidence + resampling.normalize(cloud.log_weights)[1] - jnp.log(n)
+    equal = jnp.zeros_like(cloud.log_weights)
+    return ancestors, cloud._replace(
+        state=state, alive=cloud.alive[ancestors], log_weights=equal, log_evidence=log_evidence
+    )
+
+
+def unchanged(cloud: Cloud) -> tuple[Array, Cloud]:
+    """Particles that go on as they are."""
+    return jnp.arange(cloud.weights.shape[0], dtype=jnp.int32), cloud
+
+
+def masked(log_weights: Array, faults: dict[str, Array]) -> Array:
+    """Log weights with nothing left to particles at which something is wrong."""
+    bad = jnp.isnan(log_weights)
+    for wrong in faults.values():
+        bad = bad | wrong
+    return jnp.where(bad, -jnp.inf, log_weights)
+
+
+def untwisted(dynamics: Dynamics, cloud: Cloud, t: Array) -> Array:
+    """Log weights without what is expected of the states."""
+    if dynamics.twist is None:
+        return cloud.log_weights
+    psi = jax.vmap(lambda state: dynamics.psi(state, t))(cloud.state)
+    return jnp.where(jnp.isneginf(cloud.log_weights), -jnp.inf, cloud.log_weights - jnp.where(cloud.alive, psi, 0.0))
+
+
+def summarized(supports: dict[str, Support], state: Values, weights: Array) -> Values:
+    """The weighted probabilities, or mean, of each state variable; what weighs nothing may be anything."""
+
+    def one(support: Support, x: Array) -> Array:
+        if not isinstance(support, Real):
+            return jnp.zeros(len(support)).at[positions_of(support, x)].add(weights, mode="drop")
+        column = jnp.reshape(weights, (-1,) + (1,) * (x.ndim - 1))
+        return jnp.sum(jnp.where(column > 0, x * column, 0.0), 0)
+
+    return {name: one(supports[name], x) for name, x in state.items()}
+
+
+def conditional(dynamics: Dynamics, name: str, joint: Array) -> Array:
+    """A decision given its scope from their joint, (T, scope, K); its prior where there is nothing."""
+    structure = dynamics.structure
+    form, supports = structure.step, structure.supports() | structure.times()
+    index, site = next((i, site) for i, site in enumerate(form.sites) if site.name == name)
+    law = on_grid(form, dynamics.constants[STEP], dynamics.leaves, supports, index, site.parents)
+    axes = (*structure.times(), *dict(structure.scopes)[name], name)
+    sizes = {axis: len(support) for axis, support in supports.items()}
+    prior = Table((*law.axes, name), law.array).over(axes, sizes).array
+    total = jnp.sum(joint, -1, keepdims=True)
+    return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), prior)

@@ -1,0 +1,188 @@
+"""Where particles come from: paths traced back through their ancestors, or sampled backwards.
+
+A path that is traced back keeps the history that its particle had. With time all particles share their early history;
+backward sampling (Godsill, Doucet & West 2004) draws a new ancestor at every time instead, with probability
+
+    W_t^i p(sites of the step, next state | state^i) exp(factors at state^i),
+
+which costs N evaluations of the step for each path and time.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from rlinf_ppl.inference.particles import Dynamics, Values
+from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.sites import Real, Support, positions_of, values_of
+
+
+class History(NamedTuple):
+    """All that the particles of a run went through; finite values as positions, in integers that are just wide enough.
+
+    Attributes:
+        start: the values of the sites of `initial`, (N,).
+        state: the state variables before each step, (T, N).
+        last: the state variables at the end, (N,).
+        sites: the sites of each step by the particle that took it, (T, N); those that a next state is are left out.
+        alive: who was alive before each step, and at the end, (T, N) and (N,).
+        ancestors: the particle before the step that each particle after it comes from, (T, N).
+        log_weights: of the particles before each step, without their twist, (T, N); None where they were not kept.
+    """
+
+    start: Values
+    state: Values
+    last: Values
+    sites: Values
+    alive: tuple[Array, Array]
+    ancestors: Array
+    log_weights: Array | None
+
+
+class Path(NamedTuple):
+    """One trajectory: sites of `initial`, state variables (T + 1), sites of the step (T), alive (T + 1)."""
+
+    start: Values
+    state: Values
+    sites: Values
+    alive: Array
+
+
+def packed(support: Support | None, values: Array) -> Array:
+    """Positions in the narrowest integers that hold them; real numbers as they are."""
+    if support is None or isinstance(support, Real):
+        return values
+    width = next(kind for kind in (jnp.int8, jnp.int16, jnp.int32) if len(support) <= jnp.iinfo(kind).max)
+    return positions_of(support, values).astype(width)
+
+
+def unpacked(support: Support | None, stored: Array) -> Array:
+    """The values that `packed` stored."""
+    return stored if support is None or isinstance(support, Real) else values_of(support)[stored.astype(int)]
+
+
+def stored_sites(structure: Structure) -> dict[str, Support]:
+    """The sites of the step that no next state variable simply is."""
+    sources = {following.source for following in structure.step.following}
+    return {name: support for name, support in structure.step.supports().items() if name not in sources}
+
+
+def sites_at(structure: Structure, stored: Values, following: Values) -> Values:
+    """The values of all latent sites of a step from those that are stored and the next state."""
+    sites = {name: unpacked(support, stored[name]) for name, support in stored_sites(structure).items()}
+    for next_form in structure.step.following:
+        if next_form.source in structure.step.supports():
+            sites[next_form.source] = following[next_form.name]
+    return {site.name: sites[site.name] for site in structure.step.latent}
+
+
+def trace_back(
+    structure: Structure, history: History, seen: Callable[[Array, Values, Values, Array], Any]
+) -> tuple[Any, Array]:
+    """Follow all particles back from the end.
+
+    Args:
+        structure: of the program.
+        history: of the run.
+        seen: (t, state (N,), sites (N,), alive (N,)) -> whatever is wanted of a time, along the paths.
+
+    Returns:
+        What was wanted, with a leading axis of time, and the particle of the start that each path leads to.
+    """
+    n, supports = history.ancestors.shape[1], dict(structure.state)
+
+    def body(carry: Any, now: Any) -> Any:
+        own, following = carry
+        t, stored_state, stored, alive, ancestors = now
+        sites = sites_at(structure, {name: x[own] for name, x in stored.items()}, following)
+        before = ancestors[own]
+        state = {name: unpacked(supports[name], x[before]) for name, x in stored_state.items()}
+        return (before, state), seen(t, state, sites, alive[before])
+
+    steps = (
+        jnp.arange(structure.horizon or 0), history.state, history.sites, history.alive[0], history.ancestors
+    )  # fmt: skip
+    last = {name: unpacked(supports[name], x) for name, x in history.last.items()}
+    (first, _), found = lax.scan(body, (jnp.arange(n, dtype=jnp.int32), last), steps, reverse=True)
+    return found, first
+
+
+def all_paths(structure: Structure, history: History) -> Path:
+    """The paths of all particles, with leading axes (N, T + 1) and (N, T)."""
+    (state, sites, alive), first = trace_back(structure, history, lambda t, *seen: seen)
+    last = {name: unpacked(support, history.last[name]) for name, support in structure.state}
+    along = lambda x, end: jnp.moveaxis(jnp.concatenate([x, end[None]]), 0, 1)  # noqa: E731
+    return Path(
+        {name: x[first] for name, x in history.start.items()},
+        {name: along(x, last[name]) for name, x in state.items()},
+        {name: jnp.moveaxis(x, 0, 1) for name, x in sites.items()},
+        along(alive, history.alive[1]),
+    )
+
+
+def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array) -> Path:
+    """One path, sampled backwards from weights (N,) at the end."""
+    structure, supports = dynamics.structure, dict(dynamics.structure.state)
+    last_key, steps_key = jax.random.split(key)
+
+    def body(carry: Any, now: Any) -> Any:
+        own, following, after = carry
+        t, key, stored_state, stored, alive, log_weights = now
+        sites = sites_at(structure, {name: x[own] for name, x in stored.items()}, following)
+        states = {name: unpacked(supports[name], x) for name, x in stored_state.items()}
+        density = lambda state, alive: dynamics.log_density(state, t, alive, sites, following)  # noqa: E731
+        log_p = log_weights + jax.vmap(density)(states, alive)
+        if structure.discounted:
+            living = jnp.where(after, jnp.log(dynamics.discount), jnp.log1p(-dynamics.discount))
+            log_p = log_p + jnp.where(alive, living, jnp.where(after, -jnp.inf, 0.0))
+        before = jax.random.categorical(key, jnp.where(jnp.isnan(log_p), -jnp.inf, log_p))
+        state = {name: x[before] for name, x in states.items()}
+        return (before, state, alive[before]), (state, sites, alive[before])
+
+    own = jax.random.categorical(last_key, jnp.log(weights))
+    last = {name: unpacked(support, history.last[name])[own] for name, support in structure.state}
+    steps = structure.horizon or 0
+    now = (jnp.arange(steps), jax.random.split(steps_key, steps), history.state, history.sites)
+    end = (own, last, history.alive[1][own])
+    (first, *_), (state, sites, alive) = lax.scan(
+        body, end, (*now, history.alive[0], history.log_weights), reverse=True
+    )
+    return Path(
+        {name: x[first] for name, x in history.start.items()},
+        {name: jnp.concatenate([x, last[name][None]]) for name, x in state.items()},
+        sites,
+        jnp.append(alive, end[2]),
+    )
+
+
+def as_trajectories(structure: Structure, path: Path) -> dict[str, Array]:
+    """Paths as users are given them: state variables and sites of the step by name, and `alive` with a discount."""
+    found = path.state | path.sites
+    return found | {"alive": path.alive.astype(int)} if structure.discounted else found
+
+
+def frequencies(structure: Structure, history: History, weights: Array) -> dict[str, Array]:
+    """For each decision with a finite scope its joint with it along the paths of the living, (T, scope, K)."""
+    supports = structure.supports()
+    finite = {
+        name: (*scope, name)
+        for name, scope in structure.scopes
+        if not any(isinstance(supports[axis], Real) for axis in (*scope, name))
+    }
+    if not finite:
+        return {}
+
+    def counted(t: Array, state: Values, sites: Values, alive: Array) -> dict[str, Array]:
+        at = state | sites
+
+        def table(axes: tuple[str, ...]) -> Array:
+            place = tuple(positions_of(supports[axis], at[axis]) for axis in axes)
+            return jnp.zeros([len(supports[axis]) for axis in axes]).at[place].add(weights * alive)
+
+        return {name: table(axes) for name, axes in finite.items()}
+
+    return trace_back(structure, history, counted)[0]

@@ -1,0 +1,207 @@
+"""What users know beforehand, as functions of one particle: proposals for sites, and twists, values of states.
+
+A proposal gives a site's law in the form that the program's own laws have: probabilities (K,), or the mean of a
+Gaussian beside a triangular factor of its covariance, (n, 1 + n). A twist gives a number.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
+from rlinf_ppl.algebra.small_matrices import cholesky
+from rlinf_ppl.inference.policies import wrong_rows
+from rlinf_ppl.program.control_program import ControlProgram
+from rlinf_ppl.program.sites import Real, Support, law_of, positions_of
+
+Axes = tuple[tuple[str, Support], ...]
+Values = dict[str, Array]
+
+
+class Looked(eqx.Module):
+    """An array over time (or without it) and finite variables, looked up at their values."""
+
+    array: Array
+    axes: Axes = eqx.field(static=True)
+    timed: bool = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array) -> Array:
+        """The entry at the values; axes of size 1 do not matter."""
+        place = [t] if self.timed else []
+        place += [positions_of(support, at[name]) for name, support in self.axes]
+        return self.array[tuple(jnp.minimum(i, n - 1) for i, n in zip(place, self.array.shape, strict=False))]
+
+
+class Affine(eqx.Module):
+    """A Gaussian whose mean is affine in the variables side by side."""
+
+    gain: Array
+    offset: Array
+    factor: Array
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array) -> Array:
+        """Its mean beside a factor of its covariance."""
+        mean = jnp.sum(self.gain[t] * side_by_side(at, self.names)[None], -1) + self.offset[t]
+        return jnp.concatenate([mean[:, None], self.factor[t]], 1)
+
+
+class Quadratic(eqx.Module):
+    """A quadratic function of the variables side by side."""
+
+    value: QuadraticValue
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array) -> Array:
+        """Its value."""
+        x = side_by_side(at, self.names)
+        matrix, vector, scalar = (part[t] for part in self.value)
+        return jnp.sum(x * (jnp.sum(matrix * x[None], -1) + vector)) + scalar
+
+
+class Called(eqx.Module):
+    """A function of variables by their names, and of t where it takes it."""
+
+    function: Callable[..., Any]
+    names: tuple[str, ...] = eqx.field(static=True)
+    support: Support | None = eqx.field(static=True, default=None)
+
+    def __call__(self, at: Values, t: Array) -> Array:
+        """Its value; of a distribution the law."""
+        found = self.function(**{name: t if name == "t" else at[name] for name in self.names})
+        return jnp.asarray(found, dtype=float) if self.support is None else law_of(found, self.support)
+
+
+Proposal = Looked | Affine | Called
+Twist = Looked | Quadratic | Called
+
+
+def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, Proposal]:
+    """For each site that has one its proposal.
+
+    Args:
+        program: the program.
+        proposal: None, a policy dictionary, or whatever holds one as `policy`. A policy's entries are those of
+            `exact.solve`; an entry may also be a function of the variables before a site, chance sites included, that
+            returns a NumPyro distribution.
+
+    Raises:
+        TypeError, ValueError: it is none of these, or does not fit.
+    """
+    found = getattr(proposal, "policy", proposal)
+    if found is None:
+        return {}
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            "proposal must be None, a policy (a dict with an entry for each decision), or a solution or fit that has "
+            f"one; got {type(proposal).__name__}."
+        )
+    known = [site.name for site in program.structure.step.latent]
+    unknown = [name for name in found if name not in known]
+    if unknown:
+        raise ValueError(f"the proposal has entries for {unknown}; the step's sites are {known}.")
+    return {name: one_proposal(program, name, entry) for name, entry in found.items()}
+
+
+def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
+    """The proposal for one site."""
+    support, state = program.supports[name], dict(program.structure.state)
+    if callable(entry):
+        sites = [site.name for site in program.structure.step.latent]
+        return Called(entry, taken(f"proposal[{name!r}]", entry, (*state, *sites[: sites.index(name)])), support)
+    if name not in program.scopes:
+        raise ValueError(f"proposal[{name!r}] is an array, and {name!r} is no decision: give a function.")
+    scope = program.scopes[name]
+    if isinstance(support, Real):
+        return affine(program, name, entry)
+    real = [axis for axis in scope if isinstance(program.supports[axis], Real)]
+    if real:
+        raise ValueError(f"{name!r} depends on the real numbers {real}, so proposal[{name!r}] must be a function.")
+    array, timed = looked_up(program, f"proposal[{name!r}]", entry, (*scope, name), program.horizon)
+    if not isinstance(array, jax.core.Tracer) and bool(wrong_rows({name: array})[name]):
+        raise ValueError(f"proposal[{name!r}] has rows that are no distributions: at least 0, with sum 1.")
+    return Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed)
+
+
+def looked_up(
+    program: ControlProgram, what: str, entry: Any, axes: tuple[str, ...], times: int | None
+) -> tuple[Array, bool]:
+    """An array over time and finite variables, and whether it has the axis of time; its shape checked."""
+    array = jnp.asarray(entry, dtype=float)
+    shape = tuple(len(program.supports[axis]) for axis in axes)
+    timed = array.ndim == len(shape) + 1
+    sizes = (times, *shape) if timed else shape
+    if array.ndim != len(sizes) or any(n not in (1, m) for n, m in zip(array.shape, sizes, strict=True)):
+        raise ValueError(
+            f"{what} has shape {array.shape}; its axes are (T, {', '.join(axes)}), so {(times, *shape)}, with size 1 "
+            "where it ignores an axis, and without T where it is stationary."
+        )
+    return array, timed
+
+
+def affine(program: ControlProgram, name: str, entry: Any) -> Affine:
+    """The proposal of a Gaussian decision."""
+    names, m, steps = program.scopes[name], len(program.supports[name]), program.horizon
+    n = sum(len(program.supports[axis]) for axis in names)
+    if not isinstance(entry, Sequence) or len(entry) != 3:
+        raise ValueError(f"proposal[{name!r}] must be (gain, offset, cov), or a function.")
+    arrays = []
+    for part, array, shape in zip(AffinePolicy._fields, entry, ((m, n), (m,), (m, m)), strict=True):
+        given = jnp.asarray(array, dtype=float)
+        if given.shape not in (shape, (steps, *shape)):
+            raise ValueError(f"proposal[{name!r}].{part} has shape {given.shape}; it must be {(steps, *shape)}.")
+        arrays.append(jnp.broadcast_to(given, (steps, *shape)))
+    return Affine(arrays[0], arrays[1], jax.vmap(cholesky)(arrays[2]), names)
+
+
+def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
+    """The twist as a function of the state.
+
+    Args:
+        program: the program.
+        twist: None, an array (T + 1, states), also without T, a `QuadraticValue`, or a function of state variables,
+            and of t where it takes it.
+
+    Raises:
+        TypeError, ValueError: it is none of these, or does not fit.
+    """
+    state, rows = dict(program.structure.state), (program.horizon or 0) + 1
+    real = [name for name, support in state.items() if isinstance(support, Real)]
+    if twist is None:
+        return None
+    if callable(twist):
+        return Called(twist, taken("twist", twist, tuple(state)))
+    if isinstance(twist, QuadraticValue):
+        n = sum(len(support) for support in state.values())
+        if len(real) < len(state) or twist.matrix.shape != (rows, n, n):
+            raise ValueError(
+                f"twist.matrix has shape {twist.matrix.shape}; it must be {(rows, n, n)}, for state variables that are "
+                "real numbers, side by side."
+            )
+        return Quadratic(twist, tuple(state))
+    if real:
+        raise ValueError(f"the state holds real numbers, {real}, so twist must be a QuadraticValue or a function.")
+    array, timed = looked_up(program, "twist", twist, tuple(state), rows)
+    return Looked(array, tuple(state.items()), timed)
+
+
+def taken(what: str, function: Callable[..., Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which variables a function takes, by its parameters' names; raises where it takes others."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        return (*names, "t")
+    wanted = tuple(p.name for p in parameters if p.name in (*names, "t") or p.default is p.empty)
+    unknown = [name for name in wanted if name not in (*names, "t")]
+    if unknown:
+        raise ValueError(f"{what} takes {unknown}; it may take {[*names, 't']}.")
+    return wanted
+
+
+def side_by_side(at: Values, names: tuple[str, ...]) -> Array:
+    """Real variables as one vector."""
+    return jnp.concatenate([jnp.zeros(0), *(jnp.reshape(at[name], -1) for name in names)])
