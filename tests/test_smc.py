@@ -191,7 +191,7 @@ def test_backward_sampling_draws_from_the_posterior(name):
 
 @pytest.mark.parametrize("name", ["plain", "discounted_final"])
 def test_particle_gibbs_has_the_posterior_as_its_invariant_law(name):
-    """Many chains of one iteration of three particles, each started from an exact draw, are exact draws again."""
+    """One long chain with three particles beside the reference is as good as n / 4 independent draws."""
     prog, n = program(name), 2000
     paths = smc.particle_gibbs(prog, jax.random.key(6), 4, n)
     states, decisions = tables(prog, paths.trajectories, jnp.full(n, 1 / n))
