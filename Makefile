@@ -10,6 +10,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.installed-bench
 WORKERS ?= 2
+# Most of a test's time is compilation of code that runs once; the slow tests run what users run.
+QUICKLY_COMPILED := --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1
 
 # No picture opens a window, and no test depends on the user's own settings.
 export MPLBACKEND := Agg
@@ -37,7 +39,7 @@ recover: $(STAMP) ## solve, fit and condition every task; one table, and figures
 	@$(BIN)/rlinf recover
 
 test: $(STAMP) ## the tests, without the slow ones
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+	@XLA_FLAGS="$(QUICKLY_COMPILED)" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP) ## only the slow tests
 	@$(BIN)/python -m pytest -q -m slow

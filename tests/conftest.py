@@ -1,6 +1,7 @@
 """Settings that every test runs under; they have to be made before the package is imported."""
 
 import os
+from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -17,3 +18,14 @@ HOOK = install_import_hook("rlinf_ppl", "beartype.beartype")
 # A first example compiles, so no deadline holds; the same examples are drawn on every machine.
 settings.register_profile("rlinf", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("rlinf")
+
+# Every compiled function takes some of the memory maps that a process may have (65,530 on Linux), and the compiler
+# aborts where there are none left.
+MOST_MAPS = 20_000
+MAPS = Path("/proc/self/maps")
+
+
+def pytest_runtest_teardown():
+    """Forget what was compiled once there is much of it."""
+    if MAPS.exists() and MAPS.read_text().count("\n") > MOST_MAPS:
+        jax.clear_caches()

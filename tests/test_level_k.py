@@ -175,6 +175,7 @@ def test_priors_of_zero_stay_zero_in_every_thought():
     assert law[0] == 0 and float(law.sum()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_without_end_and_fitted():
     game = random_game(12)
     program = models.level_k(game.task, None, 3, 1.2, -0.7, game.alone, game.opponent_alone, DISCOUNT)

@@ -278,6 +278,7 @@ def test_a_program_of_two_players_that_no_model_file_holds():
         exact.condition(program)
 
 
+@pytest.mark.slow
 def test_numpyros_svi_fits_the_guide():
     _, _, _, program = case()
     with handlers.seed(rng_seed=0):

@@ -105,6 +105,7 @@ def test_the_guide_of_a_shifted_support_draws_values():
     assert (draws == 5).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("discount", [1.0, 0.8])
 def test_numpyros_gradient_of_model_and_guide_is_the_exact_one(discount):
     prog, chain = program(3, discount), read(program(3, discount))

@@ -169,6 +169,7 @@ def played(game):
     return {experiment.title: (experiment, curves) for experiment, curves in games()[game]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("title", "reward"), [("Balancing-Q with a friend", 10.0), ("Balancing-Q with a foe", 2.0), ("PR2 with a foe", 1.0)]
 )

@@ -134,6 +134,7 @@ def test_figures(answers, tmp_path):
         x = first @ x + second @ (one[0] @ x + one[1])
 
 
+@pytest.mark.slow
 def test_an_infinite_horizon_of_vectors_has_a_row_and_figures(tmp_path):
     case = cases.Case(
         "endless",

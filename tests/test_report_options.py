@@ -23,6 +23,7 @@ def messages():
     return recovery.answer(cases.find("coordination-messages"), jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["four_rooms", "messages"])
 def test_the_fit_recovers_the_closed_form(name, request):
     row = recovery.summarize(request.getfixturevalue(name))

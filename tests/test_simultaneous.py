@@ -169,6 +169,7 @@ def test_inverse_temperatures_of_zero_keep_the_priors():
     assert float(solution.elbo) == pytest.approx(float(exact.elbo(program, prior)), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_without_end_it_is_the_limit_of_long_horizons():
     game = random_game(8)
     program = models.quantal_response(game.task, None, 2.0, -1.5, *game.independent, DISCOUNT)

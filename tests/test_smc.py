@@ -29,6 +29,8 @@ MODELS = {
     "single_agent": lambda: models.single_agent(mdp(5), 4, 0.8, discount=0.9),
 }
 PROGRAMS = {name: pair.control for name, pair in PAIRS.items() if pair.joint} | MODELS
+QUICK = {"single_agent", "plain", "final_only", "discounted_final"}
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PROGRAMS]
 
 
 def mdp(seed, deterministic=False):
@@ -70,7 +72,7 @@ def within_five_standard_errors(samples, expected):
     assert (np.abs(np.mean(samples, axis=0) - expected) <= 5 * error + 1e-9)[known].all() and known.any()
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", EACH)
 def test_four_particles_give_unbiased_evidence_and_marginals_of_the_posterior(name):
     """The mean of Z_hat times a weighted frequency is Z times the posterior probability, at any number of particles."""
     prog = program(name)
@@ -96,7 +98,7 @@ def test_evidence_is_unbiased_at_any_number_of_particles(name, num_particles):
     within_five_standard_errors(np.exp(np.asarray(log_evidence) - float(posterior(name).log_evidence)), 1.0)
 
 
-@pytest.mark.parametrize("name", ["plain", "sparse_outcomes", "tempered", "dice"])
+@pytest.mark.parametrize("name", ["plain", *(pytest.param(n, marks=pytest.mark.slow) for n in ("dice", "tempered"))])
 def test_many_particles_find_the_posterior_policy_where_it_goes(name):
     """Within five binomial standard errors of as many effective particles as were left of all at the end."""
     prog = program(name)
@@ -139,6 +141,7 @@ def test_the_soft_value_leaves_no_variance_where_dynamics_are_deterministic(fitt
     np.testing.assert_allclose(found, float(exact.condition(prog).log_evidence), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_an_approximate_proposal_and_twist_lower_the_variance_and_leave_the_mean():
     prog, keys = program("side_information"), jax.random.split(jax.random.key(4), NUM_KEYS)
     value = exact.solve(prog).value

@@ -50,6 +50,7 @@ def test_a_linear_gaussian_program_has_the_evidence_of_the_closed_form(informed)
     assert unbiased(found, float(answer.log_evidence))
 
 
+@pytest.mark.slow
 def test_means_along_gaussian_trajectories_are_those_of_the_closed_form():
     prog, n = linear(), 40_000
     run = smc.run(prog, jax.random.key(1), n)

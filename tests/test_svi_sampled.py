@@ -125,6 +125,7 @@ def regulator():
     return ControlProgram(lambda: {"x": numpyro.sample("x", Normal(0.0, 1.0))}, step, 3, discount=0.9)
 
 
+@pytest.mark.slow
 def test_a_continuous_decision_is_integrated():
     (loss, gradient), (losses, gradients) = estimates(regulator(), sampled, 50, 1000, 1.0)
     assert largest_z(gradient, gradients) < 4

@@ -126,7 +126,7 @@ class TestTerminal:
 
 
 class TestDense:
-    @settings(max_examples=20)  # each new shape compiles
+    @settings(max_examples=8)  # each new shape compiles
     @given(st.integers(0, 2**32 - 1), st.booleans())
     def test_is_the_sum_over_successors(self, seed, shared):
         rng = np.random.default_rng(seed)

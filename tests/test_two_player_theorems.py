@@ -172,6 +172,7 @@ def sweep(game, value, betas, order):
     return ce(ce(q, reply.swapaxes(1, 2), betas[0], 1), game.opponent_alone, betas[1], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("betas", BETAS)
 def test_an_infinite_horizon_is_the_fixed_point_of_the_plain_sweep(betas):
     game = random_game(5, states=4)
