@@ -42,7 +42,7 @@ test: $(STAMP) ## the tests, without the slow ones
 	@XLA_FLAGS="$(QUICKLY_COMPILED)" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP) ## only the slow tests
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist worksteal
 
 lint: $(STAMP) ## ruff: style, imports, docstrings, formatting
 	@$(BIN)/ruff check .

@@ -21,7 +21,7 @@ settings.load_profile("rlinf")
 
 # Every compiled function takes some of the memory maps that a process may have (65,530 on Linux), and the compiler
 # aborts where there are none left.
-MOST_MAPS = 20_000
+MOST_MAPS = 40_000
 MAPS = Path("/proc/self/maps")
 
 

@@ -45,6 +45,7 @@ def test_a_posterior_that_exists_solves_a_linear_system_in_any_units(factor, tau
     np.testing.assert_allclose(exact.condition(chain(factor, tau)).log_evidence, np.log(x[0]), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [5.0, 100.0])
 def test_a_lake_whose_reward_outgrows_the_discount_has_no_posterior(beta):
     lake = MDP.from_gymnasium("FrozenLake-v1")
@@ -62,6 +63,7 @@ def test_a_posterior_that_is_far_from_the_prior_is_accepted(beta):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [30.0, 100.0])
 def test_occupancies_and_gradients_of_nearly_deterministic_policies(beta):
     def elbo(beta):

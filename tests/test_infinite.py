@@ -160,6 +160,7 @@ def test_a_finite_horizon_long_enough(name, discount):
     assert float(solution.elbo) == pytest.approx(float(last.elbo), rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_posterior_of_a_finite_horizon_long_enough(name):
     control = shaped(name, 0.3)

@@ -157,6 +157,7 @@ def test_a_thought_that_comes_true_is_worth_more_than_one_that_is_only_a_draw():
     assert (joint * payoffs).sum() > (np.outer(joint.sum(1), joint.sum(0)) * payoffs).sum() + 0.5
 
 
+@pytest.mark.slow
 def test_what_varies_in_time_is_read_at_its_time():
     game = random_game(4, horizon=HORIZON)
     solution = exact.solve(models.level_k(game.task, HORIZON, 2, 1.2, -0.7, game.alone, game.opponent_alone))

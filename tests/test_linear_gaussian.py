@@ -195,6 +195,7 @@ def test_the_fit_recovers_the_solution():
     same(fit.policy["u"], best.policy["u"], rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_gradient_that_an_optimizer_follows():
     _, _, _, program = case()
     chain = read(program)
@@ -303,6 +304,7 @@ def test_an_infinite_horizon_is_a_long_one():
     same(solution.policy["u"], [part[0] for part in finite.policy["u"]], rtol=1e-8)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(st.integers(0, 10_000), st.sampled_from([0.3, 1.0, 1.3]))
 def test_random_systems(seed, radius):

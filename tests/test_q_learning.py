@@ -80,7 +80,13 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.slow if n in ("adversaries without end", "three decisions") else ())
+        for n in ENDS
+    ],
+)
 def test_at_the_end_the_policies_are_those_of_the_exact_solution(name):
     """Over seeds, the mean is within five standard errors of the truth.
 
@@ -196,6 +202,7 @@ def test_one_player_who_thinks_for_both_arrives_there_too():
     assert (foes[:, 0, 0] > 0.99).all()
 
 
+@pytest.mark.slow
 def test_rommeo_q_climbs_as_often_as_the_public_code_or_more_often():
     """The public code arrives with .30 of 100 seeds at temperature 1, with .78 of 50 at its best."""
     rates = {title: float(np.mean(learning.reached(*pair) > 0.9)) for title, pair in played("climbing").items()}

@@ -110,6 +110,7 @@ def test_values_are_ordered_in_the_inverse_temperature_and_bounded_by_the_hard_o
             assert (low - best <= most / (betas[0] * (1 - discount)) + slack).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(name=st.sampled_from(NAMES), task=TASKS, discount=DISCOUNTS)
 def test_infinite_and_large_inverse_temperatures_are_hard_value_iteration(name, task, discount):

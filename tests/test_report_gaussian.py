@@ -119,6 +119,7 @@ def test_trajectories_have_an_axis_of_coordinates(answers, groups, tmp_path):
     assert arviz.load(tmp_path / "posterior.nc")["policies"].equals(groups["policies"])
 
 
+@pytest.mark.slow
 def test_figures(answers, tmp_path):
     written = results.write_case(answers, jax.random.key(1), tmp_path)
     assert [path.name for path in written] == ["policy.png", "fit.png", "graph.png", "posterior.nc"]

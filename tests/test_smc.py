@@ -181,6 +181,7 @@ def test_filtered_marginals_are_the_posterior_given_optimality_so_far():
     np.testing.assert_allclose(run.filtered["s"][3], expected, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "discounted_final"])
 def test_backward_sampling_draws_from_the_posterior(name):
     prog = program(name)

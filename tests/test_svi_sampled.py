@@ -66,7 +66,7 @@ def largest_z(truth, found):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.parametrize("horizon", [3, 10, 50])
+@pytest.mark.parametrize("horizon", [3, 10, pytest.param(50, marks=pytest.mark.slow)])
 def test_the_gradient_is_unbiased_at_every_horizon(horizon, name):
     (loss, gradient), (losses, gradients) = estimates(random_task(horizon), ESTIMATORS[name], 50, 1000, 5.0)
     assert largest_z(gradient, gradients) < 4
@@ -138,6 +138,7 @@ def signal_to_noise(program, estimator):
     return float(np.sqrt(np.sum(np.asarray(gradient["a"]) ** 2) / noise))
 
 
+@pytest.mark.slow
 def test_signal_to_noise_on_the_reference_task():
     program = random_task(10, 25, 4)
     assert signal_to_noise(program, sampled) >= 2

@@ -52,6 +52,7 @@ def both_orders(game, beta, opponent_beta, horizon=HORIZON, discount=DISCOUNT):
     return exact.solve(leads).value, exact.solve(follows).value
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 20), st.floats(0.01, 20))
 def test_who_leads_a_zero_sum_game_gets_no_more_than_who_follows(seed, beta, opponent_beta):

@@ -257,6 +257,7 @@ def test_a_fit_finds_rommeo_and_pr2(model):
         assert float(jnp.abs(fit.policy[decision] - best.policy[decision]).max()) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_fit_without_end_finds_the_saddle_point():
     game = random_game(5)
     program = models.balancing_q(game.task, None, 1.5, -0.8, game.alone, game.opponent_reply, DISCOUNT)
