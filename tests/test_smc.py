@@ -93,7 +93,8 @@ def test_four_particles_give_unbiased_evidence_and_marginals_of_the_posterior(na
 @pytest.mark.parametrize("num_particles", [1, 64])
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_evidence_is_unbiased_at_any_number_of_particles(name, num_particles):
-    keys = jax.random.split(jax.random.key(2), NUM_KEYS)
+    """One particle's estimate has a long tail: its mean takes many keys."""
+    keys = jax.random.split(jax.random.key(2), NUM_KEYS * (100 if num_particles == 1 else 1))
     log_evidence = jax.vmap(lambda key: smc.run(program(name), key, num_particles).log_evidence)(keys)
     within_five_standard_errors(np.exp(np.asarray(log_evidence) - float(posterior(name).log_evidence)), 1.0)
 
