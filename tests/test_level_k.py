@@ -201,7 +201,7 @@ GAME = random_game(12).task
     ("make", "message"),
     [
         (lambda: models.level_k(GAME, 1, 0, 1.0, 1.0), "level is 0.*at least 1"),
-        (lambda: models.level_k(GAME, 1, 1.5, 1.0, 1.0), "level must be a whole number of at least 1; got 1.5"),
+        (lambda: models.level_k(GAME, 1, 1.5, 1.0, 1.0), "level must be a whole number; got 1.5"),
         (lambda: models.level_k(GAME, 1, 2, 1.0, np.nan), "opponent_beta is nan"),
         (
             lambda: models.level_k(GAME, 1, 2, 1.0, 1.0, opponent_prior=[[0.5, 0.5, 0.5]] * 2),

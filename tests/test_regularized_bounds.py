@@ -15,7 +15,8 @@ from rlinf_ppl import ControlProgram, models
 from rlinf_ppl import optimality as state_optimality
 from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.inference import exact
-from rlinf_ppl.models.regularized import initial, regularized_by, step
+from rlinf_ppl.models.dynamics import first_state
+from rlinf_ppl.models.regularized import regularized_by, step
 from rlinf_ppl.tasks import MDP
 
 STATES, ACTIONS = 3, 3
@@ -64,14 +65,11 @@ def swept(name, task, beta, discount, value):
     """One application of the Bellman operator to a value."""
     mdp = MDP(task["transition"], task["reward"], START)
 
-    def first(mdp, prior, beta, value):
-        return initial(mdp, prior, beta)
-
     def one(mdp, prior, beta, value, s):
         return regularized_by(step, getattr(regularizers, name))(mdp, prior, beta, s)
 
     args = mdp, jnp.asarray(task["prior"]), jnp.asarray(beta), jnp.asarray(value)
-    return np.asarray(exact.solve(ControlProgram(first, one, 1, discount, final, args)).value[0])
+    return np.asarray(exact.solve(ControlProgram(first_state, one, 1, discount, final, args)).value[0])
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The arguments that models share: action priors and finite numbers, checked where the user stands."""
 
+import operator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -122,6 +123,22 @@ def inverse_temperature(name: str, value: ArrayLike) -> Float[Array, ""]:
     if checks.is_concrete(array) and jnp.isnan(array):
         raise ValueError(f"{name} is nan: give a number, or jnp.inf for the hard maximum.")
     return array
+
+
+def whole_number(name: str, value: Any, least: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        TypeError: it is no whole number.
+        ValueError: it is below 1; `least` says why 1 is the least.
+    """
+    try:
+        whole = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a whole number; got {value!r}.") from error
+    if isinstance(value, bool) or whole < 1:
+        raise ValueError(f"{name} is {value!r}: {least}.")
+    return whole
 
 
 def number(name: str, value: ArrayLike) -> Float[Array, ""]:

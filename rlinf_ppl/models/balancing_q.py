@@ -30,22 +30,14 @@ its equation 3.31, one Q for both players, holds for equal inverse temperatures 
 
 from typing import Any
 
-import numpyro
 from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import Leading, agent_leads, inverse_temperature, opponent_leads
-from rlinf_ppl.models.dynamics import at_time, game_at_time
+from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame
 from rlinf_ppl.types import ArrayLike
-
-
-def initial(
-    game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, opponent_beta: Array
-) -> dict[str, Any]:
-    """The first state."""
-    return {"s": numpyro.sample("s", Categorical(probs=game.initial))}
 
 
 def agent_leads_step(
@@ -69,14 +61,14 @@ def opponent_leads_step(
 def following(game: StochasticGame, s: Any, a: Any, b: Any) -> dict[str, Any]:
     """The reward of a pair of actions, and the next state."""
     optimality(game.reward[s, a, b])
-    return {"s": numpyro.sample("s_next", Categorical(probs=game.transition[s, a, b]))}
+    return {"s": next_state(game, s, a, b)}
 
 
 def timed_agent_leads_step(
     game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, opponent_beta: Array, s: Any, t: Any
 ) -> dict[str, Any]:
     """The same where the reward or a prior changes with time."""
-    now = game_at_time(game, t), at_time(prior, 2, t), at_time(opponent_prior, 3, t)
+    now = task_at_time(game, t), at_time(prior, 2, t), at_time(opponent_prior, 3, t)
     return agent_leads_step(*now, beta, opponent_beta, s)
 
 
@@ -84,7 +76,7 @@ def timed_opponent_leads_step(
     game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, opponent_beta: Array, s: Any, t: Any
 ) -> dict[str, Any]:
     """The same where the reward or a prior changes with time."""
-    now = game_at_time(game, t), at_time(prior, 3, t), at_time(opponent_prior, 2, t)
+    now = task_at_time(game, t), at_time(prior, 3, t), at_time(opponent_prior, 2, t)
     return opponent_leads_step(*now, beta, opponent_beta, s)
 
 
@@ -120,7 +112,7 @@ def balancing_q(
     """
     play = agent_leads(game, horizon, prior, opponent_prior)
     step = timed_agent_leads_step if play.timed else agent_leads_step
-    return ControlProgram(initial, step, horizon, discount, args=arguments(play, beta, opponent_beta))
+    return ControlProgram(first_state, step, horizon, discount, args=arguments(play, beta, opponent_beta))
 
 
 def balancing_q_opponent_leads(
@@ -151,7 +143,7 @@ def balancing_q_opponent_leads(
     """
     play = opponent_leads(game, horizon, prior, opponent_prior)
     step = timed_opponent_leads_step if play.timed else opponent_leads_step
-    return ControlProgram(initial, step, horizon, discount, args=arguments(play, beta, opponent_beta))
+    return ControlProgram(first_state, step, horizon, discount, args=arguments(play, beta, opponent_beta))
 
 
 def arguments(play: Leading, beta: ArrayLike, opponent_beta: ArrayLike) -> tuple[Any, ...]:

@@ -32,7 +32,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models import arguments, options
-from rlinf_ppl.models.dynamics import game_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state, task_at_time
 from rlinf_ppl.models.options import Priors, choose_option, priors_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame, checks
@@ -45,10 +45,9 @@ AGENT_RANKS, OPPONENT_RANKS = (4, 3, 4), (5, 4, 5)
 
 def initial(game: StochasticGame, players: Players, initial_options: Array, beta: Array) -> dict[str, Any]:
     """The first state, and the pair of options that was in use before it."""
-    s = numpyro.sample("s", Categorical(probs=game.initial))
     pair = numpyro.sample("pair", Categorical(probs=jnp.ravel(initial_options)))
     z_i, z_opp = jnp.divmod(pair, initial_options.shape[-1])
-    return {"s": s, "z_i_prev": z_i, "z_opp_prev": z_opp}
+    return first_state(game) | {"z_i_prev": z_i, "z_opp_prev": z_opp}
 
 
 def step(
@@ -69,8 +68,7 @@ def step(
     z_opp = choose_option("z_opp", b_opp, opponent.option[s, z_i, a_i], z_opp_prev)
     a_opp = decide("a_opp", Categorical(probs=opponent.action[s, z_i, a_i, z_opp]))
     optimality(beta * game.reward[s, a_i, a_opp])
-    s_next = numpyro.sample("s_next", Categorical(probs=game.transition[s, a_i, a_opp]))
-    return {"s": s_next, "z_i_prev": z_i, "z_opp_prev": z_opp}
+    return {"s": next_state(game, s, a_i, a_opp), "z_i_prev": z_i, "z_opp_prev": z_opp}
 
 
 def timed_step(
@@ -86,7 +84,7 @@ def timed_step(
     """One step where the reward or a prior changes with time."""
     agent, opponent = players
     now = priors_at_time(agent, AGENT_RANKS, t), priors_at_time(opponent, OPPONENT_RANKS, t)
-    return step(game_at_time(game, t), now, initial_options, beta, s, z_i_prev, z_opp_prev)
+    return step(task_at_time(game, t), now, initial_options, beta, s, z_i_prev, z_opp_prev)
 
 
 def delayed_options(

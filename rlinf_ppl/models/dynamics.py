@@ -1,6 +1,6 @@
 """How a task's state moves, for the step programs of all models."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,14 +10,21 @@ from numpyro.distributions import Categorical
 
 from rlinf_ppl.tasks import MDP, StochasticGame
 
+Task = TypeVar("Task", MDP, StochasticGame)
 
-def next_state(mdp: MDP, s: Any, a: Any) -> Int[Array, ""]:
+
+def first_state(task: MDP | StochasticGame, *_: Any) -> dict[str, Any]:
+    """Sample the first state: a program's `initial`, whatever else its step reads."""
+    return {"s": numpyro.sample("s", Categorical(probs=task.initial))}
+
+
+def next_state(task: MDP | StochasticGame, s: Any, *actions: Any) -> Int[Array, ""]:
     """Sample the next state: a site `s_next`, or for a sparse task a site `outcome` that points to a successor."""
-    if mdp.transition is not None:
-        return numpyro.sample("s_next", Categorical(probs=mdp.transition[s, a]))
-    assert mdp.successors is not None and mdp.probabilities is not None
-    outcome = numpyro.sample("outcome", Categorical(probs=mdp.probabilities[s, a]))
-    return mdp.successors[s, outcome] if mdp.successors.ndim == 2 else mdp.successors[s, a, outcome]
+    if task.transition is not None:
+        return numpyro.sample("s_next", Categorical(probs=task.transition[s, *actions]))
+    assert isinstance(task, MDP) and task.successors is not None and task.probabilities is not None
+    outcome = numpyro.sample("outcome", Categorical(probs=task.probabilities[s, *actions]))
+    return task.successors[s, outcome] if task.successors.ndim == 2 else task.successors[s, *actions, outcome]
 
 
 def expected_next(mdp: MDP, value: Float[Array, " S"]) -> Float[Array, "S A"]:
@@ -34,6 +41,7 @@ def at_time(array: Array, rank: int, t: Any) -> Array:
     return array[t] if array.ndim > rank else array
 
 
-def game_at_time(game: StochasticGame, t: Any) -> StochasticGame:
-    """A game with its reward at time t."""
-    return eqx.tree_at(lambda game: game.reward, game, at_time(game.reward, 3, t))
+def task_at_time(task: Task, t: Any) -> Task:
+    """A task with its reward at time t."""
+    rank = 2 if isinstance(task, MDP) else 3
+    return eqx.tree_at(lambda task: task.reward, task, at_time(task.reward, rank, t))

@@ -20,10 +20,10 @@ import numpy as np
 import numpyro
 from jaxtyping import Array, Float, Int
 from numpyro import handlers
-from numpyro.distributions import Categorical, Gumbel
+from numpyro.distributions import Gumbel
 
 from rlinf_ppl.models.arguments import action_prior, check_task, finite_number
-from rlinf_ppl.models.dynamics import expected_next, next_state
+from rlinf_ppl.models.dynamics import expected_next, first_state, next_state
 from rlinf_ppl.tasks import MDP, checks
 from rlinf_ppl.types import ArrayLike
 
@@ -92,7 +92,7 @@ def gumbel_trajectory(
 
     def model() -> None:
         with handlers.scope(prefix="init"):
-            s = numpyro.sample("s", Categorical(probs=mdp.initial))
+            s = first_state(mdp)["s"]
         for t in range(horizon):
             with handlers.scope(prefix=f"t{t}"):
                 a = choose(mdp.reward[s] + later[s], probabilities[s], tau).choice

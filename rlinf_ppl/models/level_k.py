@@ -32,7 +32,6 @@ What this is, and is not:
 """
 
 import functools
-import operator
 from typing import Any, NamedTuple
 
 import numpyro
@@ -40,8 +39,8 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.algebra.numerics import soft_maximum
-from rlinf_ppl.models.arguments import action_prior, check_game, inverse_temperature
-from rlinf_ppl.models.dynamics import at_time, game_at_time
+from rlinf_ppl.models.arguments import action_prior, check_game, inverse_temperature, whole_number
+from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame, checks
 from rlinf_ppl.types import ArrayLike
@@ -66,11 +65,6 @@ class Minds(NamedTuple):
 RANKS = (2, 2, 3, 3)
 
 
-def initial(game: StochasticGame, minds: Minds, beta: Array) -> dict[str, Any]:
-    """The first state."""
-    return {"s": numpyro.sample("s", Categorical(probs=game.initial))}
-
-
 def step(level: int, game: StochasticGame, minds: Minds, beta: Array, s: Any) -> dict[str, Any]:
     """One step of the model: the thoughts from level 0 to the opponent's action, then the agent's decision."""
     b = None
@@ -81,13 +75,13 @@ def step(level: int, game: StochasticGame, minds: Minds, beta: Array, s: Any) ->
         b = numpyro.sample(site(level, below), Categorical(probs=law))
     a = decide("a", Categorical(probs=minds.prior[s]), inverse_temperature=beta)
     optimality(game.reward[s, a, b])
-    return {"s": numpyro.sample("s_next", Categorical(probs=game.transition[s, a, b]))}
+    return {"s": next_state(game, s, a, b)}
 
 
 def timed_step(level: int, game: StochasticGame, minds: Minds, beta: Array, s: Any, t: Any) -> dict[str, Any]:
     """One step where the reward, the action values or a prior changes with time."""
     now = Minds(*(at_time(array, rank, t) for array, rank in zip(minds, RANKS, strict=True)))
-    return step(level, game_at_time(game, t), now, beta, s)
+    return step(level, task_at_time(game, t), now, beta, s)
 
 
 # The same step for the same level, so that programs of one form are equal and share compiled code.
@@ -135,7 +129,7 @@ def level_k(
             are not finite, or an inverse temperature that is no number.
     """
     check_game(game, horizon)
-    level = check_level(level)
+    level = whole_number("level", level, "level 0 acts by its prior and decides nothing; give at least 1")
     states, actions, others = game.num_states, game.num_actions, game.num_opponent_actions
     own = action_prior("prior", prior, horizon, ("state",), (states, actions))
     other = action_prior("opponent_prior", opponent_prior, horizon, ("state",), (states, others))
@@ -145,18 +139,7 @@ def level_k(
     minds = Minds(own, other, replies(own, values.swapaxes(-1, -2), tau), replies(other, values, other_tau))
     timed = game.reward.ndim == 4 or any(array.ndim > rank for array, rank in zip(minds, RANKS, strict=True))
     form = at_level(timed_step if timed else step, level)
-    return ControlProgram(initial, form, horizon, discount, args=(game.anonymous(), minds, tau))
-
-
-def check_level(level: Any) -> int:
-    """The level as an int of at least 1."""
-    try:
-        whole = operator.index(level)
-    except TypeError as error:
-        raise TypeError(f"level must be a whole number of at least 1; got {level!r}.") from error
-    if whole < 1:
-        raise ValueError(f"level is {level}: level 0 acts by its prior and decides nothing; give at least 1.")
-    return whole
+    return ControlProgram(first_state, form, horizon, discount, args=(game.anonymous(), minds, tau))
 
 
 def worth(game: StochasticGame, horizon: int | None, action_values: ArrayLike | None) -> Float[Array, "..."]:

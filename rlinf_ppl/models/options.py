@@ -1,6 +1,5 @@
 """What the models of options share: how an option is kept or chosen, and how their priors are checked."""
 
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from numpyro.distributions import Categorical
 
-from rlinf_ppl.models.arguments import action_prior
+from rlinf_ppl.models.arguments import action_prior, whole_number
 from rlinf_ppl.models.dynamics import at_time
 from rlinf_ppl.program import decide
 from rlinf_ppl.tasks import checks
@@ -47,19 +46,8 @@ def vary(priors: Priors, ranks: tuple[int, ...]) -> bool:
 
 
 def count(name: str, value: Any) -> int:
-    """A number of options as an int.
-
-    Raises:
-        TypeError: it is no whole number.
-        ValueError: it is below 1.
-    """
-    try:
-        options = operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"{name} must be a whole number; got {value!r}.") from error
-    if isinstance(value, bool) or options < 1:
-        raise ValueError(f"{name} is {value!r}: give the number of options, at least 1.")
-    return options
+    """A number of options as an int of at least 1."""
+    return whole_number(name, value, "give the number of options, at least 1")
 
 
 def termination_prior(

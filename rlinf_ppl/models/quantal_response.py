@@ -22,22 +22,14 @@ sequence (3.21) is wrong. With independent priors and beta > 0 > beta', V lies b
 
 from typing import Any
 
-import numpyro
 from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import action_prior, check_game, finite_number
-from rlinf_ppl.models.dynamics import at_time, game_at_time
+from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame
 from rlinf_ppl.types import ArrayLike
-
-
-def initial(
-    game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, opponent_beta: Array
-) -> dict[str, Any]:
-    """The first state."""
-    return {"s": numpyro.sample("s", Categorical(probs=game.initial))}
 
 
 def step(
@@ -47,7 +39,7 @@ def step(
     a = decide("a", Categorical(probs=prior[s]), beta)
     b = decide("b", Categorical(probs=opponent_prior[s]), opponent_beta, unseen=("a",))
     optimality(game.reward[s, a, b])
-    return {"s": numpyro.sample("s_next", Categorical(probs=game.transition[s, a, b]))}
+    return {"s": next_state(game, s, a, b)}
 
 
 def timed_step(
@@ -55,7 +47,7 @@ def timed_step(
 ) -> dict[str, Any]:
     """The same where the reward or a prior changes with time."""
     priors = at_time(prior, 2, t), at_time(opponent_prior, 2, t)
-    return step(game_at_time(game, t), *priors, beta, opponent_beta, s)
+    return step(task_at_time(game, t), *priors, beta, opponent_beta, s)
 
 
 def quantal_response(
@@ -95,4 +87,4 @@ def quantal_response(
     betas = finite_number("beta", beta), finite_number("opponent_beta", opponent_beta)
     timed = game.reward.ndim == 4 or own.ndim == 3 or opposing.ndim == 3
     args = game.anonymous(), own, opposing, *betas
-    return ControlProgram(initial, timed_step if timed else step, horizon, discount, args=args)
+    return ControlProgram(first_state, timed_step if timed else step, horizon, discount, args=args)

@@ -27,22 +27,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
-import numpyro
 from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.algebra.regularizers import Regularizer, as_regularizer, kl, negative_entropy
 from rlinf_ppl.models.arguments import action_prior, check_reward_times, check_task, inverse_temperature
-from rlinf_ppl.models.dynamics import next_state
+from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
 from rlinf_ppl.types import ArrayLike
-
-
-def initial(mdp: MDP, prior: Array, beta: Array) -> dict[str, Any]:
-    """The first state."""
-    return {"s": numpyro.sample("s", Categorical(probs=mdp.initial))}
 
 
 def step(regularizer: Regularizer, mdp: MDP, prior: Array, beta: Array, s: Any) -> dict[str, Any]:
@@ -54,8 +47,7 @@ def step(regularizer: Regularizer, mdp: MDP, prior: Array, beta: Array, s: Any) 
 
 def timed_step(regularizer: Regularizer, mdp: MDP, prior: Array, beta: Array, s: Any, t: Any) -> dict[str, Any]:
     """One step where the reward or the action prior changes with time."""
-    now = mdp if mdp.reward.ndim == 2 else eqx.tree_at(lambda task: task.reward, mdp, mdp.reward[t])
-    return step(regularizer, now, prior if prior.ndim == 2 else prior[t], beta, s)
+    return step(regularizer, task_at_time(mdp, t), at_time(prior, 2, t), beta, s)
 
 
 # The same step for the same regularizer, so that programs of one form are equal and share compiled code.
@@ -95,7 +87,9 @@ def regularized(
     timed = mdp.reward.ndim == 3 or probabilities.ndim == 3
     pays = as_regularizer(regularizer, "a")
     args = mdp.anonymous(), probabilities, inverse_temperature("beta", beta)
-    return ControlProgram(initial, regularized_by(timed_step if timed else step, pays), horizon, discount, args=args)
+    return ControlProgram(
+        first_state, regularized_by(timed_step if timed else step, pays), horizon, discount, args=args
+    )
 
 
 def smooth_bellman(

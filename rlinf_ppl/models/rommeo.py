@@ -19,20 +19,14 @@ for a uniform one differs by log A a step.
 
 from typing import Any
 
-import numpyro
 from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import finite_number, opponent_leads
-from rlinf_ppl.models.dynamics import at_time, game_at_time
+from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame
 from rlinf_ppl.types import ArrayLike
-
-
-def initial(game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array) -> dict[str, Any]:
-    """The first state."""
-    return {"s": numpyro.sample("s", Categorical(probs=game.initial))}
 
 
 def step(game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, s: Any) -> dict[str, Any]:
@@ -40,14 +34,14 @@ def step(game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array,
     b = decide("b", Categorical(probs=opponent_prior[s]))
     a = decide("a", Categorical(probs=prior[s, b]))
     optimality(beta * game.reward[s, a, b])
-    return {"s": numpyro.sample("s_next", Categorical(probs=game.transition[s, a, b]))}
+    return {"s": next_state(game, s, a, b)}
 
 
 def timed_step(
     game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, s: Any, t: Any
 ) -> dict[str, Any]:
     """One step where the reward or a prior changes with time."""
-    return step(game_at_time(game, t), at_time(prior, 3, t), at_time(opponent_prior, 2, t), beta, s)
+    return step(task_at_time(game, t), at_time(prior, 3, t), at_time(opponent_prior, 2, t), beta, s)
 
 
 def rommeo(
@@ -78,4 +72,4 @@ def rommeo(
     """
     play = opponent_leads(game, horizon, prior, opponent_prior)
     args = play.game, play.prior, play.opponent_prior, finite_number("beta", beta)
-    return ControlProgram(initial, timed_step if play.timed else step, horizon, discount, args=args)
+    return ControlProgram(first_state, timed_step if play.timed else step, horizon, discount, args=args)

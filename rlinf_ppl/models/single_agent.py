@@ -15,21 +15,14 @@ uniform prior and drops its log |A| from V; here the prior always stands inside 
 
 from typing import Any
 
-import equinox as eqx
-import numpyro
 from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import action_prior, check_reward_times, check_task, finite_number
-from rlinf_ppl.models.dynamics import next_state
+from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
 from rlinf_ppl.types import ArrayLike
-
-
-def initial(mdp: MDP, prior: Array, beta: Array) -> dict[str, Any]:
-    """The first state."""
-    return {"s": numpyro.sample("s", Categorical(probs=mdp.initial))}
 
 
 def step(mdp: MDP, prior: Array, beta: Array, s: Any) -> dict[str, Any]:
@@ -41,8 +34,7 @@ def step(mdp: MDP, prior: Array, beta: Array, s: Any) -> dict[str, Any]:
 
 def timed_step(mdp: MDP, prior: Array, beta: Array, s: Any, t: Any) -> dict[str, Any]:
     """One step where the reward or the action prior changes with time."""
-    now = mdp if mdp.reward.ndim == 2 else eqx.tree_at(lambda task: task.reward, mdp, mdp.reward[t])
-    return step(now, prior if prior.ndim == 2 else prior[t], beta, s)
+    return step(task_at_time(mdp, t), at_time(prior, 2, t), beta, s)
 
 
 def single_agent(
@@ -69,4 +61,4 @@ def single_agent(
     probabilities = action_prior("prior", prior, horizon, ("state",), (mdp.num_states, mdp.num_actions))
     timed = mdp.reward.ndim == 3 or probabilities.ndim == 3
     args = mdp.anonymous(), probabilities, finite_number("beta", beta)
-    return ControlProgram(initial, timed_step if timed else step, horizon, discount, args=args)
+    return ControlProgram(first_state, timed_step if timed else step, horizon, discount, args=args)

@@ -20,13 +20,12 @@ b = 0.
 
 from typing import Any
 
-import equinox as eqx
 import numpyro
 from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models import arguments, options
-from rlinf_ppl.models.dynamics import at_time, next_state
+from rlinf_ppl.models.dynamics import first_state, next_state, task_at_time
 from rlinf_ppl.models.options import Priors, choose_option, priors_at_time
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
@@ -37,8 +36,7 @@ RANKS = (3, 2, 3)
 
 def initial(mdp: MDP, priors: Priors, initial_option: Array, beta: Array) -> dict[str, Any]:
     """The first state, and the option that was in use before it."""
-    s = numpyro.sample("s", Categorical(probs=mdp.initial))
-    return {"s": s, "z_prev": numpyro.sample("z_prev", Categorical(probs=initial_option))}
+    return first_state(mdp) | {"z_prev": numpyro.sample("z_prev", Categorical(probs=initial_option))}
 
 
 def step(mdp: MDP, priors: Priors, initial_option: Array, beta: Array, s: Any, z_prev: Any) -> dict[str, Any]:
@@ -54,8 +52,7 @@ def timed_step(
     mdp: MDP, priors: Priors, initial_option: Array, beta: Array, s: Any, z_prev: Any, t: Any
 ) -> dict[str, Any]:
     """One step where the reward or a prior changes with time."""
-    now = eqx.tree_at(lambda task: task.reward, mdp, at_time(mdp.reward, 2, t))
-    return step(now, priors_at_time(priors, RANKS, t), initial_option, beta, s, z_prev)
+    return step(task_at_time(mdp, t), priors_at_time(priors, RANKS, t), initial_option, beta, s, z_prev)
 
 
 def soft_options(

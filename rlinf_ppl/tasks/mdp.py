@@ -201,7 +201,7 @@ class MDP(eqx.Module):
         )
 
 
-def _successor_lists(mdp: MDP) -> tuple[Int32[Array, "S #A K"], Float[Array, "S A K"]]:
+def _successor_lists(mdp: MDP) -> tuple[Int32[Array, " S #A K"], Float[Array, "S A K"]]:
     """A sparse task's successors, with an axis of length 1 where the actions share them, and their probabilities."""
     assert mdp.successors is not None and mdp.probabilities is not None
     successors = mdp.successors if mdp.successors.ndim == 3 else mdp.successors[:, None, :]
