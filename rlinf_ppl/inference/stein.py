@@ -4,7 +4,7 @@ The soft policy of one real-valued decision, as a set of particles a_1..a_n, whe
 
     pi(a) = p(a) exp(tau Q(a)) / Z,      Q(a) = E over the step's later chance of (its factors + value(next state))
 
-It is what soft Q-learning samples from, which has several humps where several actions are good (Haarnoja, Tang, Abbeel &
+Soft Q-learning samples from it, and it has several humps where several actions are good (Haarnoja, Tang, Abbeel &
 Levine 2017). With a kernel k of the median width, each particle moves along
 
     phi(a) = (1 / n) sum_j [k(a_j, a) grad log pi(a_j) + grad_{a_j} k(a_j, a)]
