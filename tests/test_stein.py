@@ -162,6 +162,14 @@ def test_one_key_gives_one_result_and_vmap_takes_many():
     assert not np.allclose(many[0], many[1])
 
 
+def test_under_jit_known_inverse_temperatures_stay_known():
+    program, settings = models.mountain_hike(MountainHike()), {"num_particles": 4, "num_steps": 2}
+    at = {"p": jnp.array([0.3, 0.45])}
+    found = jax.jit(lambda key: stein.sample(program, key, "a", at, step_size=jnp.array(0.2), **settings).values)(KEY)
+    np.testing.assert_allclose(found, stein.sample(program, KEY, "a", at, **settings).values, rtol=1e-9)
+
+
+@pytest.mark.slow
 def test_a_single_particle_climbs_to_the_mode():
     program = one_step(lambda a: -jnp.square(a - 3.0))
     values = stein.sample(program, KEY, "a", {"s": 0}, num_particles=1, num_steps=200).values
