@@ -162,6 +162,7 @@ def test_one_key_gives_one_result_and_vmap_takes_many():
     assert not np.allclose(many[0], many[1])
 
 
+@pytest.mark.slow
 def test_under_jit_known_inverse_temperatures_stay_known():
     program, settings = models.mountain_hike(MountainHike()), {"num_particles": 4, "num_steps": 2}
     at = {"p": jnp.array([0.3, 0.45])}
