@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpyro.distributions import Normal
 from numpyro.infer.util import log_density
+from oracles import mountain_hike as oracle
 from scipy.stats import norm
 
 from rlinf_ppl import models
 from rlinf_ppl.inference import exact, smc
 from rlinf_ppl.tasks import MountainHike
-from tests.oracles import mountain_hike as oracle
 
 TASK = MountainHike()
 CORNERS = np.array([[-1.0, -1.0], [1.0, 1.0], [1.0 + 1e-9, 0.0], [0.0, -1.0 - 1e-9], [3.0, -40.0], [1e30, 0.0]])
