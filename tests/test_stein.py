@@ -131,6 +131,23 @@ def test_later_chance_is_averaged_and_the_decision_has_its_own_inverse_temperatu
     assert float(values.std()) == pytest.approx(spread, rel=0.1)
 
 
+def test_later_finite_chance_is_summed():
+    """What a decision does to the odds of a coin has a gradient that no draw of the coin would show."""
+
+    def step(x):
+        a = decide("a", Normal(jnp.zeros(1), 1.0).expand([1]).to_event(1))
+        heads = numpyro.sample("heads", Bernoulli(jax.nn.sigmoid(2.0 * a[0])))
+        optimality(3.0 * heads - 0.1 * a[0] ** 2)
+        return {"x": x}
+
+    program = ControlProgram(lambda: {"x": jnp.zeros(())}, step, 1)
+    values = stein.sample(program, KEY, "a", {"x": 0.0}, num_steps=200, num_chance=2).values
+    p = normalized(-(GRID**2) / 2 + 3.0 / (1 + np.exp(-2.0 * GRID)) - 0.1 * GRID**2)
+    mean = (p * GRID).sum()
+    assert float(values.mean()) == pytest.approx(mean, abs=0.02)
+    assert float(values.std()) == pytest.approx(np.sqrt((p * (GRID - mean) ** 2).sum()), rel=0.1)
+
+
 @pytest.mark.slow
 def test_a_mountain_hike_has_the_policy_of_integration_over_a_grid_of_actions():
     program = models.mountain_hike(MountainHike(), inverse_temperature=2.0)

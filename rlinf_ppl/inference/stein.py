@@ -10,8 +10,8 @@ Levine 2017). With a kernel k of the median width, each particle moves along
     phi(a) = (1 / n) sum_j [k(a_j, a) grad log pi(a_j) + grad_{a_j} k(a_j, a)]
 
 by NumPyro's `SteinVI` with a point guide and Adagrad, in the coordinates z of a = mean + factor z in which the prior is
-N(0, I). Q is differentiated through the step, and averaged over normals that are fixed once and come in mirrored pairs.
-What only jumps has no gradient, and particles do not see it.
+N(0, I). Q is differentiated through the step, summed over what is finite, and averaged over normals that are fixed once
+and come in mirrored pairs. What only jumps has no gradient, and particles do not see it.
 
 Particles hardly cross between humps that are far apart, so how many sit on each is settled where they start: at draws
 from the prior, weighted by exp(tau Q) and drawn anew. Within a hump they are a little too close together: covariances
@@ -32,10 +32,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl.algebra import TIME, regularizers, resampling
 from rlinf_ppl.algebra.quadratics import QuadraticValue
 from rlinf_ppl.inference.arguments import check_count, check_key
-from rlinf_ppl.inference.particles import STEP, Dynamics, Values, drawn, known, noise_of
+from rlinf_ppl.inference.laws import drawn, known
+from rlinf_ppl.inference.particles import STEP, Dynamics, Values, noise_of
 from rlinf_ppl.inference.proposals import Called, Looked, Quadratic, Twist, as_twist
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.sites import Real, Support, first_value
+from rlinf_ppl.program.sites import Real, Support, first_value, values_of
 from rlinf_ppl.program.tracing import SiteForm
 
 __all__ = ["Particles", "sample"]
@@ -171,12 +172,19 @@ def tilt_of(dynamics: Dynamics, name: str, at: Values, key: Array, num_chance: i
     normals = noise_of(form, key, (num_chance + 1) // 2, False)
     pairs = {name: jnp.concatenate([normal, -normal])[:num_chance] for name, normal in normals.items()}
 
+    def averaged(values: Values, noise: Values, sites: tuple[SiteForm, ...]) -> Array:
+        if not sites:
+            return worth(dynamics, values)
+        site, *rest = sites
+        law = dynamics.outputs(STEP, values)[form.sites.index(site)]
+        follow = lambda x: averaged(values | {site.name: x}, noise, tuple(rest))  # noqa: E731
+        if isinstance(site.support, Real):
+            return follow(drawn(site.support, law, noise[site.name]))
+        # A finite site is summed over: a draw would not show how its probabilities depend on the decision.
+        return jnp.sum(jnp.where(law > 0, law * jax.vmap(follow)(values_of(known(site.support))), 0.0))
+
     def tilt(a: Array, noise: Values) -> Array:
-        values = at | {name: a}
-        for site in later:
-            law = dynamics.outputs(STEP, values)[form.sites.index(site)]
-            values[site.name] = drawn(site.support, law, noise[site.name])
-        return worth(dynamics, values)
+        return averaged(at | {name: a}, noise, later)
 
     return lambda a: jnp.mean(jax.vmap(tilt, (None, 0))(a, pairs))
 
