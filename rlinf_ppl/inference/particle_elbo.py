@@ -46,7 +46,9 @@ class ParticleELBO(ProgramELBO):
         self, num_runs: int = 100, num_particles: int = 1, threshold: float = 1.0, resampling_term: bool = False
     ):
         super().__init__(check_count("num_particles", num_particles))
-        self.threshold = float(smc.check_share(threshold))
+        # Also where a caller's jit is tracing it is a plain number.
+        with jax.ensure_compile_time_eval():
+            self.threshold = float(smc.check_share(threshold))
         self.num_runs, self.resampling_term = check_count("num_runs", num_runs), bool(resampling_term)
 
     def read(self, program: ControlProgram) -> Dynamics:

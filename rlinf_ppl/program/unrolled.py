@@ -194,9 +194,9 @@ class Finite(dist.Distribution):
 
     def log_prob(self, value: ArrayLike) -> Array:
         """Log probability of values of the support."""
-        log_p = jax.nn.log_softmax(self.logits)
-        position = jnp.searchsorted(self.values, jnp.asarray(value))
-        shape = lax.broadcast_shapes(jnp.shape(value), self.batch_shape)
+        log_p, value = jax.nn.log_softmax(self.logits), jnp.asarray(value)
+        position = jnp.searchsorted(self.values, value)
+        shape = lax.broadcast_shapes(value.shape, self.batch_shape)
         log_p = jnp.broadcast_to(log_p, (*shape, log_p.shape[-1]))
         return jnp.take_along_axis(log_p, jnp.broadcast_to(position, shape)[..., None], -1)[..., 0]
 
