@@ -41,6 +41,7 @@ class ParticleELBO(ProgramELBO):
     """
 
     window = VERDICT_WINDOW
+    tolerance = 1.0
 
     def __init__(
         self, num_runs: int = 100, num_particles: int = 1, threshold: float = 1.0, resampling_term: bool = False
