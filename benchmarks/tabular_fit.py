@@ -89,7 +89,7 @@ def by_fit(program: ControlProgram, update: Update, error: Callable[[Any], Any])
     """Steps of `svi.fit` one at a time until the error is small; then that many steps again, timed together."""
     chain = read(program)
     logits = guides.initial_logits(chain, jax.random.key(0))
-    memory = update.initial(logits, jax.random.key(1), jnp.asarray(1.0))
+    memory = update.initial(chain, logits, jax.random.key(1), jnp.asarray(1.0))
     first = State(logits, memory, jnp.asarray(jnp.inf), jnp.asarray(0))
     never = jnp.asarray(0.0)
 
@@ -98,7 +98,7 @@ def by_fit(program: ControlProgram, update: Update, error: Callable[[Any], Any])
 
     state, done = run(first, 1), 1
     # Once the target is reached within STEPS_AT_ONCE, the timed run is one call.
-    while (off := float(error(summary(chain, state.logits)[0]["a"]))) >= LIMIT and done < MOST_STEPS:
+    while (off := float(error(summary(update, chain, state.guide)[0]["a"]))) >= LIMIT and done < MOST_STEPS:
         state, done = run(state, 1), done + 1
     seconds = []
     for _ in range(15):

@@ -236,7 +236,7 @@ CASES = {
     ),
     "infinite_support": (with_site(lambda s, a: numpyro.sample("n", Poisson(2.0))), "infinitely many values"),
     "continuous": (
-        with_site(lambda s, a: numpyro.sample("x", Normal())),
+        lambda: exact.solve(with_site(lambda s, a: numpyro.sample("x", Normal()))()),
         "'x' is Gaussian and initial's site 's' has finitely many values",
     ),
     "delta": (with_site(lambda s, a: numpyro.sample("x", Delta(1))), r"'x' \(Delta\) has infinitely many values"),
@@ -356,9 +356,9 @@ TYPES = {
         lambda: svi.fit(program(lambda s: {"s": s}), KEY),
         "no decisions to fit; mark the agent's sites",
     ),
-    "fit_under_vmap": (
-        lambda: jax.vmap(lambda key: svi.fit(program(), key).elbo)(jax.random.split(KEY, 2)),
-        "cannot run inside jit, vmap or grad",
+    "restarts_under_vmap": (
+        lambda: jax.vmap(lambda key: svi.fit(program(), key, num_restarts=2).elbo)(jax.random.split(KEY, 2)),
+        "inside vmap each key is a start of its own",
     ),
     "raw_prior": (lambda: program(raw_prior), "prior of 'a' is a .*give a NumPyro distribution"),
     "masked_prior": (

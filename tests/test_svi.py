@@ -13,7 +13,7 @@ from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, guides, svi
-from rlinf_ppl.inference.updates import VERDICT_EVERY
+from rlinf_ppl.inference.losses import VERDICT_EVERY
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
 

@@ -50,7 +50,7 @@ WAYS = {
 
 
 def same(fit, other):
-    for name in ("losses", "elbo", "residual", "logits", "policy", "converged"):
+    for name in ("losses", "elbo", "residual", "guide", "policy", "converged"):
         assert jax.tree.all(jax.tree.map(np.array_equal, getattr(fit, name), getattr(other, name))), name
 
 
@@ -127,7 +127,7 @@ def test_a_file_that_was_cut_short(share, saved, tmp_path):
 
 def test_a_damaged_file(saved, tmp_path):
     whole = bytearray(saved.read_bytes())
-    place = whole.index(b"logits/a.npy") + 160
+    place = whole.index(b"guide['a'].npy") + 160
     whole[place] ^= 0xFF
     (tmp_path / "damaged").write_bytes(whole)
     with pytest.raises(ValueError, match="damaged"):
@@ -186,7 +186,7 @@ def test_a_file_of_another_fit(case, saved):
 def test_a_file_of_another_precision(saved):
     with np.load(saved) as archive:
         arrays = dict(archive)
-    arrays["logits/a"] = arrays["logits/a"].astype(np.float32)
+    arrays["guide['a']"] = arrays["guide['a']"].astype(np.float32)
     np.savez(saved.parent / "single.npz", **arrays)
     with pytest.raises(ValueError, match="holds float32, and JAX runs in float64 here; set jax_enable_x64"):
         svi.load(saved.parent / "single.npz", lottery(), optimizer=ADAM)

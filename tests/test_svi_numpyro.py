@@ -18,6 +18,7 @@ from programs_more import PAIRS, listed
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact, fitting, guides, svi
 from rlinf_ppl.inference.losses import ProgramELBO
+from rlinf_ppl.inference.updates import NATURAL
 from rlinf_ppl.program import read
 
 KEY = jax.random.key(0)
@@ -43,7 +44,7 @@ def parameters(program, spread=5.0):
 
 
 def policy(program, params):
-    return fitting.summary(read(program), {name: params[f"{name}_logits"] for name in program.scopes})[0]
+    return fitting.summary(NATURAL, read(program), {name: params[f"{name}_logits"] for name in program.scopes})[0]
 
 
 def estimates(loss, program, params, repeats):
@@ -164,7 +165,7 @@ def test_different_inverse_temperatures_have_no_loss_in_nats():
 
 def test_a_loss_that_does_not_say_how_it_estimates():
     program = control("zeros")
-    with pytest.raises(NotImplementedError, match="ProgramELBO does not say"):
+    with pytest.raises(NotImplementedError, match="ProgramELBO is no loss for NumPyro"):
         ProgramELBO().loss(KEY, parameters(program), program.model, program.guide)
 
 

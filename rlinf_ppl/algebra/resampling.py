@@ -38,6 +38,14 @@ def systematic(key: PRNGKeyArray | Array, weights: Float[Array, " N"]) -> Int[Ar
     return children(jax.random.uniform(key, dtype=weights.dtype), weights)
 
 
+def multinomial(key: PRNGKeyArray | Array, weights: Float[Array, " N"]) -> Int[Array, " N"]:
+    """For each child its ancestor, drawn independently: noisier, and with a probability that has a gradient."""
+    cumulated = jnp.cumsum(weights)
+    points = jax.random.uniform(key, weights.shape, weights.dtype) * cumulated[-1]
+    drawn = jnp.searchsorted(cumulated, points, side="right").astype(jnp.int32)
+    return jnp.minimum(drawn, jnp.sum(cumulated < cumulated[-1]).astype(jnp.int32))
+
+
 def conditional_systematic(key: PRNGKeyArray | Array, weights: Float[Array, " N"]) -> Int[Array, " N"]:
     """Systematic resampling given that child 0 descends from particle 0 (Chopin & Singh 2015, algorithm 4).
 

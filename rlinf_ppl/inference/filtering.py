@@ -1,5 +1,6 @@
 """The particle filter, compiled once for all programs of one structure: a scan over time, vmaps over particles."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,6 +20,22 @@ from rlinf_ppl.program.sites import Real, Support, positions_of
 
 BACKWARD_AT_ONCE = 32
 
+Draw = Callable[[Array, Array], Array]
+
+
+class Drawn(NamedTuple):
+    """The random choices of a filter, for gradients of what is expected of it.
+
+    Attributes:
+        log_evidence: the estimate after the start and each step, (T + 1,).
+        sites: the log probability of all finite values drawn at the start and in each step, (T + 1,).
+        ancestors: that of the ancestors drawn before each step, were they drawn independently, (T,).
+    """
+
+    log_evidence: Array
+    sites: Array
+    ancestors: Array
+
 
 class Found(NamedTuple):
     """What a filter found; the attributes are those of `smc.Run`."""
@@ -31,6 +48,7 @@ class Found(NamedTuple):
     filtered: Values
     faults: dict[str, Array]
     history: History
+    drawn: Drawn
 
 
 class Cloud(NamedTuple):
@@ -95,7 +113,13 @@ def particle_gibbs(
 
 
 def particle_filter(
-    dynamics: Dynamics, key: Array, n: int, threshold: Array, path: Path | None = None, keep: bool = False
+    dynamics: Dynamics,
+    key: Array,
+    n: int,
+    threshold: Array,
+    path: Path | None = None,
+    keep: bool = False,
+    draw: Draw = resampling.systematic,
 ) -> Found:
     """Move n particles through all steps.
 
@@ -106,6 +130,7 @@ def particle_filter(
         threshold: the share of n that the effective number must not fall below.
         path: what particle 0 goes through (conditional SMC); None: all are drawn.
         keep: whether the history holds the weights of all times.
+        draw: ancestors from a key and normalised weights.
     """
     structure = dynamics.structure
     start_key, steps_key = jax.random.split(key)
@@ -114,10 +139,11 @@ def particle_filter(
     move = jax.vmap(lambda noise, own: dynamics.start(noise, None if start is None else (own, start)))(noise, own)
     log_weights = masked(jnp.zeros(n) + move.log_weight, move.faults)
     cloud = weighed(move.state, move.alive, log_weights, jnp.zeros(()))
+    started = so_far(cloud), jnp.sum(move.score)
     steps = structure.horizon or 0
     sites = None if path is None else path.sites | {"alive": path.alive[1:]}
     now = jnp.arange(steps), jax.random.split(steps_key, steps), sites
-    cloud, told = lax.scan(lambda cloud, now: advanced(dynamics, threshold, keep, cloud, now), cloud, now)
+    cloud, told = lax.scan(lambda cloud, now: advanced(dynamics, threshold, keep, draw, cloud, now), cloud, now)
     gain, end_faults = jax.vmap(dynamics.end)(cloud.state, cloud.alive)
     log_weights = masked(cloud.log_weights + gain, end_faults)
     last = weighed(cloud.state, cloud.alive, log_weights, cloud.log_evidence)
@@ -127,10 +153,13 @@ def particle_filter(
     )
     faults = {f"init/{name}": first_bad(bad) for name, bad in move.faults.items()} | told.faults
     faults |= {f"final/{name}": first_bad(bad) for name, bad in end_faults.items()}
-    log_evidence = last.log_evidence + resampling.normalize(last.log_weights)[1] - jnp.log(n)
+    log_evidence = so_far(last)
     filtered = {name: jnp.concatenate([x, end[name][None]]) for name, x in told.filtered.items()}
     ess = told.ess.at[-1].set(last.ess)
-    return Found(log_evidence, {}, ess, told.resampled, last.weights, filtered, faults, history)
+    drawn = Drawn(
+        jnp.append(started[0], told.drawn.log_evidence), jnp.append(started[1], told.drawn.sites), told.drawn.ancestors
+    )
+    return Found(log_evidence, {}, ess, told.resampled, last.weights, filtered, faults, history, drawn)
 
 
 class Told(NamedTuple):
@@ -141,15 +170,19 @@ class Told(NamedTuple):
     filtered: Values
     faults: dict[str, Array]
     history: History
+    drawn: Drawn
 
 
-def advanced(dynamics: Dynamics, threshold: Array, keep: bool, cloud: Cloud, now: Any) -> tuple[Cloud, Told]:
+def advanced(
+    dynamics: Dynamics, threshold: Array, keep: bool, draw: Draw, cloud: Cloud, now: Any
+) -> tuple[Cloud, Told]:
     """Draw the particles anew where that is due, and move and weight them; now is t, a key and particle 0's sites."""
     t, key, sites = now
     structure, n = dynamics.structure, cloud.weights.shape[0]
     resample_key, noise_key = jax.random.split(key)
     resampled = cloud.ess < threshold * n
-    draw = resampling.systematic if sites is None else resampling.conditional_systematic
+    if sites is not None:
+        draw = resampling.conditional_systematic
     ancestors, parents = lax.cond(resampled, lambda: anew(cloud, draw, resample_key), lambda: unchanged(cloud))
     noise = noise_of(structure.step, noise_key, n, structure.discounted)
 
@@ -166,7 +199,9 @@ def advanced(dynamics: Dynamics, threshold: Array, keep: bool, cloud: Cloud, now
     known = resampling.normalize(untwisted(dynamics, after, t + 1))[0]
     filtered = summarized(structure.supports(), parents.state, known)
     faults = {name: first_bad(bad) for name, bad in move.faults.items()}
-    return after, Told(after.ess, resampled, filtered, faults, history)
+    chosen = jnp.where(resampled, jnp.sum(jnp.log(cloud.weights[ancestors])), 0.0)
+    drawn = Drawn(so_far(after), jnp.sum(move.score), chosen)
+    return after, Told(after.ess, resampled, filtered, faults, history, drawn)
 
 
 def stored_state(structure: Structure, state: Values) -> Values:
@@ -181,15 +216,18 @@ def weighed(state: Values, alive: Array, log_weights: Array, log_evidence: Array
     return Cloud(state, alive, log_weights, weights, resampling.effective_size(weights), log_evidence)
 
 
-def anew(cloud: Cloud, draw: Any, key: Array) -> tuple[Array, Cloud]:
+def so_far(cloud: Cloud) -> Array:
+    """The log evidence of all that was weighed up to now."""
+    return cloud.log_evidence + resampling.normalize(cloud.log_weights)[1] - jnp.log(cloud.weights.shape[0])
+
+
+def anew(cloud: Cloud, draw: Draw, key: Array) -> tuple[Array, Cloud]:
     """Particles drawn by weight: their ancestors, and they themselves with equal weights."""
-    n = cloud.weights.shape[0]
-    ancestors = draw(key, cloud.weights)
+    ancestors = draw(key, lax.stop_gradient(cloud.weights))
     state = {name: x[ancestors] for name, x in cloud.state.items()}
-    log_evidence = cloud.log_evidence + resampling.normalize(cloud.log_weights)[1] - jnp.log(n)
     equal = jnp.zeros_like(cloud.log_weights)
     return ancestors, cloud._replace(
-        state=state, alive=cloud.alive[ancestors], log_weights=equal, log_evidence=log_evidence
+        state=state, alive=cloud.alive[ancestors], log_weights=equal, log_evidence=so_far(cloud)
     )
 
 
@@ -228,12 +266,16 @@ def summarized(supports: dict[str, Support], state: Values, weights: Array) -> V
 
 def conditional(dynamics: Dynamics, name: str, joint: Array) -> Array:
     """A decision given its scope from their joint, (T, scope, K); its prior where there is nothing."""
+    total = jnp.sum(joint, -1, keepdims=True)
+    return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), prior_of(dynamics, name).array)
+
+
+def prior_of(dynamics: Dynamics, name: str) -> Table:
+    """A finite decision's prior over the time, its scope and its values."""
     structure = dynamics.structure
     form, supports = structure.step, structure.supports() | structure.times()
     index, site = next((i, site) for i, site in enumerate(form.sites) if site.name == name)
     law = on_grid(form, dynamics.constants[STEP], dynamics.leaves, supports, index, site.parents)
     axes = (*structure.times(), *dict(structure.scopes)[name], name)
     sizes = {axis: len(support) for axis, support in supports.items()}
-    prior = Table((*law.axes, name), law.array).over(axes, sizes).array
-    total = jnp.sum(joint, -1, keepdims=True)
-    return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), prior)
+    return Table((*law.axes, name), law.array).over(axes, sizes)

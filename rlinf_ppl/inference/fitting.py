@@ -9,12 +9,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from rlinf_ppl.algebra import Chain
 from rlinf_ppl.inference.arguments import check_count
-from rlinf_ppl.inference.guides import Logits, bound, policy_of
 from rlinf_ppl.inference.progress import progress_bar
 from rlinf_ppl.inference.updates import Update
-from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program import ControlProgram
 
 STEPS_AT_ONCE = 100
 
@@ -31,13 +29,13 @@ class State(NamedTuple):
     """What a step needs of the steps before it.
 
     Attributes:
-        logits: the guide's.
+        guide: as far as it has come.
         memory: what the update carries along.
         residual: of the last step; infinite where that step gave no verdict.
         steps: how many were run.
     """
 
-    logits: Logits
+    guide: Any
     memory: Any
     residual: Float[Array, ""]
     steps: Array
@@ -47,15 +45,18 @@ class Fit(NamedTuple):
     """A fitted guide.
 
     Attributes:
-        policy: for each decision (T, scope, K) probabilities.
-        elbo: its exact ELBO, in units of optimality.
-        losses: the negative ELBO before each step that was run, exact or as the loss estimates it.
+        policy: for each decision (T, scope, K) probabilities. A decision that has a network has a function instead,
+            of its scope by name (and t), which returns a NumPyro distribution.
+        elbo: its ELBO in units of optimality: exact where the loss is one of tables, else estimated as by the loss.
+        losses: the negative ELBO before each step that was run, exact or as the loss estimates it. Where the fit was
+            made inside vmap there is one for each of `num_steps`, NaN after convergence.
         converged: whether `residual` is within the tolerance.
-        residual: how far the policy is from its best reply, one natural gradient step of size 1. With the natural
-            gradient the largest difference in any probability anywhere; with an optimiser the KL in nats that the
-            policy expects to meet along a trajectory, which is blind where the policy does not go.
-        logits: theta, shapes as the policy's.
-        memory: what the steps to come need of the steps so far, beside the logits.
+        residual: how far the guide is from where it would stay. With the natural gradient the largest difference in
+            any probability anywhere that one step of size 1 would make; with an optimiser on tables the KL in nats of
+            the policy from its best reply, expected along its trajectories, which is blind where it does not go; with
+            other losses how much the losses still fall, in standard errors.
+        guide: what was learned: for tables of logits theta, shapes as the policy's; or networks.
+        memory: what the steps to come need of the steps so far, beside the guide.
         task: the program, the kind of steps, and the tolerance.
     """
 
@@ -64,7 +65,7 @@ class Fit(NamedTuple):
     losses: Float[Array, " steps"]
     converged: Bool[Array, ""]
     residual: Float[Array, ""]
-    logits: Logits
+    guide: Any
     memory: Any
     task: Task
 
@@ -75,36 +76,53 @@ class Fit(NamedTuple):
             num_steps: the most steps to add; a fit that has converged adds none.
             progress: show a progress bar.
         """
-        start = State(self.logits, self.memory, self.residual, jnp.asarray(len(self.losses)))
-        return run(self.task, start, np.asarray(self.losses), check_count("num_steps", num_steps), progress)
+        target = self.task.update.loss.read(self.task.program)
+        start = State(self.guide, self.memory, self.residual, jnp.asarray(len(self.losses)))
+        return run(self.task, target, start, np.asarray(self.losses), check_count("num_steps", num_steps), progress)
 
 
-def run(task: Task, state: State, losses: np.ndarray, num_steps: int, progress: bool) -> Fit:
-    """Add steps to a fit, until it has converged or has run `num_steps` more."""
-    chain = read(task.program)
+def run(task: Task, target: Any, state: State, losses: np.ndarray, num_steps: int, progress: bool) -> Fit:
+    """Add steps to a fit, until it has converged or has run `num_steps` more.
+
+    Args:
+        task: what is fitted.
+        target: what its loss reads of the program.
+        state: where to go on.
+        losses: of the steps before.
+        num_steps: the most steps to add.
+        progress: whether to show a bar.
+    """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((target, state))):
+        state, latest = advance(task.update, target, state, task.tolerance, jnp.asarray(num_steps), num_steps)
+        return finished(task, target, state, latest)
     parts, left = [losses], num_steps
     with progress_bar(num_steps, progress) as report:
         while left and not state.residual <= task.tolerance:
             now = min(STEPS_AT_ONCE, left)
             before = int(state.steps)
-            state, latest = advance(task.update, chain, state, task.tolerance, jnp.asarray(now))
+            state, latest = advance(task.update, target, state, task.tolerance, jnp.asarray(now))
             ran = int(state.steps) - before
             parts.append(np.asarray(latest)[:ran])
             left -= ran
             report(ran, float(parts[-1][-1]))
-    policy, elbo = summary(chain, state.logits)
-    every, converged = jax.device_put(np.concatenate(parts)), state.residual <= task.tolerance
-    return Fit(policy, elbo, every, converged, state.residual, state.logits, state.memory, task)
+    return finished(task, target, state, jax.device_put(np.concatenate(parts)))
+
+
+def finished(task: Task, target: Any, state: State, losses: Array) -> Fit:
+    """The fit that a state comes to."""
+    policy, elbo = summary(task.update, target, state.guide)
+    converged = state.residual <= task.tolerance
+    return Fit(policy, elbo, losses, converged, state.residual, state.guide, state.memory, task)
 
 
 @eqx.filter_jit
 def advance(
-    update: Update, chain: Chain, state: State, tolerance: Array, steps: Array
+    update: Update, target: Any, state: State, tolerance: Array, steps: Array, most: int = STEPS_AT_ONCE
 ) -> tuple[State, Float[Array, " steps"]]:
-    """At most `steps` steps (no more than STEPS_AT_ONCE), fewer once the residual is within the tolerance.
+    """At most `steps` steps (no more than `most`), fewer once the residual is within the tolerance.
 
     Returns:
-        The state, and the losses of these steps.
+        The state, and the losses of these steps; NaN where there was none.
     """
     first = state.steps
 
@@ -113,13 +131,13 @@ def advance(
 
     def body(carry: tuple[State, Array]) -> tuple[State, Array]:
         state, losses = carry
-        logits, memory, loss, residual = update.step(chain, state.logits, state.memory, state.steps + 1)
-        return State(logits, memory, residual, state.steps + 1), losses.at[state.steps - first].set(loss)
+        guide, memory, loss, residual = update.step(target, state.guide, state.memory, state.steps + 1)
+        return State(guide, memory, residual, state.steps + 1), losses.at[state.steps - first].set(loss)
 
-    return lax.while_loop(due, body, (state, jnp.zeros(STEPS_AT_ONCE)))
+    return lax.while_loop(due, body, (state, jnp.full(most, jnp.nan)))
 
 
 @eqx.filter_jit
-def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Any], Array]:
-    """The policy of the logits and its ELBO."""
-    return policy_of(chain, logits), bound(chain, logits)
+def summary(update: Update, target: Any, guide: Any) -> tuple[dict[str, Any], Array]:
+    """The policy of a guide and its ELBO."""
+    return update.loss.summary(target, guide)

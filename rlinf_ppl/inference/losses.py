@@ -12,34 +12,79 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 from numpyro.infer import ELBO, SVI
 
 from rlinf_ppl.algebra import Chain, Site
 from rlinf_ppl.algebra.messages import with_array
-from rlinf_ppl.inference import estimators, guides
-from rlinf_ppl.inference.arguments import check_count, check_tabular
+from rlinf_ppl.inference import answers, estimators, guides
+from rlinf_ppl.inference.arguments import check_count, check_tabular, check_tolerance
 from rlinf_ppl.inference.guides import Logits
+from rlinf_ppl.inference.policies import laws_of
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 
+VERDICT_EVERY = 10
+
 
 class ProgramELBO(ELBO):
-    """The ELBO of a program's guide; a subclass says how it is estimated.
+    """The ELBO of a program's guide; a subclass says what it reads of the program, and how it is estimated.
 
     Two losses of one kind with as many particles are equal.
     """
 
     can_infer_discrete = True
-
-    def estimate(self, chain: Chain, logits: Logits, key: Array) -> Float[Array, ""]:
-        """The ELBO in units of optimality, its gradient in the logits unbiased."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how the ELBO is estimated.")
+    # How many of the latest losses the verdict looks at.
+    window = 0
 
     def check(self, program: ControlProgram) -> None:
         """Raise where a program has no such estimate."""
+
+    def read(self, program: ControlProgram) -> Any:
+        """What the estimate needs of a program, with arrays as leaves."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it reads of a program.")
+
+    def start(self, target: Any, key: Array) -> Any:
+        """The guide to start from where none is given."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what a fit starts from.")
+
+    def check_guide(self, target: Any, guide: Any) -> Any:
+        """A guide that was given to start from; raises where it is none of this program for this loss."""
+        like = jax.eval_shape(lambda key: self.start(target, key), jax.random.key(0))
+        if not isinstance(guide, dict) or set(guide) != set(like) or not all(map(eqx.is_array_like, guide.values())):
+            raise TypeError(
+                f"{self!r} fits tables: guide must be a dict of logits for {sorted(like)}, such as fit.guide; networks "
+                "go with svi.ParticleELBO(n)."
+            )
+        for name, theta in guide.items():
+            if jnp.shape(theta) != like[name].shape:
+                raise ValueError(f"guide[{name!r}] has shape {jnp.shape(theta)}; it must be {like[name].shape}.")
+        return {name: jnp.asarray(theta, like[name].dtype) for name, theta in guide.items()}
+
+    def estimate(self, target: Any, guide: Any, key: Array) -> Float[Array, ""]:
+        """The ELBO in units of optimality, its gradient in the guide unbiased."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how the ELBO is estimated.")
+
+    def ascent(self, target: Any, gradient: Any) -> Any:
+        """The gradient, turned round where a decision minimises."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which way is up.")
+
+    def residual(self, target: Any, guide: Any, recent: Array | None, steps: Array) -> Float[Array, ""]:
+        """How far a guide is from where it would stay, infinite where there is no verdict."""
+        raise NotImplementedError(f"{type(self).__name__} does not say when a fit has arrived.")
+
+    def summary(self, target: Any, guide: Any) -> tuple[dict[str, Any], Array]:
+        """The policy of a guide, and its ELBO in units of optimality."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what a guide comes to.")
+
+    def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
+        """The estimate in nats for tables of logits, as NumPyro's SVI has them."""
+        raise NotImplementedError(f"{type(self).__name__} is no loss for NumPyro's SVI.")
 
     def loss(
         self,
@@ -67,15 +112,7 @@ class ProgramELBO(ELBO):
         program = program_of(model, guide)
         check_tabular(program, f"{type(self).__name__}'s parameters")
         self.check(program)
-        tau = common_inverse_temperature(program)
-        # Known numbers are checked where a caller's jit is tracing, too.
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program)):
-            chain = read(program)
-        else:
-            with jax.ensure_compile_time_eval():
-                chain = read(program)
-        logits = {name: param_map[f"{name}_logits"] for name in program.scopes}
-        return -self.estimate(in_nats(chain, tau), logits, rng_key)
+        return -self.in_nats(program, {name: param_map[f"{name}_logits"] for name in program.scopes}, rng_key)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.num_particles == getattr(other, "num_particles", None)
@@ -87,21 +124,65 @@ class ProgramELBO(ELBO):
         return f"{type(self).__name__}({self.num_particles})"
 
 
-class ExactELBO(ProgramELBO):
+class TableELBO(ProgramELBO):
+    """The ELBO of a guide of tables, with everything about it that is exact."""
+
+    def read(self, program: ControlProgram) -> Chain:
+        """The program's tables; raises where no fit of them could end."""
+        chain = read(program)
+        check_tolerance(chain)
+        for site in chain.step.sites:
+            tau = None if site.inverse_temperature is None else site.inverse_temperature.constant
+            if tau is not None and not isinstance(tau, jax.core.Tracer) and jnp.any(jnp.isinf(tau)):
+                raise ValueError(
+                    f"the inverse temperature of {site.name!r} is infinite, and the guide's logits would be so, too; "
+                    "exact.solve takes it, or give a large finite one."
+                )
+        return chain
+
+    def start(self, target: Chain, key: Array) -> Logits:
+        """The logits of small random action values."""
+        return guides.initial_logits(target, key)
+
+    def ascent(self, target: Chain, gradient: Logits) -> Logits:
+        """Whoever minimises goes the other way, and an inverse temperature of 0 keeps the prior."""
+        return guides.tempered(target, gradient, jnp.sign)
+
+    def residual(self, target: Chain, guide: Logits, recent: Array | None, steps: Array) -> Float[Array, ""]:
+        """KL in nats of the policy from its best reply, along its own trajectories; every so many steps."""
+        due = steps % VERDICT_EVERY == 0
+        return lax.cond(due, lambda: expected_gain(target, guide), lambda: jnp.asarray(jnp.inf))
+
+    def summary(self, target: Chain, guide: Logits) -> tuple[dict[str, Any], Array]:
+        """The policy, and its exact ELBO."""
+        return guides.policy_of(target, guide), guides.bound(target, guide)
+
+    def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
+        """The estimate of the program whose optimality is multiplied by the common inverse temperature."""
+        # Known numbers are checked where a caller's jit is tracing, too.
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program)):
+            chain = read(program)
+        else:
+            with jax.ensure_compile_time_eval():
+                chain = read(program)
+        return self.estimate(in_nats(chain, common_inverse_temperature(program)), logits, key)
+
+
+class ExactELBO(TableELBO):
     """The exact ELBO by the elimination: no sampling, value and gradient without noise."""
 
     def __init__(self) -> None:
         super().__init__()
 
-    def estimate(self, chain: Chain, logits: Logits, key: Array) -> Float[Array, ""]:
+    def estimate(self, target: Chain, guide: Logits, key: Array) -> Float[Array, ""]:
         """The exact ELBO."""
-        return guides.bound(chain, logits)
+        return guides.bound(target, guide)
 
     def __repr__(self) -> str:
         return "ExactELBO()"
 
 
-class SampledELBO(ProgramELBO):
+class SampledELBO(TableELBO):
     """The gradient over sampled states, this step's decisions summed exactly with exact action values.
 
     Args:
@@ -115,12 +196,12 @@ class SampledELBO(ProgramELBO):
         """Raise where there is no end."""
         check_ends(program.horizon, "sampled ELBO")
 
-    def estimate(self, chain: Chain, logits: Logits, key: Array) -> Float[Array, ""]:
+    def estimate(self, target: Chain, guide: Logits, key: Array) -> Float[Array, ""]:
         """The exact ELBO with a sampled gradient."""
-        return estimators.sampled(chain, logits, key, self.num_particles)
+        return estimators.sampled(target, guide, key, self.num_particles)
 
 
-class ScoreFunctionELBO(ProgramELBO):
+class ScoreFunctionELBO(TableELBO):
     """The gradient from trajectories alone: score function, rewards to go, the other trajectories' mean as baseline.
 
     Five times as noisy as `SampledELBO` at the start of a fit, and as noisy at its end: for where nothing else works.
@@ -137,9 +218,16 @@ class ScoreFunctionELBO(ProgramELBO):
         check_ends(program.horizon, "sampled ELBO")
         check_tabular(program, "score functions")
 
-    def estimate(self, chain: Chain, logits: Logits, key: Array) -> Float[Array, ""]:
+    def estimate(self, target: Chain, guide: Logits, key: Array) -> Float[Array, ""]:
         """The mean return, with the gradient of its score function."""
-        return estimators.score_function(chain, logits, key, self.num_particles)
+        return estimators.score_function(target, guide, key, self.num_particles)
+
+
+def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
+    """KL in nats of the policy from its best reply, along the trajectories of the policy itself."""
+    _, target = guides.natural_target(chain, logits)
+    q, best = (laws_of(chain, guides.policy_of(chain, each)) for each in (logits, target))
+    return answers.kl(chain, q, best)
 
 
 def in_numpyro(program: ControlProgram, optim: Any, loss: ELBO | None = None) -> SVI:

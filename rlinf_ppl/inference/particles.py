@@ -23,12 +23,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rlinf_ppl.inference.laws import drawn, known, log_density, tilted, unlawful
 from rlinf_ppl.inference.proposals import Proposal, Twist
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.sites import Real, Support, first_value, positions_of, values_of
+from rlinf_ppl.program.sites import Real, first_value, positions_of, values_of
 from rlinf_ppl.program.tracing import Form
 
-TOLERANCE = 1e-4
 INITIAL, STEP, FINAL = range(3)
 
 Values = dict[str, Array]
@@ -44,6 +44,8 @@ class Move(NamedTuple):
         alive: whether the particle lives on.
         faults: for each site whether its numbers are no law or no factor, for each state variable whether it left its
             support.
+        score: the log probability of whatever was drawn from finitely many values; what is real moves with the
+            parameters of its law instead.
     """
 
     state: Values
@@ -51,6 +53,7 @@ class Move(NamedTuple):
     log_weight: Array
     alive: Array
     faults: dict[str, Array]
+    score: Array
 
 
 class Dynamics(eqx.Module):
@@ -86,14 +89,18 @@ class Dynamics(eqx.Module):
         gain = move.log_weight
         if self.twist is not None:
             gain = gain - jnp.where(alive, self.psi(state, t), 0.0)
-        still = alive
+        still, score = alive, move.score
         if self.structure.discounted:
             psi = self.psi(move.state, t + 1)
-            still = jnp.log(noise["alive"]) < jnp.log(self.discount) + psi - self.gate(psi)
+            log_p = jnp.log(self.discount) + psi - self.gate(psi)
+            still = jnp.log(noise["alive"]) < log_p
             if fixed is not None:
                 still = jnp.where(fixed[0], fixed[1]["alive"], still)
+            if self.twist is not None:
+                log_q = jnp.log1p(-self.discount) - self.gate(psi)
+                score = score + jnp.where(alive, jnp.where(still, log_p, log_q), 0.0)
             still = alive & still
-        return move._replace(log_weight=gain, alive=still)
+        return move._replace(log_weight=gain, alive=still, score=score)
 
     def end(self, state: Values, alive: Array) -> tuple[Array, dict[str, Array]]:
         """What the weight gains at the end, where the last factors take the place of the twist; and faults."""
@@ -116,7 +123,7 @@ class Dynamics(eqx.Module):
         future: Callable[[Values], Array],
     ) -> Move:
         """Draw the sites of a slice one after the other, weight its factors and what is ahead of it."""
-        form, at, gain = self.form(part), state | {"t": t}, jnp.zeros(())
+        form, at, gain, score = self.form(part), state | {"t": t}, jnp.zeros(()), jnp.zeros(())
         proposal = self.proposal if part == STEP else {}
         rest = lambda values: self.rest(part, values, alive, future)  # noqa: E731
         ahead = self.looking(form, proposal)
@@ -130,10 +137,12 @@ class Dynamics(eqx.Module):
                 other, total = tilted(law, weights)
                 gain = gain + total
             elif site.name in proposal:
-                other = jnp.where(alive, proposal[site.name](at, t), law)
+                other = jnp.where(alive, proposal[site.name](at, t, law), law)
                 faults[site.name] |= unlawful(site.support, other)
             value = drawn(site.support, other, noise[site.name])
             at[site.name] = value if fixed is None else jnp.where(fixed[0], fixed[1][site.name], value)
+            if not isinstance(site.support, Real):
+                score = score + log_density(site.support, other, at[site.name])
             if site.name in proposal:
                 gain = gain + log_density(site.support, law, at[site.name])
                 gain = gain - log_density(site.support, other, at[site.name])
@@ -142,7 +151,7 @@ class Dynamics(eqx.Module):
             gain, faults = gain + weight, faults | wrong
         following, outside = self.following(part, at)
         sites = {site.name: at[site.name] for site in form.latent}
-        return Move(following, sites, gain, alive, faults | outside)
+        return Move(following, sites, gain, alive, faults | outside, score)
 
     def looking(self, form: Form, proposal: dict[str, Proposal]) -> str | None:
         """The site that looks ahead: the last one, where there is a twist to look at and it can be summed over."""
@@ -220,56 +229,6 @@ class Dynamics(eqx.Module):
         if not self.structure.discounted:
             return psi
         return jnp.logaddexp(jnp.log(self.discount) + psi, jnp.log1p(-self.discount))
-
-
-def drawn(support: Support | None, law: Array, noise: Array) -> Array:
-    """A value by its law: the first one whose cumulated probability exceeds a uniform, or a Gaussian.
-
-    What has probability 0 is never drawn, whatever the rounding of the sums.
-    """
-    if isinstance(support, Real):
-        return jnp.reshape(law[:, 0] + jnp.sum(law[:, 1:] * noise[None], -1), support.shape)
-    cumulated = jnp.cumsum(law)
-    position = jnp.argmax((cumulated > noise * jnp.max(cumulated)) & (law > 0))
-    return values_of(known(support))[position]
-
-
-def known(support: Support | None) -> Support:
-    """The support of a latent site, which always has one."""
-    assert support is not None
-    return support
-
-
-def log_density(support: Support | None, law: Array, value: Array) -> Array:
-    """Log density of a value; a coordinate without noise of its own counts as certain."""
-    support = known(support)
-    if not isinstance(support, Real):
-        return jnp.log(law[positions_of(support, value)])
-    rest, total = jnp.reshape(value, -1) - law[:, 0], jnp.zeros(())
-    for k in range(len(support)):
-        scale = law[k, 1 + k]
-        noise = rest[k] / jnp.where(scale > 0, scale, 1.0)
-        density = -0.5 * (noise**2 + jnp.log(2 * jnp.pi)) - jnp.log(jnp.where(scale > 0, scale, 1.0))
-        total = total + jnp.where(scale > 0, density, jnp.where(rest[k] == 0, 0.0, -jnp.inf))
-        rest = rest - law[:, 1 + k] * jnp.where(scale > 0, noise, 0.0)
-    return total
-
-
-def tilted(law: Array, tilt: Array) -> tuple[Array, Array]:
-    """A law tilted, p exp(tilt) / Z, and log Z."""
-    known = jnp.where((law > 0) & ~jnp.isnan(tilt), tilt, -jnp.inf)
-    peak = jnp.max(known)
-    peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
-    weights = law * jnp.exp(known - peak)
-    total = jnp.sum(weights)
-    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), law), peak + jnp.log(total)
-
-
-def unlawful(support: Support | None, law: Array) -> Array:
-    """Whether numbers are no law."""
-    if isinstance(support, Real):
-        return ~jnp.all(jnp.isfinite(law))
-    return ~((jnp.abs(jnp.sum(law) - 1) <= TOLERANCE) & (jnp.min(law) >= 0))
 
 
 def senseless(factor: Array) -> Array:

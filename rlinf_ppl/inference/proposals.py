@@ -1,7 +1,7 @@
 """What users know beforehand, as functions of one particle: proposals for sites, and twists, values of states.
 
-A proposal gives a site's law in the form that the program's own laws have: probabilities (K,), or the mean of a
-Gaussian beside a triangular factor of its covariance, (n, 1 + n). A twist gives a number.
+A proposal gives a site's law in the form of `laws`, from the values before it, the time, and the site's own law. A
+twist gives a number.
 """
 
 import inspect
@@ -11,10 +11,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
 from rlinf_ppl.algebra.small_matrices import cholesky
+from rlinf_ppl.inference.laws import tilted
 from rlinf_ppl.inference.policies import wrong_rows
 from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.sites import Real, Support, law_of, positions_of
@@ -30,7 +32,7 @@ class Looked(eqx.Module):
     axes: Axes = eqx.field(static=True)
     timed: bool = eqx.field(static=True)
 
-    def __call__(self, at: Values, t: Array) -> Array:
+    def __call__(self, at: Values, t: Array, law: Array | None = None) -> Array:
         """The entry at the values; axes of size 1 do not matter."""
         place = [t] if self.timed else []
         place += [positions_of(support, at[name]) for name, support in self.axes]
@@ -45,7 +47,7 @@ class Affine(eqx.Module):
     factor: Array
     names: tuple[str, ...] = eqx.field(static=True)
 
-    def __call__(self, at: Values, t: Array) -> Array:
+    def __call__(self, at: Values, t: Array, law: Array) -> Array:
         """Its mean beside a factor of its covariance."""
         mean = jnp.sum(self.gain[t] * side_by_side(at, self.names)[None], -1) + self.offset[t]
         return jnp.concatenate([mean[:, None], self.factor[t]], 1)
@@ -64,6 +66,34 @@ class Quadratic(eqx.Module):
         return jnp.sum(x * (jnp.sum(matrix * x[None], -1) + vector)) + scalar
 
 
+class Tilted(eqx.Module):
+    """A site's own law, moved by parameters that a function of the values and the time gives.
+
+    Probabilities p become p exp(theta) / Z. A Gaussian N(m, F F') becomes N(m + F mu, F L L' F'), theta being mu, the
+    logs of L's diagonal, and what stands below it row by row: at 0 all is as it was.
+    """
+
+    parameters: Callable[..., Array]
+    support: Support = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array, law: Array) -> Array:
+        """The law."""
+        theta = self.parameters(at, t)
+        if not isinstance(self.support, Real):
+            return tilted(law, theta)[0]
+        n = len(self.support)
+        rows, columns = np.tril_indices(n, -1)
+        lower = jnp.diag(jnp.exp(theta[n : 2 * n])).at[rows, columns].set(theta[2 * n :])
+        factor = law[:, 1:]
+        return jnp.concatenate([law[:, :1] + (factor @ theta[:n])[:, None], factor @ lower], 1)
+
+
+def num_parameters(support: Support) -> int:
+    """How many parameters move a law over a support."""
+    n = len(support)
+    return 2 * n + n * (n - 1) // 2 if isinstance(support, Real) else n
+
+
 class Called(eqx.Module):
     """A function of variables by their names, and of t where it takes it."""
 
@@ -71,13 +101,13 @@ class Called(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     support: Support | None = eqx.field(static=True, default=None)
 
-    def __call__(self, at: Values, t: Array) -> Array:
+    def __call__(self, at: Values, t: Array, law: Array | None = None) -> Array:
         """Its value; of a distribution the law."""
         found = self.function(**{name: t if name == "t" else at[name] for name in self.names})
         return jnp.asarray(found, dtype=float) if self.support is None else law_of(found, self.support)
 
 
-Proposal = Looked | Affine | Called
+Proposal = Looked | Affine | Called | Tilted
 Twist = Looked | Quadratic | Called
 
 
@@ -123,8 +153,11 @@ def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
     if real:
         raise ValueError(f"{name!r} depends on the real numbers {real}, so proposal[{name!r}] must be a function.")
     array, timed = looked_up(program, f"proposal[{name!r}]", entry, (*scope, name), program.horizon)
-    if not isinstance(array, jax.core.Tracer) and bool(wrong_rows({name: array})[name]):
-        raise ValueError(f"proposal[{name!r}] has rows that are no distributions: at least 0, with sum 1.")
+    if not isinstance(array, jax.core.Tracer):
+        # Known numbers are checked where a caller's jit is tracing, too.
+        with jax.ensure_compile_time_eval():
+            if wrong_rows({name: array})[name]:
+                raise ValueError(f"proposal[{name!r}] has rows that are no distributions: at least 0, with sum 1.")
     return Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed)
 
 

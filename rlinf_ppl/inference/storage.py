@@ -17,11 +17,10 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.inference.fitting import Fit, Task, summary
-from rlinf_ppl.inference.guides import initial_logits
 from rlinf_ppl.inference.updates import Update
-from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program import ControlProgram
 
-FORMAT = "rlinf_ppl fit 1"
+FORMAT = "rlinf_ppl fit 2"
 
 
 def save(fit: Fit, path: str | os.PathLike[str]) -> None:
@@ -36,7 +35,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     arrays: dict[str, Any] = {"format": FORMAT, "update": fit.task.update.name, "key": impl[0] if impl else ""}
     arrays |= {name: np.asarray(getattr(fit, name)) for name in ("losses", "elbo", "residual")}
     arrays |= {"tolerance": np.asarray(fit.task.tolerance)}
-    arrays |= {f"logits/{name}": np.asarray(theta) for name, theta in fit.logits.items()}
+    arrays |= {name: np.asarray(leaf) for name, leaf in named(fit.guide).items()}
     arrays |= {f"memory/{i}": np.asarray(plain(leaf)) for i, leaf in enumerate(leaves)}
     target = Path(path)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
@@ -49,33 +48,33 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
             raise
 
 
-def restored(path: str | os.PathLike[str], program: ControlProgram, update: Update) -> Fit:
-    """The fit of a file, for the program and the steps that it was made with.
+def restored(path: str | os.PathLike[str], program: ControlProgram, guide: Any, update: Update) -> Fit:
+    """The fit of a file, for the program and the steps that it was made with, and a guide of the same shape.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
     """
-    stored, chain = contents(path), read(program)
+    stored, target = contents(path), update.loss.read(program)
     if str(stored["update"]) != update.name:
         raise ValueError(
             f"{path} holds a fit by {stored['update']}, but it was to be loaded as one by {update.name}; give svi.load "
             "the same loss and optimizer."
         )
-    logits = {
-        name: matched(path, stored, f"logits/{name}", like, f"the logits of {name!r}; it is of another program")
-        for name, like in initial_logits(chain, jax.random.key(0)).items()
-    }
-    memory = recalled(path, stored, update, logits)
+    like = update.loss.start(target, jax.random.key(0)) if guide is None else update.loss.check_guide(target, guide)
+    what = "the guide of another program or of another form"
+    found = [matched(path, stored, name, leaf, what) for name, leaf in named(like).items()]
+    guide = jax.tree.unflatten(jax.tree.structure(like), found)
+    memory = recalled(path, stored, update, target, guide)
     losses, residual, tolerance = (jnp.asarray(stored[name]) for name in ("losses", "residual", "tolerance"))
-    policy, elbo = summary(chain, logits)
+    policy, elbo = summary(update, target, guide)
     if not np.isclose(elbo, stored["elbo"], rtol=1e-4, atol=1e-6, equal_nan=True):
         raise ValueError(
             f"the policy in {path} has the ELBO {float(stored['elbo']):.6g} where it was fitted, and {float(elbo):.6g} "
             "in this program; they differ in their numbers."
         )
     task = Task(program, update, tolerance)
-    return Fit(policy, elbo, losses, residual <= tolerance, residual, logits, memory, task)
+    return Fit(policy, elbo, losses, residual <= tolerance, residual, guide, memory, task)
 
 
 def contents(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -97,10 +96,15 @@ def contents(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return stored
 
 
-def recalled(path: Any, stored: dict[str, np.ndarray], update: Update, logits: dict[str, Array]) -> Any:
+def named(guide: Any) -> dict[str, Array]:
+    """The arrays of a guide by where they stand in it."""
+    return {f"guide{jax.tree_util.keystr(place)}": leaf for place, leaf in jax.tree.leaves_with_path(guide)}
+
+
+def recalled(path: Any, stored: dict[str, np.ndarray], update: Update, target: Any, guide: Any) -> Any:
     """The memory of the steps, in the form that these steps have it."""
     key = jax.random.key(0, impl=str(stored["key"]) or None)
-    leaves, form = jax.tree.flatten(update.initial(logits, key, jnp.asarray(1.0)))
+    leaves, form = jax.tree.flatten(update.initial(target, guide, key, jnp.asarray(1.0)))
     count, found = sum(name.startswith("memory/") for name in stored), []
     if count != len(leaves):
         raise ValueError(

@@ -17,6 +17,7 @@ Guides are in `guides`, sampled gradients in `estimators`, losses in `losses`, s
 """
 
 import os
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +25,29 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from rlinf_ppl.algebra import Chain
-from rlinf_ppl.inference.arguments import check_count, check_key, check_tolerance
+from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.inference.fitting import Fit, State, Task, run
-from rlinf_ppl.inference.guides import initial_logits
 from rlinf_ppl.inference.importance import k_hat
 from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
+from rlinf_ppl.inference.networks import networks
+from rlinf_ppl.inference.particle_elbo import ParticleELBO
 from rlinf_ppl.inference.storage import restored, save
 from rlinf_ppl.inference.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
-from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program import ControlProgram
 
-__all__ = ["ExactELBO", "Fit", "SampledELBO", "ScoreFunctionELBO", "fit", "in_numpyro", "k_hat", "load", "save"]
+__all__ = [
+    "ExactELBO",
+    "Fit",
+    "ParticleELBO",
+    "SampledELBO",
+    "ScoreFunctionELBO",
+    "fit",
+    "in_numpyro",
+    "k_hat",
+    "load",
+    "networks",
+    "save",
+]
 
 
 def fit(
@@ -42,6 +55,7 @@ def fit(
     key: PRNGKeyArray | Array,
     num_steps: int = 1000,
     *,
+    guide: Any = None,
     loss: ProgramELBO = EXACT,
     optimizer: optax.GradientTransformation | None = None,
     step_size: float = 1.0,
@@ -56,12 +70,14 @@ def fit(
         key: a JAX random key, for the action values to start from (normal, standard deviation 0.1), and for what the
             loss draws.
         num_steps: the most steps to run.
-        loss: `ExactELBO()`, or with an optimiser `SampledELBO(n)` or `ScoreFunctionELBO(n)`.
+        guide: what to start from: None, tables of small random action values; the `guide` of another fit; or, for
+            programs whose tables do not fit, `networks(program, key)`.
+        loss: `ExactELBO()`, or with an optimiser `SampledELBO(n)`, `ScoreFunctionELBO(n)` or `ParticleELBO(n)`.
         optimizer: an optax optimiser of the plain gradient; None: the natural gradient of the exact ELBO.
         step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own. Where
             decisions do not see each other it is the first one, and is adapted.
         tolerance: stop once `residual` is at most this; default 1e-6 (6e-6 in float32), with an
-            optimiser 1e-5. 0 runs every step.
+            optimiser 1e-5, with `ParticleELBO` 1. 0 runs every step.
         num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned. The
             natural gradient needs one only.
         progress: show a progress bar.
@@ -70,34 +86,39 @@ def fit(
         The fit, which can be resumed. Without convergence it is returned all the same, and says so.
 
     Raises:
-        TypeError: on an optimizer that is none of optax, a loss that is none of this engine's, or inside jit, vmap or
-            grad: the fit stops by its numbers.
+        TypeError: on an optimizer that is none of optax, a loss that is none of this engine's, or a guide that the
+            loss cannot fit.
         ValueError: on a number of steps or a step size out of range, a program without decisions, one whose numbers
             are no distributions, an infinite inverse temperature, a sampled loss without an optimiser or end.
     """
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
-    chain = read(program)
     update = check_update(program, loss, optimizer, step_size)
-    check_fittable(chain, key)
-    precise = max(1e-6, float(jnp.finfo(chain.zero.array.dtype).eps) ** 0.75) if optimizer is None else 1e-5
-    limit = jnp.asarray(precise if tolerance is None else tolerance, dtype=float)
-    task = Task(program, update, limit)
-    starts, fits = check_count("num_restarts", num_restarts), []
+    target = update.loss.read(program)
+    starts = check_count("num_restarts", num_restarts)
+    if starts > 1 and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((target, key))):
+        raise ValueError("inside vmap each key is a start of its own: leave num_restarts out.")
+    limit = default_tolerance(update) if tolerance is None else tolerance
+    task = Task(program, update, jnp.asarray(limit, dtype=float))
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
-    for start_key in [key] if starts == 1 else jax.random.split(key, starts):
-        logits_key, draw_key = jax.random.split(start_key)
-        logits = initial_logits(chain, logits_key)
-        memory = update.initial(logits, draw_key, jnp.asarray(step_size, dtype=float))
-        state = State(logits, memory, jnp.asarray(jnp.inf), jnp.asarray(0))
-        fits.append(run(task, state, np.zeros(0), num_steps, progress))
-    return max(fits, key=lambda fit: float(fit.elbo))
+
+    def one(key: Array) -> Fit:
+        start_key, draw_key = jax.random.split(key)
+        first = loss.start(target, start_key) if guide is None else loss.check_guide(target, guide)
+        memory = update.initial(target, first, draw_key, jnp.asarray(step_size, dtype=float))
+        state = State(first, memory, jnp.asarray(jnp.inf), jnp.asarray(0))
+        return run(task, target, state, np.zeros(0), num_steps, progress)
+
+    if starts == 1:
+        return one(key)
+    return max([one(each) for each in jax.random.split(key, starts)], key=lambda fit: float(fit.elbo))
 
 
 def load(
     path: str | os.PathLike[str],
     program: ControlProgram,
     *,
+    guide: Any = None,
     loss: ProgramELBO = EXACT,
     optimizer: optax.GradientTransformation | None = None,
 ) -> Fit:
@@ -106,6 +127,7 @@ def load(
     Args:
         path: the file.
         program: the program that was fitted.
+        guide: for networks, some of the same shape, as `networks` makes them with any key; None for tables.
         loss: the loss that it was fitted by.
         optimizer: an optax optimiser like the one that it was fitted with; None: the natural gradient.
 
@@ -113,7 +135,7 @@ def load(
         FileNotFoundError: there is no such file.
         ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
     """
-    return restored(path, program, check_update(program, loss, optimizer, 1.0))
+    return restored(path, program, guide, check_update(program, loss, optimizer, 1.0))
 
 
 def check_update(
@@ -133,6 +155,10 @@ def check_update(
             f"loss must be svi.ExactELBO(), svi.SampledELBO(n) or svi.ScoreFunctionELBO(n); got {type(loss).__name__}. "
             "NumPyro's own losses go with numpyro.infer.SVI(prog.model, prog.guide, ...)."
         )
+    if not isinstance(program, ControlProgram):
+        raise TypeError(f"an engine takes a ControlProgram; got {type(program).__name__}.")
+    if not program.scopes:
+        raise ValueError("the program has no decisions to fit; mark the agent's sites with decide(name, prior).")
     loss.check(program)
     if loss != EXACT and optimizer is None:
         raise ValueError(
@@ -143,19 +169,10 @@ def check_update(
     return SIMULTANEOUS if any(site.unseen for site in program.structure.step.sites) else NATURAL
 
 
-def check_fittable(chain: Chain, key: Array) -> None:
-    """Raise where there is nothing to fit, or no fit could end."""
-    check_tolerance(chain)
-    if not chain.scopes:
-        raise ValueError("the program has no decisions to fit; mark the agent's sites with decide(name, prior).")
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((chain, key))):
-        raise TypeError(
-            "svi.fit stops by its numbers, so it cannot run inside jit, vmap or grad; fit one program after the other: "
-            "those of one shape share the compiled code."
-        )
-    for site in chain.step.sites:
-        if site.inverse_temperature is not None and jnp.any(jnp.isinf(site.inverse_temperature.constant)):
-            raise ValueError(
-                f"the inverse temperature of {site.name!r} is infinite, and the guide's logits would be so, too; "
-                "exact.solve takes it, or give a large finite one."
-            )
+def default_tolerance(update: Update) -> float:
+    """How small a residual counts as convergence."""
+    if update.loss.window:
+        return 1.0
+    if update in (NATURAL, SIMULTANEOUS):
+        return max(1e-6, float(jnp.finfo(jnp.zeros(()).dtype).eps) ** 0.75)
+    return 1e-5

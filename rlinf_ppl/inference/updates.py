@@ -1,6 +1,6 @@
-"""How a fit improves the logits of a guide: steps of the natural gradient of the exact ELBO, or of an optimiser.
+"""How a fit improves a guide: steps of the natural gradient of the exact ELBO, or of an optimiser on any loss.
 
-Each is an `Update`, compiled into the loop of `svi.fit`. What a step needs of the steps before it, beside the logits,
+Each is an `Update`, compiled into the loop of `svi.fit`. What a step needs of the steps before it, beside the guide,
 is its memory.
 """
 
@@ -11,31 +11,29 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain
-from rlinf_ppl.inference import answers
-from rlinf_ppl.inference.guides import Logits, natural_target, policy_of, tempered
+from rlinf_ppl.inference.guides import Logits, natural_target, policy_of
 from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO
-from rlinf_ppl.inference.policies import laws_of
 
-VERDICT_EVERY = 10
 EXACT = ExactELBO()
 
 
 class Update(NamedTuple):
-    """One way to improve the logits.
+    """One way to improve a guide.
 
     Attributes:
         name: what it is called in a saved fit.
-        initial: (logits, key, step size) -> memory.
-        step: (chain, logits, memory, steps) -> (logits, memory, loss, residual); `steps` counts this one.
+        loss: what it improves; it reads the program, says what to start from, and sums up.
+        initial: (target, guide, key, step size) -> memory; the target is what the loss read of the program.
+        step: (target, guide, memory, steps) -> (guide, memory, loss, residual); `steps` counts this one.
     """
 
     name: str
-    initial: Callable[[Logits, Array, Array], Any]
-    step: Callable[..., tuple[Logits, Any, Array, Array]]
+    loss: ProgramELBO
+    initial: Callable[[Any, Any, Array, Array], Any]
+    step: Callable[..., tuple[Any, Any, Array, Array]]
 
 
 def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> tuple[Logits, Array, Array, Array]:
@@ -74,37 +72,35 @@ def length(logits: Logits) -> Float[Array, ""]:
     return jnp.sqrt(sum((jnp.sum(theta**2) for theta in logits.values()), jnp.zeros(())))
 
 
-NATURAL = Update("the natural gradient", lambda logits, key, step_size: step_size, natural_step)
-SIMULTANEOUS = Update("the natural gradient", lambda logits, key, step_size: step_size, simultaneous_step)
+def first_step_size(chain: Chain, logits: Logits, key: Array, step_size: Array) -> Array:
+    """What the natural gradient remembers: how long its steps are."""
+    return step_size
+
+
+NATURAL = Update("the natural gradient", EXACT, first_step_size, natural_step)
+SIMULTANEOUS = Update("the natural gradient", EXACT, first_step_size, simultaneous_step)
 
 
 @functools.lru_cache(maxsize=64)
 def by_optimizer(optimizer: optax.GradientTransformation, loss: ProgramELBO = EXACT) -> Update:
     """Steps of an optax optimiser on a loss; the same one for the same two, to compile it once.
 
-    The memory is the optimiser's, and the key of the draws that are still to come.
+    The memory is the optimiser's, the key of the draws that are still to come, and the latest losses.
     """
 
-    def step(chain: Chain, logits: Logits, memory: Any, steps: Array) -> tuple[Logits, Any, Array, Array]:
-        inner, key = memory
+    def initial(target: Any, guide: Any, key: Array, step_size: Array) -> Any:
+        return optimizer.init(guide), key, jnp.full(loss.window, jnp.inf) if loss.window else None
+
+    def step(target: Any, guide: Any, memory: Any, steps: Array) -> tuple[Any, Any, Array, Array]:
+        inner, key, recent = memory
         key, draw_key = jax.random.split(key)
-        value, gradient = jax.value_and_grad(lambda logits: -loss.estimate(chain, logits, draw_key))(logits)
-        # Whoever minimises goes the other way, and an inverse temperature of 0 keeps the prior.
-        gradient = tempered(chain, gradient, jnp.sign)
-        change, inner = optimizer.update(gradient, inner, logits)
-        moved = optax.apply_updates(logits, change)
-        due = steps % VERDICT_EVERY == 0
-        verdict = lax.cond(due, lambda: expected_gain(chain, moved), lambda: jnp.asarray(jnp.inf))
-        return moved, (inner, key), value, verdict
+        value, gradient = jax.value_and_grad(lambda guide: -loss.estimate(target, guide, draw_key))(guide)
+        change, inner = optimizer.update(loss.ascent(target, gradient), inner, guide)
+        moved = optax.apply_updates(guide, change)
+        recent = None if recent is None else jnp.roll(recent, -1).at[-1].set(value)
+        return moved, (inner, key, recent), value, loss.residual(target, moved, recent, steps)
 
-    return Update(f"an optimizer on {loss!r}", lambda logits, key, step_size: (optimizer.init(logits), key), step)
-
-
-def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
-    """KL in nats of the policy from its best reply, along the trajectories of the policy itself."""
-    _, target = natural_target(chain, logits)
-    q, best = (laws_of(chain, policy_of(chain, each)) for each in (logits, target))
-    return answers.kl(chain, q, best)
+    return Update(f"an optimizer on {loss!r}", loss, initial, step)
 
 
 def changes(chain: Chain, logits: Logits, target: Logits) -> Float[Array, ""]:

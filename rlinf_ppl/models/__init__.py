@@ -6,6 +6,7 @@ from rlinf_ppl.models.delayed_options import delayed_options
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.level_k import level_k
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
+from rlinf_ppl.models.mountain_hike import mountain_hike
 from rlinf_ppl.models.pr2 import pr2
 from rlinf_ppl.models.quantal_response import quantal_response
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
@@ -22,6 +23,7 @@ __all__ = [
     "leave_prior_out",
     "level_k",
     "linear_gaussian",
+    "mountain_hike",
     "put_prior_in",
     "pr2",
     "quantal_response",

@@ -164,6 +164,20 @@ def check_blocks(step: Form) -> None:
             )
 
 
+def check_one_algebra(initial: Form, step: Form) -> None:
+    """Raise where some sites have finitely many values and others are Gaussian: no exact answer takes both."""
+    kinds: dict[bool, str] = {}
+    for part, form in (("initial", initial), ("step", step)):
+        for name, support in form.supports().items():
+            kinds.setdefault(isinstance(support, Real), f"{part}'s site {name!r}")
+    if len(kinds) == 2:
+        raise ValueError(
+            f"{kinds[True]} is Gaussian and {kinds[False]} has finitely many values; exact answers and prog.guide take "
+            "programs whose sites are all finite, or all Gaussian. smc.run takes this one, and so does svi.fit with "
+            "guide=svi.networks(...)."
+        )
+
+
 def check_forms(initial: Form, step: Form, final: Form | None) -> None:
     """Raise where sites stand in the wrong place or names clash."""
     for part, form, allowed in (("initial", initial, "chance"), ("final", final, "optimality")):
@@ -172,15 +186,6 @@ def check_forms(initial: Form, step: Form, final: Form | None) -> None:
                 raise ValueError(f"{part} holds the {site.kind} site {site.name!r}; it may hold {allowed} sites only.")
     if final is not None and not final.sites:
         raise ValueError("final states no optimality; call optimality(log_prob) in it, or leave final out.")
-    kinds: dict[bool, str] = {}
-    for part, form in (("initial", initial), ("step", step)):
-        for name, support in form.supports().items():
-            kinds.setdefault(isinstance(support, Real), f"{part}'s site {name!r}")
-    if len(kinds) == 2:
-        raise ValueError(
-            f"{kinds[True]} is Gaussian and {kinds[False]} has finitely many values; the exact engines take programs "
-            "whose sites are all finite, or all Gaussian."
-        )
     check_blocks(step)
     for site in step.sites:
         depends = [name for name in site.temperature_parents if name != "t"]

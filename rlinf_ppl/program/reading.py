@@ -16,6 +16,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.algebra.regularizers import kl
+from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import on_grid
 from rlinf_ppl.program.linear import read_gaussian
@@ -31,15 +32,17 @@ def read(program: ControlProgram) -> Chain:
 
     Raises:
         TypeError: it is no program.
-        ValueError: where data stand beside an inverse temperature, where concrete arrays hold a row that is no
-            distribution, a factor that is not finite, or a next value outside its support, and where a table would be
-            too large to hold. Under tracing the chain is not `valid` there, and results say so by `converged`.
+        ValueError: where finite and Gaussian sites stand together, or data beside an inverse temperature; where
+            concrete arrays hold a row that is no distribution, a factor that is not finite, or a next value outside
+            its support; and where a table would be too large to hold. Under tracing the chain is not `valid` where
+            numbers are wrong, and results say so by `converged`.
     """
     if not isinstance(program, ControlProgram):
         raise TypeError(
             f"an engine takes a ControlProgram, not its model and not its task; got {type(program).__name__}. "
             "models.single_agent(task, horizon) makes a program of a task."
         )
+    check_one_algebra(program.structure.initial, program.structure.step)
     check_observed(program.structure)
     leaves = jax.tree.leaves(program.args)
     if program.structure.gaussian:

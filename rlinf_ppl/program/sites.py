@@ -140,8 +140,13 @@ def support_of(part: str, name: str, fn: Any) -> Support:
 
 
 def gaussian(fn: Any) -> Any:
-    """A distribution without the event dimensions that `to_event` declared."""
-    return gaussian(fn.base_dist) if isinstance(fn, dist.Independent) else fn
+    """A distribution without the event dimensions that `to_event` declared; a normal one that was expanded, in full."""
+    if isinstance(fn, dist.Independent):
+        return gaussian(fn.base_dist)
+    if isinstance(fn, dist.ExpandedDistribution) and isinstance(fn.base_dist, dist.Normal):
+        loc, scale = (jnp.broadcast_to(x, fn.batch_shape) for x in (fn.base_dist.loc, fn.base_dist.scale))
+        return dist.Normal(loc, scale)
+    return fn
 
 
 def law_of(fn: Any, support: Support) -> Array:

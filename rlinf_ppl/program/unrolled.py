@@ -16,6 +16,7 @@ from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.language import DECISION
 from rlinf_ppl.program.sites import Real, Support, law_of, positions_of, probabilities, values_of
@@ -68,6 +69,7 @@ def as_model(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
 def as_guide(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
     """The handler of the guide; declares its parameters."""
     check_joint(program)
+    check_one_algebra(program.structure.initial, program.structure.step)
     supports = program.supports
     learned = {name: parameters(program, name) for name in program.scopes}
 

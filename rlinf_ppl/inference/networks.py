@@ -1,0 +1,179 @@
+"""Amortised guides: each decision's conditional as one neural network over features of its scope and the time.
+
+    q(d | scope, t) = p exp(theta) / Z,   theta = network(features(scope), t),
+
+and for a decision of real numbers the prior N(m, F F') moved to N(m + F mu, F L L' F'), theta being mu and L. The last
+layer is 0 at first, so a fit starts from the prior. What is learned at one state carries over to others, as it must
+where there are too many states for a table.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, PRNGKeyArray
+
+from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.particles import STEP, Dynamics, Values
+from rlinf_ppl.inference.proposals import Tilted, num_parameters
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.sites import Real, Support, positions_of, values_of
+from rlinf_ppl.program.unrolled import IMPOSSIBLE, Finite
+
+MOST_INDICATORS = 1024
+
+Feature = Callable[[Array], Array]
+
+
+class Inputs(eqx.Module):
+    """Variables and the time as one vector.
+
+    Attributes:
+        variables: their names and values, in order.
+        features: for some of them a function of the value; the others are taken as they are, finite ones as indicators.
+        horizon: the number of steps, by which the time is scaled to [-1, 1]; None: the time is left out.
+    """
+
+    variables: tuple[tuple[str, Support], ...] = eqx.field(static=True)
+    features: tuple[tuple[str, Feature], ...] = eqx.field(static=True)
+    horizon: int | None = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array) -> Array:
+        """The vector."""
+        own = dict(self.features)
+        parts = [self.part(own.get(name), support, at[name]) for name, support in self.variables]
+        if self.horizon is not None:
+            parts.append(jnp.reshape(2.0 * t / max(self.horizon - 1, 1) - 1.0, 1))
+        return jnp.concatenate([jnp.zeros(0), *parts])
+
+    def part(self, feature: Feature | None, support: Support, value: Array) -> Array:
+        """What the vector holds of one variable."""
+        if feature is not None:
+            return jnp.ravel(jnp.asarray(feature(value), dtype=float))
+        if isinstance(support, Real):
+            return jnp.reshape(value, -1)
+        return (positions_of(support, value) == jnp.arange(len(support))).astype(float)
+
+    def __len__(self) -> int:
+        """The number of entries."""
+        at = {name: jax.ShapeDtypeStruct(*shape_of(support)) for name, support in self.variables}
+        return jax.eval_shape(self, at, jax.ShapeDtypeStruct((), int)).shape[0]
+
+
+class Network(eqx.Module):
+    """A multilayer perceptron over variables and the time; its arrays are its leaves, all else is static."""
+
+    inputs: Inputs
+    arrays: Any
+    rest: Any = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array) -> Array:
+        """The outputs."""
+        return eqx.combine(self.arrays, self.rest)(self.inputs(at, t))
+
+
+class Conditional(eqx.Module):
+    """A decision's learned conditional, as a function of the variables before it by their names, and of t.
+
+    Attributes:
+        dynamics: the program, for the decision's prior.
+        name: the decision.
+        learned: how its prior is moved.
+    """
+
+    dynamics: Dynamics
+    name: str = eqx.field(static=True)
+    learned: Tilted
+
+    def __call__(self, *, t: Any = 0, **at: Any) -> dist.Distribution:
+        """Its distribution."""
+        values, now = {name: jnp.asarray(value) for name, value in at.items()}, jnp.asarray(t)
+        form = self.dynamics.form(STEP)
+        index = next(i for i, site in enumerate(form.sites) if site.name == self.name)
+        prior = self.dynamics.outputs(STEP, values | {"t": now})[index]
+        return as_distribution(self.learned.support, self.learned(values, now, prior))
+
+
+def networks(
+    program: ControlProgram,
+    key: PRNGKeyArray | Array,
+    *,
+    width: int = 64,
+    depth: int = 2,
+    features: Mapping[str, Feature] | None = None,
+    activation: Callable[[Array], Array] = jnp.tanh,
+) -> dict[str, Tilted]:
+    """One network for each decision of a program, to start a fit from: `svi.fit(program, key, guide=networks(...))`.
+
+    Args:
+        program: any step program.
+        key: a JAX random key, for the weights.
+        width: of each hidden layer.
+        depth: the number of hidden layers.
+        features: for a variable a function of its value that returns a vector of what matters about it. Without, real
+            numbers are taken as they are, and a finite variable as one indicator for each value.
+        activation: of the hidden layers.
+
+    Raises:
+        ValueError: on features of no variable, or a finite variable with more than 1,024 values and no features.
+    """
+    counts = check_count("width", width), check_count("depth", depth)
+    given = dict(features or {})
+    unknown = [name for name in given if name not in program.supports]
+    if unknown:
+        raise ValueError(f"features names {unknown}; the variables are {list(program.supports)}.")
+    keys = jax.random.split(check_key(key), len(program.scopes))
+    supports = program.supports
+    return {
+        name: Tilted(
+            network(program, each, scope, num_parameters(supports[name]), *counts, given, activation), supports[name]
+        )
+        for (name, scope), each in zip(program.scopes.items(), keys, strict=True)
+    }
+
+
+def network(
+    program: ControlProgram,
+    key: Array,
+    names: tuple[str, ...],
+    outputs: int,
+    width: int,
+    depth: int,
+    features: dict[str, Feature],
+    activation: Callable[[Array], Array],
+) -> Network:
+    """A network over some variables and the time, 0 everywhere."""
+    for name in names:
+        support = program.supports[name]
+        if name not in features and not isinstance(support, Real) and len(support) > MOST_INDICATORS:
+            raise ValueError(
+                f"{name!r} has {len(support)} values, too many for one indicator each; say what matters about a value "
+                f'by features={{"{name}": function}}, which returns a vector.'
+            )
+    inputs = Inputs(
+        tuple((name, program.supports[name]) for name in names),
+        tuple((name, features[name]) for name in names if name in features),
+        program.horizon,
+    )
+    perceptron = eqx.nn.MLP(len(inputs), outputs, width, depth, activation, key=key)
+    last = lambda mlp: (mlp.layers[-1].weight, mlp.layers[-1].bias)  # noqa: E731
+    perceptron = eqx.tree_at(last, perceptron, tuple(jnp.zeros_like(x) for x in last(perceptron)))
+    arrays, rest = eqx.partition(perceptron, eqx.is_array)
+    return Network(inputs, arrays, rest)
+
+
+def as_distribution(support: Support, law: Array) -> dist.Distribution:
+    """A law as a NumPyro distribution."""
+    if not isinstance(support, Real):
+        return Finite(jnp.where(law > 0, jnp.log(jnp.where(law > 0, law, 1.0)), IMPOSSIBLE), values_of(support))
+    if support.shape == ():
+        return dist.Normal(law[0, 0], law[0, 1])
+    return dist.MultivariateNormal(law[:, 0], scale_tril=law[:, 1:])
+
+
+def shape_of(support: Support) -> tuple[tuple[int, ...], Any]:
+    """The shape and dtype of a variable's values."""
+    return (support.shape, float) if isinstance(support, Real) else ((), values_of(support).dtype)

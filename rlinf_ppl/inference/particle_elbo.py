@@ -1,0 +1,164 @@
+"""The loss of variational SMC, for any step program and for guides of tables or networks; see `particle_bound`."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra import Table
+from rlinf_ppl.inference import particle_bound, smc
+from rlinf_ppl.inference.arguments import check_count
+from rlinf_ppl.inference.filtering import prior_of
+from rlinf_ppl.inference.guides import INITIAL_SPREAD, Logits
+from rlinf_ppl.inference.losses import ProgramELBO
+from rlinf_ppl.inference.networks import Conditional
+from rlinf_ppl.inference.particles import Dynamics
+from rlinf_ppl.inference.proposals import Looked, Proposal, Tilted
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.sites import Real
+
+VERDICT_WINDOW = 1000
+SUMMARY_RUNS = 1000
+
+
+class ParticleELBO(ProgramELBO):
+    """E log p_hat over particle filters that propose from the guide, with a sampled gradient.
+
+    One particle gives the ELBO from trajectories alone, for programs that no table holds. More give variational SMC:
+    the guide is a proposal then, and what stands for the posterior given optimality are the weighted particles of
+    `smc.run(program, key, num_particles, proposal=fit)`.
+
+    Args:
+        num_runs: number of independent filters a step; with one there is no baseline.
+        num_particles: of each filter.
+        threshold: particles are drawn anew where their effective number is below this share of them: 1 before every
+            step, 0 never (the importance-weighted bound of Burda et al. 2016).
+        resampling_term: whether the gradient counts how the guide changes which particles are drawn anew: unbiased
+            then, and much noisier.
+    """
+
+    window = VERDICT_WINDOW
+
+    def __init__(
+        self, num_runs: int = 100, num_particles: int = 1, threshold: float = 1.0, resampling_term: bool = False
+    ):
+        super().__init__(check_count("num_particles", num_particles))
+        self.threshold = float(smc.check_share(threshold))
+        self.num_runs, self.resampling_term = check_count("num_runs", num_runs), bool(resampling_term)
+
+    def read(self, program: ControlProgram) -> Dynamics:
+        """The program as its particles see it."""
+        return smc.as_dynamics(program, None, None)
+
+    def start(self, target: Dynamics, key: Array) -> Logits:
+        """The logits of small random action values."""
+        structure, sizes = target.structure, {name: len(s) for name, s in target.structure.supports().items()}
+        real = [name for name, axes in table_axes(structure).items() if is_real(structure, axes)]
+        if real:
+            raise ValueError(
+                f"{real} are real numbers or depend on some, which no table holds; give guide=svi.networks(prog, key)."
+            )
+        keys, steps = jax.random.split(key, len(structure.scopes)), structure.horizon or 0
+        return {
+            name: INITIAL_SPREAD * jax.random.normal(each, (steps, *(sizes[axis] for axis in axes)))
+            for (name, axes), each in zip(table_axes(structure).items(), keys, strict=True)
+        }
+
+    def check_guide(self, target: Dynamics, guide: Any) -> Any:
+        """A guide to start from: an entry for each decision, a network or a table of logits."""
+        names = [name for name, _ in target.structure.scopes]
+        if not isinstance(guide, dict) or set(guide) != set(names):
+            raise TypeError(
+                f"guide must be a dict with an entry for each of {names}, such as svi.networks(prog, key) or fit.guide."
+            )
+        tables = {name: theta for name, theta in guide.items() if not isinstance(theta, Tilted)}
+        sizes = {name: len(support) for name, support in target.structure.supports().items()}
+        for name, theta in tables.items():
+            axes = table_axes(target.structure)[name]
+            shape = (target.structure.horizon, *(sizes[axis] for axis in axes))
+            if jnp.shape(theta) != shape or is_real(target.structure, axes):
+                raise ValueError(f"guide[{name!r}] has shape {jnp.shape(theta)}; logits of it have {shape}.")
+        return guide | {name: jnp.asarray(theta, float) for name, theta in tables.items()}
+
+    def estimate(self, target: Dynamics, guide: Any, key: Array) -> Float[Array, ""]:
+        """E log p_hat in units of optimality."""
+        return self.bound(target, guide, key, self.num_runs) / scale(target)
+
+    def bound(self, target: Dynamics, guide: Any, key: Array, num_runs: int) -> Float[Array, ""]:
+        """E log p_hat in nats."""
+        proposing = dataclasses.replace(target, proposal=proposals(target.structure, guide))
+        return particle_bound.log_evidence(
+            proposing, key, self.num_particles, num_runs, self.threshold, self.resampling_term
+        )
+
+    def ascent(self, target: Dynamics, gradient: Any) -> Any:
+        """All decisions share an inverse temperature: where it is negative, all of them minimise."""
+        return jax.tree.map(lambda g: jnp.sign(scale(target)) * g, gradient)
+
+    def residual(self, target: Dynamics, guide: Any, recent: Array | None, steps: Array) -> Float[Array, ""]:
+        """How much the losses fell from the first half of the window to the second, in standard errors."""
+        assert recent is not None
+        halves = jnp.reshape(recent, (2, -1))
+        mean, error = jnp.mean(halves, 1), jnp.sqrt(jnp.sum(jnp.var(halves, 1)) / halves.shape[1])
+        fallen = jnp.sign(scale(target)) * (mean[0] - mean[1]) / jnp.where(error > 0, error, 1.0)
+        return jnp.where(steps % (VERDICT_WINDOW // 10) == 0, jnp.where(jnp.isnan(fallen), jnp.inf, fallen), jnp.inf)
+
+    def summary(self, target: Dynamics, guide: Any) -> tuple[dict[str, Any], Array]:
+        """The policy, as tables where it is learned as such; and the bound over many runs."""
+        policy = {
+            name: Conditional(target, name, theta) if isinstance(theta, Tilted) else tabulated(target, name, theta)
+            for name, theta in guide.items()
+        }
+        return policy, self.bound(target, guide, jax.random.key(0), SUMMARY_RUNS) / scale(target)
+
+    def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
+        """E log p_hat."""
+        return self.bound(self.read(program), logits, key, self.num_runs)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"ParticleELBO({self.num_runs}, {self.num_particles}, {self.threshold:g}, {self.resampling_term})"
+
+
+def proposals(structure: Structure, guide: Any) -> dict[str, Proposal]:
+    """A guide as what particles are proposed from."""
+    supports = structure.supports()
+
+    def one(name: str, theta: Any) -> Proposal:
+        if isinstance(theta, Tilted):
+            return theta
+        axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])
+        return Tilted(Looked(theta, axes, True), supports[name])
+
+    return {name: one(name, theta) for name, theta in guide.items()}
+
+
+def tabulated(dynamics: Dynamics, name: str, theta: Array) -> Array:
+    """The policy of a table of logits, (T, scope, K)."""
+    p: Table = prior_of(dynamics, name)
+    weights = p.array * jnp.exp(theta - jnp.max(jnp.where(p.array > 0, theta, -jnp.inf), -1, keepdims=True))
+    return weights / jnp.sum(weights, -1, keepdims=True)
+
+
+def scale(dynamics: Dynamics) -> Array:
+    """Nats per unit of optimality."""
+    return jnp.asarray(1.0) if dynamics.tau is None else dynamics.tau
+
+
+def table_axes(structure: Structure) -> dict[str, tuple[str, ...]]:
+    """The axes that a decision's table would have, after the time."""
+    return {name: (*scope, name) for name, scope in structure.scopes}
+
+
+def is_real(structure: Structure, axes: tuple[str, ...]) -> bool:
+    """Whether some of the variables are real numbers."""
+    supports = structure.supports()
+    return any(isinstance(supports[axis], Real) for axis in axes)
