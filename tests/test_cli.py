@@ -146,6 +146,11 @@ def test_every_case_is_recovered(tmp_path):
         excess = row["elbo"] - row["soft_value"]
         assert (excess if row["unit"] == "nats" else abs(excess)) <= slack, row
         assert "log evidence" in row["missing"] or row["soft_value"] <= row["log_evidence"] + slack, row
+        assert (row["sampled_kl"] is None) == endless and ("sampled SVI" in row["missing"]) == endless, row
+        assert endless or row["sampled_kl"] < 10, row
+        # Particles may fall short of the evidence in log, and exceed it by chance only.
+        assert ("SMC" in row["missing"]) == (endless or row["log_evidence"] is None), row
+        assert "SMC" in row["missing"] or row["smc_error"] < 5 * row["smc_standard_error"] + 1e-9, row
         written = {"policy.png", "fit.png", "graph.png", "posterior.nc"} | ({"temperature.png"} if endless else set())
         assert {path.name for path in (tmp_path / row["task"]).iterdir()} == written
     without = ["frozen-lake-endless", "foe", "foe-at-once", "pennies", "pursuit", "pursuit-at-once"]
