@@ -101,6 +101,16 @@ def test_numpyros_svi_finds_the_closed_form(loss):
     assert float(fit.losses[-1]) == pytest.approx(-float(best.elbo), abs=1e-3)
 
 
+@pytest.mark.slow
+def test_numpyros_svi_comes_near_it_by_trajectories_alone():
+    """As near as a score function's noise at a constant rate lets it come."""
+    program = control("zeros")
+    fit = SVI(program.model, program.guide, optax.adam(0.03), svi.ParticleELBO(200)).run(KEY, 800, progress_bar=False)
+    best = exact.solve(program)
+    assert float(exact.kl(program, policy(program, fit.params), best.policy)) < 0.01
+    assert float(fit.losses[-200:].mean()) == pytest.approx(-float(best.elbo), abs=0.02)
+
+
 def test_a_numbers_mistake_is_reported_where_numpyro_is_tracing():
     def step(s):
         a = decide("a", Categorical(probs=jnp.full(2, 0.5)))
