@@ -122,4 +122,4 @@ def test_priors_and_their_rows_are_named():
     with pytest.raises(ValueError, match=r"prior\[1\]|prior.*state 1"):
         models.quantal_response(game, 1, 1.0, 1.0, prior=[[0.5, 0.5], [0.5, 0.6]])
     with pytest.raises((TypeError, jaxtyping.TypeCheckError)):
-        models.quantal_response(R, 1, 1.0, 1.0)
+        models.quantal_response([[2.0, 3.0], [1.0, 4.0]], 1, 1.0, 1.0)
