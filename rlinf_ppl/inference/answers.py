@@ -181,7 +181,7 @@ def measured(forward: Callable[..., tuple[Array, dict[str, Array]]], chain: Chai
 
 
 @eqx.filter_jit
-def prior_policy(chain: Chain) -> dict[str, Array]:
+def prior_policy(chain: Chain) -> dict[str, Any]:
     """The decisions' priors over time and their whole scope."""
     return as_answers(chain, chain.priors())
 

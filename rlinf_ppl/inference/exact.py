@@ -179,6 +179,9 @@ def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int)
     return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
 
 
-def prior_policy(program: ControlProgram) -> dict[str, Float[Array, "T ..."]]:
-    """The decisions' priors as a policy: (T, scope, K) probabilities, without T at an infinite horizon."""
+def prior_policy(program: ControlProgram) -> Policy:
+    """The decisions' priors as a policy: (T, scope, K) probabilities, without T at an infinite horizon.
+
+    Of a Gaussian decision `AffinePolicy(gain, offset, cov)`, as in a solution.
+    """
     return answers.prior_policy(read(program))

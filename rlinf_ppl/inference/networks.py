@@ -22,7 +22,7 @@ from rlinf_ppl.inference.particles import STEP, Dynamics, Values
 from rlinf_ppl.inference.proposals import Tilted, num_parameters
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.sites import Real, Support, positions_of, values_of
+from rlinf_ppl.program.sites import Real, Support, first_value, positions_of, values_of
 from rlinf_ppl.program.unrolled import IMPOSSIBLE, Finite
 
 MOST_INDICATORS = 1024
@@ -61,7 +61,7 @@ class Inputs(eqx.Module):
 
     def __len__(self) -> int:
         """The number of entries."""
-        at = {name: jax.ShapeDtypeStruct(*shape_of(support)) for name, support in self.variables}
+        at = {name: first_value(support) for name, support in self.variables}
         return jax.eval_shape(self, at, jax.ShapeDtypeStruct((), int)).shape[0]
 
 
@@ -91,12 +91,33 @@ class Conditional(eqx.Module):
     learned: Tilted
 
     def __call__(self, *, t: Any = 0, **at: Any) -> dist.Distribution:
-        """Its distribution."""
+        """Its distribution, at one value of each variable; vmap for many.
+
+        Raises:
+            TypeError: a variable of its scope is missing.
+            ValueError: a value has another shape than the variable.
+        """
         values, now = {name: jnp.asarray(value) for name, value in at.items()}, jnp.asarray(t)
+        self.check(values)
         form = self.dynamics.form(STEP)
         index = next(i for i, site in enumerate(form.sites) if site.name == self.name)
         prior = self.dynamics.outputs(STEP, values | {"t": now})[index]
         return as_distribution(self.learned.support, self.learned(values, now, prior))
+
+    def check(self, values: Values) -> None:
+        """Raise where values are not those of the scope."""
+        structure = self.dynamics.structure
+        scope, supports = dict(structure.scopes)[self.name], structure.supports()
+        missing = [name for name in scope if name not in values]
+        if missing:
+            raise TypeError(f"policy[{self.name!r}] takes {[*scope, 't']} by name; {missing} are missing.")
+        for name in scope:
+            shape = first_value(supports[name]).shape
+            if values[name].shape != shape:
+                raise ValueError(
+                    f"policy[{self.name!r}] takes one value of {name!r}, with shape {shape}; got "
+                    f"{values[name].shape}. jax.vmap takes many."
+                )
 
 
 def networks(
@@ -120,13 +141,19 @@ def networks(
         activation: of the hidden layers.
 
     Raises:
+        TypeError: on something else than a program, or features that are no functions.
         ValueError: on features of no variable, or a finite variable with more than 1,024 values and no features.
     """
+    if not isinstance(program, ControlProgram):
+        raise TypeError(f"networks are made for a ControlProgram; got {type(program).__name__}.")
     counts = check_count("width", width), check_count("depth", depth)
     given = dict(features or {})
     unknown = [name for name in given if name not in program.supports]
     if unknown:
         raise ValueError(f"features names {unknown}; the variables are {list(program.supports)}.")
+    for name, feature in given.items():
+        if not callable(feature):
+            raise TypeError(f"features[{name!r}] must be a function of {name}; got {type(feature).__name__}.")
     return networks_of(program.structure, check_key(key), counts, given, activation)
 
 
@@ -179,12 +206,7 @@ def network(
 def as_distribution(support: Support, law: Array) -> dist.Distribution:
     """A law as a NumPyro distribution."""
     if not isinstance(support, Real):
-        return Finite(jnp.where(law > 0, jnp.log(jnp.where(law > 0, law, 1.0)), IMPOSSIBLE), values_of(support))
+        return Finite(jnp.where(law == 0, IMPOSSIBLE, jnp.log(jnp.where(law == 0, 1.0, law))), values_of(support))
     if support.shape == ():
         return dist.Normal(law[0, 0], law[0, 1])
     return dist.MultivariateNormal(law[:, 0], scale_tril=law[:, 1:])
-
-
-def shape_of(support: Support) -> tuple[tuple[int, ...], Any]:
-    """The shape and dtype of a variable's values."""
-    return (support.shape, float) if isinstance(support, Real) else ((), values_of(support).dtype)

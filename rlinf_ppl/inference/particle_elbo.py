@@ -13,12 +13,12 @@ from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.filtering import prior_of
 from rlinf_ppl.inference.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.losses import ProgramELBO
-from rlinf_ppl.inference.networks import Conditional
+from rlinf_ppl.inference.networks import Conditional, Network
 from rlinf_ppl.inference.particles import Dynamics
 from rlinf_ppl.inference.proposals import Looked, Proposal, Tilted
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.sites import Real
+from rlinf_ppl.program.sites import Real, Support
 
 VERDICT_WINDOW = 1000
 SUMMARY_RUNS = 1000
@@ -47,7 +47,9 @@ class ParticleELBO(ProgramELBO):
         self, num_runs: int = 100, num_particles: int = 1, threshold: float = 1.0, resampling_term: bool = False
     ):
         super().__init__(check_count("num_particles", num_particles))
-        self.threshold = float(smc.check_share(threshold))
+        # Also where a caller's jit is tracing it is a plain number.
+        with jax.ensure_compile_time_eval():
+            self.threshold = float(smc.check_share(threshold))
         self.num_runs, self.resampling_term = check_count("num_runs", num_runs), bool(resampling_term)
 
     def read(self, program: ControlProgram) -> Dynamics:
@@ -76,7 +78,11 @@ class ParticleELBO(ProgramELBO):
                 f"guide must be a dict with an entry for each of {names}, such as svi.networks(prog, key) or fit.guide."
             )
         tables = {name: theta for name, theta in guide.items() if not isinstance(theta, Tilted)}
-        sizes = {name: len(support) for name, support in target.structure.supports().items()}
+        supports = target.structure.supports()
+        for name, scope in target.structure.scopes:
+            if name not in tables:
+                check_network(name, guide[name], scope, supports)
+        sizes = {name: len(support) for name, support in supports.items()}
         for name, theta in tables.items():
             axes = table_axes(target.structure)[name]
             shape = (target.structure.horizon, *(sizes[axis] for axis in axes))
@@ -127,6 +133,16 @@ class ParticleELBO(ProgramELBO):
 
     def __repr__(self) -> str:
         return f"ParticleELBO({self.num_runs}, {self.num_particles}, {self.threshold:g}, {self.resampling_term})"
+
+
+def check_network(name: str, given: Tilted, scope: tuple[str, ...], supports: dict[str, Support]) -> None:
+    """Raise where a decision's network is that of another program."""
+    own, network = {axis: supports[axis] for axis in scope}, given.parameters
+    if given.support != supports[name] or (isinstance(network, Network) and dict(network.inputs.variables) != own):
+        raise ValueError(
+            f"guide[{name!r}] was made for another program, in which {name!r} has other values or another scope than "
+            f"{list(scope)}; make one by svi.networks(prog, key)."
+        )
 
 
 def proposals(structure: Structure, guide: Any) -> dict[str, Proposal]:

@@ -27,7 +27,7 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
             (gain, offset, cov), as in a solution.
 
     Raises:
-        TypeError: it is no dictionary.
+        TypeError: it is no dictionary, or has functions in the place of arrays.
         ValueError: on missing or unknown decisions, shapes that do not fit, or rows that are no distributions.
     """
     axes = chain.axes()
@@ -38,6 +38,12 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
         )
     if set(policy) != set(axes):
         raise ValueError(f"policy has the decisions {sorted(policy)}, but the program's are {sorted(axes)}.")
+    functions = [name for name in axes if callable(policy[name])]
+    if functions:
+        raise TypeError(
+            f"policy[{functions[0]!r}] is a function, as fits of networks have, and exact answers are about arrays; "
+            "smc.run(program, key, proposal=policy, threshold=0) draws its trajectories."
+        )
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(dict(policy))):
         # Known numbers are checked where a caller's jit is tracing, too.
         with jax.ensure_compile_time_eval():

@@ -80,7 +80,8 @@ class Tilted(eqx.Module):
         """The law."""
         theta = self.parameters(at, t)
         if not isinstance(self.support, Real):
-            return tilted(law, theta)[0]
+            # What is no number must not pass for a tilt of nothing.
+            return jnp.where(jnp.any(jnp.isnan(theta)), jnp.nan, tilted(law, theta)[0])
         n = len(self.support)
         rows, columns = np.tril_indices(n, -1)
         lower = jnp.diag(jnp.exp(theta[n : 2 * n])).at[rows, columns].set(theta[2 * n :])
