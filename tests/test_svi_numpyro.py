@@ -16,9 +16,11 @@ from oracles import answers
 from programs_more import PAIRS, listed
 
 from rlinf_ppl import ControlProgram, decide, optimality
-from rlinf_ppl.inference import exact, fitting, guides, svi
-from rlinf_ppl.inference.losses import ProgramELBO
-from rlinf_ppl.inference.updates import NATURAL
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference.fitting import guides
+from rlinf_ppl.inference.fitting import loop as fitting
+from rlinf_ppl.inference.fitting.losses import ProgramELBO
+from rlinf_ppl.inference.fitting.updates import NATURAL
 from rlinf_ppl.program import read
 
 KEY = jax.random.key(0)

@@ -18,8 +18,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.inference.arguments import check_count, check_key
-from rlinf_ppl.inference.particles import STEP, Dynamics, Values
-from rlinf_ppl.inference.proposals import Tilted, num_parameters
+from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values
+from rlinf_ppl.inference.particles.proposals import Tilted, num_parameters
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.sites import Real, Support, first_value, positions_of, values_of
