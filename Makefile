@@ -35,7 +35,7 @@ $(BENCH_STAMP): $(STAMP)
 
 setup: $(STAMP) ## make .venv and install the package in it
 
-recover: $(STAMP) ## solve, fit and condition every task; one table, and figures in results/
+recover: $(STAMP) ## ask every engine about every task; tables, and figures in results/
 	@$(BIN)/rlinf recover
 
 test: $(STAMP) ## the tests, without the slow ones

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rlinf_ppl.report.case import Case
     from rlinf_ppl.report.recovery import Row
 
-PHASES = ("building", "solving", "fitting", "conditioning", "drawing")
+PHASES = ("building", "solving", "fitting", "conditioning", "fitting by samples", "moving particles", "drawing")
 
 EXAMPLES = """
 Control is inference in a program of one time step: solve it exactly, fit its guide, condition it on optimality.
@@ -35,7 +35,7 @@ Examples:
   rlinf list                                   the cases
   rlinf show lottery                           its maths, its graph, its task
   rlinf graph lottery --out lottery.png        a drawing of one time step
-  rlinf recover                                every case: one table, and figures in results/
+  rlinf recover                                every case: tables, and figures in results/
   rlinf recover lottery taxi --json            two cases, as JSON on standard output
 """
 
@@ -166,7 +166,8 @@ def graph(
 
 @app.command(
     short_help="solve, fit and condition cases",
-    help="Solve cases exactly, fit their guides, condition them on optimality; print one table.\n\n"
+    help="Solve cases exactly, condition them on optimality, fit their guides by exact and sampled gradients, move "
+    "particles; print the answers side by side.\n\n"
     "\b\nExamples:\n  rlinf recover\n  rlinf recover lottery cliff-walking --json --out results --seed 1",
 )
 def recover(
@@ -174,8 +175,8 @@ def recover(
         list[str] | None,
         typer.Argument(metavar="NAME", help="Names from `rlinf list`; all cases if none is given.", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where figures, posteriors and the table go.")] = Path(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the tables as JSON.")] = False,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where figures, posteriors and the tables go.")] = Path(
         "results"
     ),
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of every random number.")] = 0,
@@ -189,19 +190,20 @@ def recover(
         if as_json:
             typer.echo(table.to_json(rows))
         else:
-            show_table(table.rich_table(rows))
+            for each in table.rich_tables(rows):
+                show_table(each)
             typer.echo(f"Figures, graphs and posteriors (netCDF, for ArviZ) are in {out}/<task>/.")
 
 
 def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[Row]:
-    """Recovers one case after the other under a progress bar, and writes figures and table.
+    """Recovers one case after the other under a progress bar, and writes figures and tables.
 
     Computes in float64: the differences between the answers are far below what float32 resolves.
     """
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from rlinf_ppl.report import recovery, results
+    from rlinf_ppl.report import engines, recovery, results
     from rlinf_ppl.report.cases import CASES
 
     out.mkdir(parents=True, exist_ok=True)
@@ -209,12 +211,13 @@ def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[Row]:
     *keys, key_games = jax.random.split(jax.random.key(seed), len(cases) + 1)
     with progress_bar(len(cases) * len(PHASES) + 1) as begin:
         for case, key in zip(cases, keys, strict=True):
-            key_fit, key_draws = jax.random.split(key)
+            key_fit, key_estimates, key_draws = jax.random.split(key, 3)
             announce = functools.partial(begin, case.name)
             answers = recovery.answer(case, key_fit, announce)
+            estimates = engines.estimate(answers.program, key_estimates, announce)
+            rows.append(recovery.summarize(answers, estimates))
             announce("drawing")
             results.write_case(answers, key_draws, out)
-            rows.append(recovery.summarize(answers))
         if len(cases) == len(CASES):
             begin("games", "learning from samples")
             results.write_games(key_games, out)
@@ -227,7 +230,7 @@ def progress_bar(total: int) -> Iterator[Callable[[str, str], None]]:
     """A progress bar on standard error; yields a function (case, phase) to call as each of `total` phases begins."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description:<32}"),
+        TextColumn("{task.description:<41}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

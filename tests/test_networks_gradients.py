@@ -11,7 +11,8 @@ from programs_more import PAIRS
 from test_particle_elbo import arrays, control, z_scores
 
 from rlinf_ppl import ControlProgram, decide, optimality
-from rlinf_ppl.inference import guides, svi
+from rlinf_ppl.inference import svi
+from rlinf_ppl.inference.fitting import guides
 from rlinf_ppl.program import read
 
 KEY = jax.random.key(0)

@@ -12,7 +12,8 @@ from oracles import particle_bound as oracle
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.inference import exact, guides, smc, svi
+from rlinf_ppl.inference import exact, smc, svi
+from rlinf_ppl.inference.fitting import guides
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
 
@@ -64,7 +65,7 @@ def test_one_particle_has_the_elbo_and_its_gradient(horizon):
     assert z_scores(slopes, np.asarray(gradient["a"])).max() < 4
 
 
-@pytest.mark.parametrize("term", [False, True])
+@pytest.mark.parametrize("term", [False, pytest.param(True, marks=SLOW)])
 def test_two_particles_have_the_bound_and_the_gradients_of_an_enumeration(term):
     """Over 100,000 runs the two gradients are told apart: each meets its own oracle, and not the other one's."""
     stakes = 3.0
@@ -75,6 +76,7 @@ def test_two_particles_have_the_bound_and_the_gradients_of_an_enumeration(term):
     assert z_scores(slopes, own).max() < 4 < 6 < z_scores(slopes, other).max()
 
 
+@pytest.mark.slow
 def test_the_bound_rises_with_the_particles_and_stays_below_the_evidence():
     program, theta = control(4), None
     found = []
@@ -132,6 +134,7 @@ def test_one_particle_finds_the_elbo_of_any_finite_program(name):
         assert z_scores(np.asarray(runs), float(guides.bound(chain, theta))) < 4.5
 
 
+@pytest.mark.slow
 def test_a_fit_by_trajectories_finds_the_closed_form_and_goes_on_unbroken(tmp_path):
     program, options = control(3), {"loss": svi.ParticleELBO(50), "optimizer": optax.adam(0.05)}
     unbroken = svi.fit(program, KEY, 1200, **options)
@@ -147,6 +150,7 @@ def test_a_fit_by_trajectories_finds_the_closed_form_and_goes_on_unbroken(tmp_pa
     assert unbroken.converged and not broken.converged
 
 
+@pytest.mark.slow
 def test_fits_of_other_losses_can_be_gone_on_with():
     program = control(3)
     exactly = svi.fit(program, KEY)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -118,13 +119,15 @@ def test_json_is_strict():
 
 def test_tables_have_units_and_mark_a_fit_that_did_not_converge():
     text = table.markdown([make_row(), make_row(task="taxi", converged=False)])
-    lines = text.splitlines()
-    assert [lines[0].count(unit) for unit in ("(nats)", "(steps)", "(s)")] == [5, 1, 1]
-    assert len({line.count("|") for line in lines[:4]}) == 1
-    assert "taxi *" in lines[3] and "did not converge" in lines[-1]
+    answers, engines = [part.splitlines() for part in re.findall(r"^\|.*?(?=\n\n)", text, re.DOTALL | re.MULTILINE)]
+    assert [answers[0].count(unit) for unit in ("(nats)", "(steps)", "(s)")] == [3, 1, 1]
+    assert [engines[0].count(unit) for unit in ("(nats)", "(max)")] == [9, 1]
+    for lines in (answers, engines):
+        assert len({line.count("|") for line in lines}) == 1 and "taxi *" in lines[3]
+    assert "did not converge" in text
     assert "did not converge" not in table.markdown([make_row()])
-    columns = table.rich_table([make_row()]).columns
-    assert len(columns) == len(table.COLUMNS)
+    tables = table.rich_tables([make_row()])
+    assert [len(each.columns) for each in tables] == [len(columns) for columns in table.TABLES.values()]
 
 
 @pytest.mark.parametrize("answers", ["lottery", "strange"])

@@ -27,7 +27,7 @@ def test_a_foes_value_is_in_units_of_reward_and_the_table_says_so(foe):
     against = -np.log(np.mean(np.exp(-2 * payoffs), axis=1)) / 2
     assert row.soft_value == pytest.approx(np.log(np.mean(np.exp(2 * against))) / 2, rel=1e-10)
     assert row.converged and row.policy_error < 1e-5 and row.log_evidence is None and row.gap is None
-    assert row.unit == "units of reward" and "no joint model" in row.missing
+    assert row.unit == "units of reward" and "no joint model" in row.missing["log evidence"]
     assert "foe: soft value and ELBO in units of reward." in table.markdown([row])
 
 

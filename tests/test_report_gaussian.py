@@ -149,7 +149,7 @@ def test_an_infinite_horizon_of_vectors_has_a_row_and_figures(tmp_path):
     )
     endless = recovery.answer(case, jax.random.key(0))
     row = recovery.summarize(endless)
-    assert row.log_evidence is None and "mixture" in row.missing and row.policy_error < 1e-5
+    assert row.log_evidence is None and "mixture" in row.missing["log evidence"] and row.policy_error < 1e-5
     assert "temperature.png" not in {path.name for path in results.write_case(endless, jax.random.key(1), tmp_path)}
     assert kinds.coordinates(endless.program, {}, "u") == ["u[0]", "u[1]"]
 

@@ -86,16 +86,16 @@ def test_a_row_without_end_has_the_values_of_plain_sweeps(walk):
     assert row.log_evidence == pytest.approx(posterior[0], rel=1e-9)
     assert row.gap == pytest.approx(posterior[0] - value[0], rel=1e-9)
     assert 0 <= row.kl < 1e-7 and row.policy_error < 1e-6
-    assert row.converged and not row.missing
+    assert row.converged and "log evidence" not in row.missing
 
 
 def test_a_posterior_that_does_not_exist_is_a_dash_with_a_reason(feast):
     row = recovery.summarize(feast)
     assert row.log_evidence is None and row.gap is None
     assert row.soft_value == pytest.approx(iterated(lambda v: soft(action_values(feast.task, 2.0, v)))[0], rel=1e-9)
-    shown = dict(zip((column.field for column in table.COLUMNS), table.cells(row), strict=True))
+    shown = dict(zip((column.field for column in table.ANSWERS), table.cells(table.ANSWERS, row), strict=True))
     assert (shown["horizon"], shown["log_evidence"], shown["gap"]) == ("∞", "–", "–")
-    assert table.remarks([row])[-1].startswith("– feast: there is no posterior given optimality")
+    assert table.remarks([row])[-1].startswith("– log evidence of feast: there is no posterior given")
     assert "spectral radius" in table.markdown([row])
 
 
@@ -103,7 +103,7 @@ def test_json_has_null_for_no_end_and_for_no_posterior(walk, feast):
     rows = json.loads(table.to_json([recovery.summarize(walk), recovery.summarize(feast)]))
     assert [row["horizon"] for row in rows] == [None, None]
     assert [row["log_evidence"] is None for row in rows] == [False, True]
-    assert rows[0]["missing"] == "" and "spectral radius" in rows[1]["missing"]
+    assert rows[0]["missing"] == {} and "spectral radius" in rows[1]["missing"]["log evidence"]
 
 
 def test_a_policy_error_counts_what_can_be_reached_at_any_time():

@@ -117,6 +117,12 @@ def at_time(tree: Any) -> Any:
     )
 
 
+def at_one_time(tree: Any, t: Any) -> Any:
+    """What holds at one time, by number."""
+    varying, constant = by_time(tree)
+    return at_time(eqx.combine(jax.tree.map(lambda x: x[t], varying), constant))
+
+
 def by_time(tree: Any) -> tuple[Any, Any]:
     """Split what has a time axis from what does not."""
     varies = jax.tree.map(lambda x: jax.tree.map(lambda _: is_named(x) and x.timed, x), tree, is_leaf=is_named)

@@ -214,11 +214,17 @@ class Conditional(eqx.Module):
         return reply
 
     def draw(self, key: Array, at: dict[str, Array], n: int, message: "Table | None", tau: Array | float) -> Array:
-        """Positions (n,) drawn from the law, or from the law tilted by exp(tau message)."""
-        log_p = jnp.log(self.table.rows(at))
+        """Positions (n,) drawn from the law, or from the law tilted by exp(tau message).
+
+        Each is the first one whose cumulated probability exceeds a uniform: one random number a particle, not one an
+        alternative. What has probability 0 is never drawn, whatever the rounding of the sums.
+        """
+        p = self.table.rows(at)
         if message is not None and self.name in message.axes:
-            log_p = log_p + tau * message.rows_for(self.name, at)
-        return jax.random.categorical(key, jnp.broadcast_to(log_p, (n, log_p.shape[-1])))
+            p = jax.nn.softmax(jnp.log(p) + tau * message.rows_for(self.name, at))
+        cumulated = jnp.cumsum(p, -1)
+        noise = jax.random.uniform(key, (n, 1))
+        return jnp.argmax((cumulated > noise * cumulated[:, -1:]) & (p > 0), -1)
 
     def cost(self, q: "Conditional") -> Table:
         """What it costs in nats to follow q instead of this law, a function of what either depends on."""

@@ -9,12 +9,12 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.inference import answers, trajectories
-from rlinf_ppl.inference.answers import Marginals, Posterior, Solution
 from rlinf_ppl.inference.arguments import check_tolerance
-from rlinf_ppl.inference.equilibria import Equilibria, equilibria
-from rlinf_ppl.inference.existence import check_exists
-from rlinf_ppl.inference.policies import Policy, as_laws
+from rlinf_ppl.inference.chains import answers, trajectories
+from rlinf_ppl.inference.chains.answers import Marginals, Posterior, Solution
+from rlinf_ppl.inference.chains.equilibria import Equilibria, equilibria
+from rlinf_ppl.inference.chains.existence import check_exists
+from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import posterior_temperature

@@ -1,19 +1,29 @@
-"""Variational inference with the exact ELBO: fits a program's guide, q(d | scope) = p exp(theta) / Z at each time.
+"""Variational inference: fits a program's guide, q(d | scope) = p exp(theta) / Z at each time.
 
-The ELBO and its gradients come from the elimination, without sampling. The natural gradient of the ELBO in the logits
-theta is, at every time and every value of the scope, whether visited or not,
+Where the program is tables the ELBO and its gradients come from the elimination, without sampling. The natural gradient
+of the ELBO in the logits theta is, at every time and every value of the scope, whether visited or not,
 
     tau Q^pi - theta,         Q^pi the message that the current policy of the later decisions leaves
 
 so a step of size 1 at all times together is soft policy iteration: every sweep improves the policy everywhere, and
 the closed form is its fixed point (Kakade 2001, A natural policy gradient; Levine 2018, section 3.2). Any optax
 optimiser can take its place; its gradients vanish where the policy itself does not go, and for what a sparse policy
-leaves out, and there it learns nothing. An optimiser also takes losses whose gradient is sampled.
+leaves out, and there it learns nothing.
+
+An optimiser also takes losses whose gradient is sampled. `SampledELBO` and `ScoreFunctionELBO` are for tables;
+`ParticleELBO` and `ActorCritic` take any step program, and guides of `networks` where no table holds the policy:
+
+    loss                 needs                            its gradient
+    ExactELBO            tables                           exact
+    SampledELBO          tables, an end                   states sampled, decisions and futures summed
+    ScoreFunctionELBO    tables, an end                   trajectories alone
+    ParticleELBO         an end, one inverse temperature  trajectories or particle filters; real numbers reparameterised
+    ActorCritic          nothing                          action values learned from replayed steps: biased as they are
 
 A decision with a negative inverse temperature descends the ELBO that the others ascend, one with 0 stays at its prior.
 
-Guides are in `guides`, sampled gradients in `estimators`, losses in `losses`, steps in `updates`, their loop in
-`fitting`.
+What a fit is made of is in `fitting`: guides in `guides` and `networks`, their estimates in `estimators` and
+`particle_bound`, losses in `losses`, `particle_elbo` and `actor_critic`, steps in `updates`, their loop in `loop`.
 """
 
 import os
@@ -26,16 +36,18 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.inference.arguments import check_count, check_key
-from rlinf_ppl.inference.fitting import Fit, State, Task, run
-from rlinf_ppl.inference.importance import k_hat
-from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
-from rlinf_ppl.inference.networks import networks
-from rlinf_ppl.inference.particle_elbo import ParticleELBO
-from rlinf_ppl.inference.storage import restored, save
-from rlinf_ppl.inference.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
+from rlinf_ppl.inference.fitting.actor_critic import ActorCritic
+from rlinf_ppl.inference.fitting.importance import k_hat
+from rlinf_ppl.inference.fitting.loop import Fit, State, Task, run
+from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
+from rlinf_ppl.inference.fitting.networks import networks
+from rlinf_ppl.inference.fitting.particle_elbo import ParticleELBO
+from rlinf_ppl.inference.fitting.storage import restored, save
+from rlinf_ppl.inference.fitting.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
 from rlinf_ppl.program import ControlProgram
 
 __all__ = [
+    "ActorCritic",
     "ExactELBO",
     "Fit",
     "ParticleELBO",
@@ -63,7 +75,7 @@ def fit(
     num_restarts: int = 1,
     progress: bool = False,
 ) -> Fit:
-    """Fit the guide by ascent of the ELBO, and stop early once it has converged.
+    """Fit a guide by ascent of the ELBO, and stop early once it has converged.
 
     Args:
         program: any step program.
@@ -72,12 +84,12 @@ def fit(
         num_steps: the most steps to run.
         guide: what to start from: None, tables of small random action values; the `guide` of another fit; or, for
             programs whose tables do not fit, `networks(program, key)`.
-        loss: `ExactELBO()`, or with an optimiser `SampledELBO(n)`, `ScoreFunctionELBO(n)` or `ParticleELBO(n)`.
+        loss: `ExactELBO()`, or with an optimiser one of the others above.
         optimizer: an optax optimiser of the plain gradient; None: the natural gradient of the exact ELBO.
         step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own. Where
             decisions do not see each other it is the first one, and is adapted.
         tolerance: stop once `residual` is at most this; default 1e-6 (6e-6 in float32), with an
-            optimiser 1e-5, with `ParticleELBO` 1. 0 runs every step.
+            optimiser 1e-5, with `ParticleELBO` 1. 0 runs every step, and so does `ActorCritic`.
         num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned. The
             natural gradient needs one only.
         progress: show a progress bar.
@@ -152,7 +164,7 @@ def check_update(
         raise TypeError(f"optimizer must be one of optax, such as optax.adam(0.1); got {type(optimizer).__name__}.")
     if not isinstance(loss, ProgramELBO):
         raise TypeError(
-            f"loss must be svi.ExactELBO(), svi.SampledELBO(n) or svi.ScoreFunctionELBO(n); got {type(loss).__name__}. "
+            f"loss must be svi.ExactELBO(), svi.SampledELBO(n) or another of svi's; got {type(loss).__name__}. "
             "NumPyro's own losses go with numpyro.infer.SVI(prog.model, prog.guide, ...)."
         )
     if not isinstance(program, ControlProgram):
@@ -171,8 +183,6 @@ def check_update(
 
 def default_tolerance(update: Update) -> float:
     """How small a residual counts as convergence."""
-    if update.loss.window:
-        return 1.0
     if update in (NATURAL, SIMULTANEOUS):
         return max(1e-6, float(jnp.finfo(jnp.zeros(()).dtype).eps) ** 0.75)
-    return 1e-5
+    return update.loss.tolerance

@@ -187,6 +187,11 @@ class Finite(dist.Distribution):
         """The interval of integers that holds the values."""
         return dist.constraints.integer_interval(self.values[0], self.values[-1])
 
+    @property
+    def probs(self) -> Array:
+        """The probability of each value, (K,)."""
+        return jax.nn.softmax(self.logits)
+
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw values; shape sample_shape + batch_shape."""
         assert key is not None

@@ -2,9 +2,10 @@
 
     cases        the named cases: a task, a model, a horizon, an inverse temperature
     recovery     three answers to a case, and one row that compares them
+    engines      the engines that sample: their estimates of a case, or why there are none
     kinds        the one place that tells Gaussian answers from tables
     horizons     the one place that tells an infinite horizon from a finite one
-    table        the rows on a terminal, as JSON and as Markdown
+    table        the rows as tables on a terminal, as JSON and as Markdown
     plots        policies, values and fits
     bands        where vectors go, and how policies react
     temperature  value and policy from the prior to the hard optimum

@@ -1,16 +1,17 @@
-"""The recovery: one program, three answers, and how far they are from each other.
+"""The recovery: one program, its exact answers, and how far those of the other engines are from them.
 
 For a program with optimality O and true dynamics,
 
     soft value     max_q ELBO(q) = E_{s_1} V_1(s_1)                 exact.solve
-    ELBO           of the guide that svi.fit arrived at              svi.fit
-    log evidence   log p(O_{1:T} = 1)                                exact.condition
+    ELBO           of the guide that svi.fit arrived at              svi.fit, by exact or sampled gradients
+    log evidence   log p(O_{1:T} = 1)                                exact.condition, or particles: smc.run
 
 so ELBO <= soft value <= log evidence. The first inequality is tight where the fit has recovered the closed form, and
 its slack is KL(fit || closed form) over trajectories; the slack of the second is what is gained by conditioning the
 dynamics as well. At an infinite horizon there may be no posterior, and no log evidence: then its place stays empty.
 Players whose inverse temperatures differ share no model that could have one, and their value is in units of reward;
-where one of them minimises it is that of a saddle point, and bounds the fit's on neither side.
+where one of them minimises it is that of a saddle point, and bounds the fit's on neither side. The engines that sample
+are asked in `engines`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.report import horizons, kinds
 from rlinf_ppl.report.case import Case
+from rlinf_ppl.report.engines import Estimates, asked, estimate, ignore
 
 FIT_STEPS = 1000
+LOG_EVIDENCE = "log evidence"
 
 
 class Answers(NamedTuple):
@@ -68,7 +71,7 @@ class Answers(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One line of the table; divergences and evidence in nats, values and ELBO in `unit`.
+    """One line of the tables; divergences and evidence in nats, values and ELBO in `unit`.
 
     Attributes:
         task: The case's name.
@@ -84,8 +87,14 @@ class Row(NamedTuple):
         gap: log_evidence - soft_value, the distance of the two answers; None where there is only one.
         seconds: Wall time, compilation included.
         converged: Whether the fit's own verdict is that it arrived.
-        missing: Why there is no posterior, else empty.
+        missing: For each answer that there is not, by its name, why: the log evidence, or an engine that samples.
         unit: What the soft value and the ELBO are in: nats, or units of reward where no inverse temperature is common.
+        sampled_elbo: The exact ELBO of the guide that was fitted by sampled gradients; None where there is none.
+        sampled_kl: KL(that fit || closed form) between the two guides' trajectories.
+        sampled_converged: Whether that fit's own verdict is that it arrived.
+        smc_log_evidence: The log of the mean evidence that particles estimated; None where there are none.
+        smc_error: That less the log evidence; None where there is only one of them.
+        smc_standard_error: Of both, by the spread of independent runs.
     """
 
     task: str
@@ -101,12 +110,14 @@ class Row(NamedTuple):
     gap: float | None
     seconds: float
     converged: bool
-    missing: str = ""
+    missing: dict[str, str] = {}
     unit: str = "nats"
-
-
-def ignore(_phase: str) -> None:
-    """Reports progress to nobody."""
+    sampled_elbo: float | None = None
+    sampled_kl: float | None = None
+    sampled_converged: bool | None = None
+    smc_log_evidence: float | None = None
+    smc_error: float | None = None
+    smc_standard_error: float | None = None
 
 
 def answer(case: Case, key: Array, progress: Callable[[str], None] = ignore) -> Answers:
@@ -129,7 +140,7 @@ def answer(case: Case, key: Array, progress: Callable[[str], None] = ignore) -> 
     progress("fitting")
     fit = jax.block_until_ready(svi.fit(program, key, num_steps=FIT_STEPS))
     progress("conditioning")
-    posterior, missing = condition(program)
+    posterior, missing = asked(lambda: exact.condition(program))
     seconds = time.perf_counter() - start
     return in_nats(Answers(case, task, program, solution, fit, posterior, missing, seconds))
 
@@ -160,20 +171,12 @@ def common_temperature(program: ControlProgram) -> Any:
     return 1.0 if tau is None else tau
 
 
-def condition(program: ControlProgram) -> tuple[exact.Posterior | None, str]:
-    """The posterior given optimality, or None and why there is none."""
-    try:
-        return jax.block_until_ready(exact.condition(program)), ""
-    except ValueError as error:
-        return None, str(error)
-
-
-def summarize(answers: Answers) -> Row:
-    """The line of the table that belongs to the answers."""
+def summarize(answers: Answers, estimates: Estimates | None = None) -> Row:
+    """The line of the table that belongs to the answers, and to the estimates of the engines that sample if asked."""
     case, program, solution = answers.case, answers.program, answers.solution
     soft_value = float(solution.elbo)
     log_evidence = None if answers.posterior is None else float(answers.posterior.log_evidence)
-    return Row(
+    row = Row(
         task=case.name,
         states=kinds.extent(program, program.state),
         actions=kinds.extent(program, tuple(program.scopes)),
@@ -181,20 +184,44 @@ def summarize(answers: Answers) -> Row:
         discount=float(program.discount),
         soft_value=soft_value,
         elbo=float(answers.fit.elbo),
-        kl=max(0.0, float(exact.kl(program, answers.fit.policy, solution.policy))),  # below 0 by rounding only
+        kl=kl(program, answers.fit.policy, solution.policy),
         policy_error=policy_error(program, answers.fit.policy, solution.policy),
         log_evidence=log_evidence,
         gap=None if log_evidence is None else log_evidence - soft_value,
         seconds=answers.seconds,
         converged=bool(answers.fit.converged),
-        missing=answers.missing,
+        missing={LOG_EVIDENCE: answers.missing} if answers.missing else {},
         unit=answers.unit,
     )
+    return row if estimates is None else beside(row, answers, estimates)
+
+
+def beside(row: Row, answers: Answers, estimates: Estimates) -> Row:
+    """A row with the estimates of the engines that sample, each beside its exact counterpart."""
+    row = row._replace(missing=row.missing | estimates.missing, seconds=row.seconds + estimates.seconds)
+    if estimates.fit is not None:
+        row = row._replace(
+            sampled_elbo=float(nats_per_unit(answers.program) * estimates.fit.elbo),
+            sampled_kl=kl(answers.program, estimates.fit.policy, answers.solution.policy),
+            sampled_converged=bool(estimates.fit.converged),
+        )
+    if estimates.particles is None:
+        return row
+    found, error = (float(number) for number in estimates.particles)
+    off = None if row.log_evidence is None else found - row.log_evidence
+    return row._replace(smc_log_evidence=found, smc_error=off, smc_standard_error=error)
 
 
 def recover(case: Case, key: Array) -> Row:
     """One case, from its name to its line of the table."""
-    return summarize(answer(case, key))
+    fit_key, estimates_key = jax.random.split(key)
+    answers = answer(case, fit_key)
+    return summarize(answers, estimate(answers.program, estimates_key))
+
+
+def kl(program: ControlProgram, policy: dict[str, Any], other: dict[str, Any]) -> float:
+    """KL in nats between the trajectories of two policies; below 0 it could be by rounding only, and is 0."""
+    return float(jnp.maximum(exact.kl(program, policy, other), 0.0))
 
 
 def policy_error(program: ControlProgram, policy: dict[str, Any], other: dict[str, Any]) -> float:

@@ -65,7 +65,7 @@ def write_games(key: Array, folder: Path) -> list[Path]:
 
 
 def write_table(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Writes the table as JSON and as Markdown into `folder`.
+    """Writes the rows as JSON and the tables as Markdown into `folder`.
 
     Args:
         rows: One a case.

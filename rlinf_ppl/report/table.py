@@ -1,4 +1,4 @@
-"""The table of the recovery: on a terminal, as strict JSON and as Markdown, from one list of columns."""
+"""The tables of the recovery: on a terminal, as strict JSON and as Markdown, from one list of columns each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rlinf_ppl.report import horizons
+from rlinf_ppl.report import engines, horizons
 from rlinf_ppl.report.recovery import Row
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+DASH = "–"
 
 
 class Column(NamedTuple):
@@ -25,64 +28,94 @@ class Column(NamedTuple):
 
 def decimals(number: float | None) -> str:
     """Four digits after the point, and no minus before a zero; a dash where there is no number."""
-    return "–" if number is None else f"{round(number, 4) + 0.0:.4f}"
+    return DASH if number is None else f"{round(number, 4) + 0.0:.4f}"
 
 
-def scientific(number: float) -> str:
-    """Two significant digits and an exponent."""
-    return f"{number:.1e}"
+def scientific(number: float | None) -> str:
+    """Two significant digits and an exponent; a dash where there is no number."""
+    return DASH if number is None else f"{number:.1e}"
 
 
-COLUMNS: tuple[Column, ...] = (
+ANSWERS: tuple[Column, ...] = (
     Column("task", "task", "", str),
     Column("states", "states", "", str),
     Column("actions", "actions", "", str),
     Column("horizon", "horizon", "steps", horizons.written),
     Column("discount", "discount", "", "{:g}".format),
     Column("soft_value", "soft value", "nats", decimals),
-    Column("elbo", "ELBO", "nats", decimals),
-    Column("kl", "KL(fit ‖ exact)", "nats", scientific),
-    Column("policy_error", "policy error", "max", scientific),
     Column("log_evidence", "log evidence", "nats", decimals),
     Column("gap", "gap", "nats", decimals),
     Column("seconds", "time", "s", lambda seconds: f"{seconds:.1f}"),
 )
+"""The cases and their exact answers."""
+
+ENGINES: tuple[Column, ...] = (
+    Column("task", "task", "", str),
+    Column("soft_value", "soft value", "nats", decimals),
+    Column("elbo", "SVI ELBO", "nats", decimals),
+    Column("sampled_elbo", "sampled SVI ELBO", "nats", decimals),
+    Column("kl", "SVI KL", "nats", scientific),
+    Column("sampled_kl", "sampled SVI KL", "nats", scientific),
+    Column("policy_error", "SVI policy error", "max", scientific),
+    Column("log_evidence", "log evidence", "nats", decimals),
+    Column("smc_log_evidence", "SMC log evidence", "nats", decimals),
+    Column("smc_error", "SMC - exact", "nats", decimals),
+    Column("smc_standard_error", "standard error", "nats", decimals),
+)
+"""What each engine makes of them, beside its exact counterpart."""
+
+TABLES = {"Exact answers": ANSWERS, "Engines side by side": ENGINES}
 
 
-def rich_table(rows: Sequence[Row]) -> Table:
-    """The table for a terminal; a fit that did not converge is marked by a star."""
+def rich_tables(rows: Sequence[Row]) -> list[Table]:
+    """The tables for a terminal, with remarks beneath the last; a fit that did not converge is marked by a star."""
+    tables = [rich_table(title, columns, rows) for title, columns in TABLES.items()]
+    tables[-1].caption = "\n".join(remarks(rows))
+    return tables
+
+
+def rich_table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+    """One table for a terminal."""
     from rich import box
     from rich.table import Table
 
     table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        caption="\n".join(remarks(rows)),
+        collapse_padding=True,
         caption_justify="left",
         header_style="bold",
     )
-    for column in COLUMNS:
+    for column in columns:
         header = "\n".join([*column.title.split(), f"({column.unit})" if column.unit else ""])
         table.add_column(
             header.strip(), justify="left" if column.field == "task" else "right", vertical="bottom", no_wrap=True
         )
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*cells(columns, row))
     return table
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table as Markdown, one line a task."""
-    heads = [f"{column.title} ({column.unit})" if column.unit else column.title for column in COLUMNS]
-    rules = ["---" if column.field == "task" else "---:" for column in COLUMNS]
-    lines = [heads, rules, *(cells(row) for row in rows)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return "\n\n".join([table, *remarks(rows)]) + "\n"
+    """The tables as Markdown, one line a task, and the remarks."""
+    parts = [part for title, columns in TABLES.items() for part in (f"## {title}", markdown_table(columns, rows))]
+    return "\n\n".join([*parts, *remarks(rows)]) + "\n"
 
 
-def cells(row: Row) -> list[str]:
+def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """One table as Markdown."""
+    heads = [f"{column.title} ({column.unit})" if column.unit else column.title for column in columns]
+    rules = ["---" if column.field == "task" else "---:" for column in columns]
+    lines = [heads, rules, *(cells(columns, row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cells(columns: Sequence[Column], row: Row) -> list[str]:
     """The written values of one row, in the order of the columns."""
-    written = [column.write(getattr(row, column.field)) for column in COLUMNS]
+    written = [column.write(getattr(row, column.field)) for column in columns]
     if not row.converged:
         written[0] += " *"
     return written
@@ -91,12 +124,24 @@ def cells(row: Row) -> list[str]:
 def remarks(rows: Sequence[Row]) -> list[str]:
     """What the reader needs beside the numbers, and for each dash why a number is missing."""
     text = (
-        "gap = log evidence - soft value; policy error over every conditioning value that the prior can produce, "
-        "over gains, offsets and covariances where variables are vectors."
+        "gap = log evidence - soft value. KL = KL(fit ‖ exact) between trajectories; policy error over every "
+        "conditioning value that the prior can produce, and over gains, offsets and covariances where variables are "
+        "vectors."
     )
     text = text if all(row.converged for row in rows) else text + " * the fit did not converge."
-    values = [f"{row.task}: soft value and ELBO in {row.unit}." for row in rows if row.unit != "nats"]
-    return [text, *(f"– {row.task}: {row.missing}" for row in rows if row.missing), *values]
+    others = {row.unit: [each.task for each in rows if each.unit == row.unit] for row in rows if row.unit != "nats"}
+    values = [f"{', '.join(tasks)}: soft value and ELBO in {unit}." for unit, tasks in others.items()]
+    return [text, engines.SETTINGS, *dashes(rows), *values]
+
+
+def dashes(rows: Sequence[Row]) -> list[str]:
+    """For each dash why a number is missing, and every reason once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for reason in dict.fromkeys(row.missing.values()):
+            names = ", ".join(name for name, its in row.missing.items() if its == reason)
+            found.setdefault((names, reason), []).append(row.task)
+    return [f"{DASH} {names} of {', '.join(tasks)}: {reason}" for (names, reason), tasks in found.items()]
 
 
 def to_json(rows: Sequence[Row]) -> str:

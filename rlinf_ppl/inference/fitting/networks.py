@@ -8,6 +8,7 @@ where there are too many states for a table.
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import equinox as eqx
@@ -17,9 +18,10 @@ import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.inference.arguments import check_count, check_key
-from rlinf_ppl.inference.particles import STEP, Dynamics, Values
-from rlinf_ppl.inference.proposals import Tilted, num_parameters
+from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values
+from rlinf_ppl.inference.particles.proposals import Tilted, num_parameters
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.sites import Real, Support, first_value, positions_of, values_of
 from rlinf_ppl.program.unrolled import IMPOSSIBLE, Finite
 
@@ -152,40 +154,49 @@ def networks(
     for name, feature in given.items():
         if not callable(feature):
             raise TypeError(f"features[{name!r}] must be a function of {name}; got {type(feature).__name__}.")
-    keys = jax.random.split(check_key(key), len(program.scopes))
-    supports = program.supports
-    return {
-        name: Tilted(
-            network(program, each, scope, num_parameters(supports[name]), *counts, given, activation), supports[name]
-        )
-        for (name, scope), each in zip(program.scopes.items(), keys, strict=True)
-    }
+    return networks_of(program.structure, check_key(key), counts, given, activation)
 
 
-def network(
-    program: ControlProgram,
+def networks_of(
+    structure: Structure,
     key: Array,
-    names: tuple[str, ...],
-    outputs: int,
-    width: int,
-    depth: int,
-    features: dict[str, Feature],
-    activation: Callable[[Array], Array],
-) -> Network:
-    """A network over some variables and the time, 0 everywhere."""
+    counts: tuple[int, int] = (64, 2),
+    features: Mapping[str, Feature] = MappingProxyType({}),
+    activation: Callable[[Array], Array] = jnp.tanh,
+) -> dict[str, Tilted]:
+    """The same by the structure of a program, the width and depth together."""
+    keys, supports = jax.random.split(key, len(structure.scopes)), structure.supports()
+
+    def one(name: str, scope: tuple[str, ...], key: Array) -> Tilted:
+        inputs = inputs_of(structure, scope, features)
+        return Tilted(network(key, inputs, num_parameters(supports[name]), counts, activation), supports[name])
+
+    return {name: one(name, scope, each) for (name, scope), each in zip(structure.scopes, keys, strict=True)}
+
+
+def inputs_of(structure: Structure, names: tuple[str, ...], features: Mapping[str, Feature]) -> Inputs:
+    """Some variables and the time as what a network sees; raises where a finite one has too many values."""
+    supports = structure.supports()
     for name in names:
-        support = program.supports[name]
+        support = supports[name]
         if name not in features and not isinstance(support, Real) and len(support) > MOST_INDICATORS:
             raise ValueError(
                 f"{name!r} has {len(support)} values, too many for one indicator each; say what matters about a value "
                 f'by features={{"{name}": function}}, which returns a vector.'
             )
-    inputs = Inputs(
-        tuple((name, program.supports[name]) for name in names),
-        tuple((name, features[name]) for name in names if name in features),
-        program.horizon,
-    )
-    perceptron = eqx.nn.MLP(len(inputs), outputs, width, depth, activation, key=key)
+    variables = tuple((name, supports[name]) for name in names)
+    return Inputs(variables, tuple((name, features[name]) for name in names if name in features), structure.horizon)
+
+
+def network(
+    key: Array,
+    inputs: Inputs,
+    outputs: int,
+    counts: tuple[int, int],
+    activation: Callable[[Array], Array],
+) -> Network:
+    """A network of some width and depth, 0 everywhere."""
+    perceptron = eqx.nn.MLP(len(inputs), outputs, *counts, activation, key=key)
     last = lambda mlp: (mlp.layers[-1].weight, mlp.layers[-1].bias)  # noqa: E731
     perceptron = eqx.tree_at(last, perceptron, tuple(jnp.zeros_like(x) for x in last(perceptron)))
     arrays, rest = eqx.partition(perceptron, eqx.is_array)

@@ -14,8 +14,8 @@ import optax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain
-from rlinf_ppl.inference.guides import Logits, natural_target, policy_of
-from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO
+from rlinf_ppl.inference.fitting.guides import Logits, natural_target, policy_of
+from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO
 
 EXACT = ExactELBO()
 
@@ -85,20 +85,21 @@ SIMULTANEOUS = Update("the natural gradient", EXACT, first_step_size, simultaneo
 def by_optimizer(optimizer: optax.GradientTransformation, loss: ProgramELBO = EXACT) -> Update:
     """Steps of an optax optimiser on a loss; the same one for the same two, to compile it once.
 
-    The memory is the optimiser's, the key of the draws that are still to come, and the latest losses.
+    The memory is the optimiser's, what the loss carries along, the key of the draws to come, and the latest losses.
     """
 
     def initial(target: Any, guide: Any, key: Array, step_size: Array) -> Any:
-        return optimizer.init(guide), key, jnp.full(loss.window, jnp.inf) if loss.window else None
+        recent = jnp.full(loss.window, jnp.inf) if loss.window else None
+        return optimizer.init(guide), loss.prepare(target, guide, key), key, recent
 
     def step(target: Any, guide: Any, memory: Any, steps: Array) -> tuple[Any, Any, Array, Array]:
-        inner, key, recent = memory
+        inner, carried, key, recent = memory
         key, draw_key = jax.random.split(key)
-        value, gradient = jax.value_and_grad(lambda guide: -loss.estimate(target, guide, draw_key))(guide)
-        change, inner = optimizer.update(loss.ascent(target, gradient), inner, guide)
+        value, direction, carried = loss.descent(target, guide, carried, draw_key)
+        change, inner = optimizer.update(direction, inner, guide)
         moved = optax.apply_updates(guide, change)
         recent = None if recent is None else jnp.roll(recent, -1).at[-1].set(value)
-        return moved, (inner, key, recent), value, loss.residual(target, moved, recent, steps)
+        return moved, (inner, carried, key, recent), value, loss.residual(target, moved, recent, steps)
 
     return Update(f"an optimizer on {loss!r}", loss, initial, step)
 

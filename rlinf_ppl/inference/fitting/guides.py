@@ -7,15 +7,14 @@ Omega(q) = <q, theta> - Omega*(theta), as theta is where q maximises it.
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Found, Law, Message, Site, at_time, by_time
-from rlinf_ppl.algebra.messages import stacked, with_array
-from rlinf_ppl.inference.policies import as_found
+from rlinf_ppl.algebra import Chain, Found, Law, Message, Site
+from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
+from rlinf_ppl.inference.chains.policies import as_found
 
 Logits = dict[str, Float[Array, "T ..."]]
 
@@ -81,15 +80,11 @@ def tempered(chain: Chain, action_values: dict[str, Array], of: Callable[[Array]
 
 def policy_of(chain: Chain, logits: Logits) -> dict[str, Any]:
     """Q = p exp(theta) / Z over the whole scope, as users are given it."""
-    varying, constant = by_time(chain.priors())
 
-    def one(now: Any, theta: dict[str, Message]) -> dict[str, Any]:
-        priors = at_time(eqx.combine(now, constant))
+    def one(priors: dict[str, Law], theta: dict[str, Message]) -> dict[str, Any]:
         return as_found(chain, {name: theta[name].tilt(priors[name])[1] for name in theta})
 
-    if chain.horizon is None:
-        return one(varying, messages(chain, logits))
-    return jax.vmap(lambda now, theta: one(now, at_time(theta)))(varying, messages(chain, logits))
+    return where_timed(one, chain.priors(), messages(chain, logits))
 
 
 def messages(chain: Chain, logits: Logits) -> dict[str, Message]:

@@ -16,8 +16,8 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
 from rlinf_ppl.algebra.small_matrices import cholesky
-from rlinf_ppl.inference.laws import tilted
-from rlinf_ppl.inference.policies import wrong_rows
+from rlinf_ppl.inference.chains.policies import wrong_rows
+from rlinf_ppl.inference.particles.laws import tilted
 from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.sites import Real, Support, law_of, positions_of
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlinf_ppl.algebra import Chain, Message, Rules, Slice, at_time, by_time, through
+from rlinf_ppl.algebra import Chain, Message, Rules, through
 from rlinf_ppl.algebra.elimination import survive
-from rlinf_ppl.algebra.messages import with_array
-from rlinf_ppl.inference.answers import Posterior, Solution
+from rlinf_ppl.algebra.messages import at_one_time, with_array
+from rlinf_ppl.inference.chains.answers import Posterior, Solution
 
 
 def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> None:
@@ -24,7 +24,7 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
     step, following, when = chain.step, chain.zero.over(chain.carried, chain.size()), ""
     if chain.horizon is not None:
         t = int(np.flatnonzero(~np.isfinite(scalar)).max())
-        step, when = at(chain.step, t), f"at t = {t} "
+        step, when = at_one_time(chain.step, t), f"at t = {t} "
         matrix, vector, constant = (np.asarray(part[t + 1]) for part in answer.value)
         whole = np.block([[matrix, vector[:, None] / 2], [vector[None] / 2, constant[None, None]]])
         everywhere = chain.zero.over(chain.state, chain.size())
@@ -42,12 +42,6 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
         f"{when}the expectation of exp(tau V) over {site!r} does not exist: the value grows faster in it than its "
         "density falls. Lower the inverse temperature or the noise; exact.solve needs no such expectation."
     )
-
-
-def at(step: Slice, t: int) -> Slice:
-    """A step at one time."""
-    varying, constant = by_time(step)
-    return at_time(jax.tree.map(lambda a, b: b if a is None else a[t], varying, constant, is_leaf=lambda x: x is None))
 
 
 def culprit(chain: Chain, met: dict[str, Message]) -> Any:

@@ -21,10 +21,11 @@ from numpyro.infer import ELBO, SVI
 
 from rlinf_ppl.algebra import Chain, Site
 from rlinf_ppl.algebra.messages import with_array
-from rlinf_ppl.inference import answers, estimators, guides
 from rlinf_ppl.inference.arguments import check_count, check_tabular, check_tolerance
-from rlinf_ppl.inference.guides import Logits
-from rlinf_ppl.inference.policies import laws_of
+from rlinf_ppl.inference.chains import answers
+from rlinf_ppl.inference.chains.policies import laws_of
+from rlinf_ppl.inference.fitting import estimators, guides
+from rlinf_ppl.inference.fitting.guides import Logits
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
@@ -39,8 +40,9 @@ class ProgramELBO(ELBO):
     """
 
     can_infer_discrete = True
-    # How many of the latest losses the verdict looks at.
+    # How many of the latest losses the verdict looks at, and which residual counts as convergence.
     window = 0
+    tolerance = 1e-5
 
     def check(self, program: ControlProgram) -> None:
         """Raise where a program has no such estimate."""
@@ -69,6 +71,15 @@ class ProgramELBO(ELBO):
     def estimate(self, target: Any, guide: Any, key: Array) -> Float[Array, ""]:
         """The ELBO in units of optimality, its gradient in the guide unbiased."""
         raise NotImplementedError(f"{type(self).__name__} does not say how the ELBO is estimated.")
+
+    def prepare(self, target: Any, guide: Any, key: Array) -> Any:
+        """What the loss itself carries from step to step: nothing, where each estimate stands alone."""
+        return None
+
+    def descent(self, target: Any, guide: Any, carried: Any, key: Array) -> tuple[Array, Any, Any]:
+        """A step's loss, the direction that an optimiser descends along, and what is carried on."""
+        value, gradient = jax.value_and_grad(lambda guide: -self.estimate(target, guide, key))(guide)
+        return value, self.ascent(target, gradient), carried
 
     def ascent(self, target: Any, gradient: Any) -> Any:
         """The gradient, turned round where a decision minimises."""

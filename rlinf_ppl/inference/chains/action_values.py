@@ -5,16 +5,14 @@ the first, leaves V and every policy; what stands after the last decision is not
 """
 
 import dataclasses
-from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Conditional, Found, Law, Site, Slice, Table, at_time, by_time
-from rlinf_ppl.inference.policies import as_found
+from rlinf_ppl.algebra import Chain, Conditional, Found, Law, Site, Slice, Table
+from rlinf_ppl.algebra.messages import at_one_time, where_timed
+from rlinf_ppl.inference.chains.policies import as_found
 
 Sites = tuple[Site, ...]
 
@@ -33,9 +31,7 @@ def zeros(chain: Chain) -> Float[Array, "..."]:
 
 def at(values: Array, chain: Chain, time: Array) -> tuple[Slice, Table]:
     """The step and Q at one time."""
-    varying, constant = by_time(chain.step)
-    step = at_time(eqx.combine(jax.tree.map(lambda x: x[time], varying), constant))
-    return step, Table(axes(chain), values[time] if chain.times else values)
+    return at_one_time(chain.step, time), Table(axes(chain), values[time] if chain.times else values)
 
 
 def policies(step: Slice, q: Table, factor: Array) -> tuple[Table, Found]:
@@ -46,16 +42,15 @@ def policies(step: Slice, q: Table, factor: Array) -> tuple[Table, Found]:
 
 def answer(chain: Chain, values: Array, factor: Array) -> tuple[dict[str, Array], Array]:
     """The policies at all times over their scopes, and V over all states, with T + 1 rows."""
-    varying, constant = by_time(chain.step)
     size = chain.size()
 
-    def one(now: Any, values: Array) -> tuple[dict[str, Array], Array]:
-        v, found = policies(at_time(eqx.combine(now, constant)), Table(axes(chain), values), factor)
+    def one(step: Slice, q: Table) -> tuple[dict[str, Array], Array]:
+        v, found = policies(step, q, factor)
         return as_found(chain, found.policy), v.over(chain.state, size).array
 
+    policy, value = where_timed(one, chain.step, Table((*chain.times, *axes(chain)), values))
     if chain.horizon is None:
-        return one(varying, values)
-    policy, value = jax.vmap(one)(varying, values)
+        return policy, value
     last = algebra.walk(chain.final, chain.zero, algebra.solve_rules())[0].over(chain.state, size).array
     return policy, jnp.concatenate([value, last[None]])
 

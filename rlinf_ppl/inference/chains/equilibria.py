@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Message, Site
 from rlinf_ppl.algebra.equilibrium import Player, gap, judged, policies, principal, settle
+from rlinf_ppl.algebra.messages import at_one_time
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.program import ControlProgram, read
 
@@ -89,14 +90,13 @@ def game_of(chain: Chain) -> tuple[Float[Array, "..."], tuple[Player, ...], tupl
     seen: list[Any] = []
 
     def together(sites: tuple[Site, ...], w: Message) -> tuple[Message, tuple[Any, ...], Array]:
+        # What comes before the decisions is not asked for, so any message will do to walk on.
         seen.append((sites, w.whole))
-        return w.equilibrium(tuple(s.content for s in sites), tuple(s.inverse_temperature for s in sites))
+        return chain.zero, tuple(site.content for site in sites), jnp.zeros(())
 
     rules = algebra.solve_rules()._replace(together=together)
-    varying, constant = algebra.by_time(chain.step)
-    step = algebra.at_time(eqx.combine(jax.tree.map(lambda leaf: leaf[0], varying), constant))
     last = algebra.walk(chain.final, chain.zero, algebra.expectation_rules({}))[0].over(chain.carried, chain.size())
-    algebra.through(step, last, rules)
+    algebra.through(at_one_time(chain.step, 0), last, rules)
     sites, w = seen[0]
     names, size = tuple(site.name for site in sites), chain.size()
     scope = dict(chain.scopes)[names[0]]

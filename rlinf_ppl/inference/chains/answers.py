@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
-from rlinf_ppl.inference.policies import as_answers, as_kept
+from rlinf_ppl.inference.chains.policies import as_answers, as_kept
 
 
 class Solution(NamedTuple):

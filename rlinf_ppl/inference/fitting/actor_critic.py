@@ -1,0 +1,201 @@
+"""Soft actor-critic for any step program: a policy and action values as networks, learned from replayed steps.
+
+Between a decision d_i of a step and the next one, d_j of this step or the first of the next step, lie some factors r
+and some chance sites. With z_i what the policy of d_i depends on and tau_i its inverse temperature,
+
+    Q_i(z_i, d_i) = E [ r + V_j(z_j) ],     the V of the next step's first decision weighted by the discount,
+    V_j(z)        = E_{q_j} [ Q_j(z, d) - (1 / tau_j) log(q_j / p_j) ],
+    q_j           maximises  tau_j V_j(z),   so a decision with a negative inverse temperature minimises.
+
+The prior stands inside V, as everywhere here; Haarnoja et al. (2018, Soft actor-critic) have a uniform one and drop it.
+Each step of the fit moves some walkers under the present policy into the replay, fits Q to the right-hand side by
+least squares over a batch from it, with V by a slowly following copy of Q, and moves the policy up V. A finite decision
+is summed over exactly; one of real numbers is reparameterised, and moves along the critic's slope.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Float
+
+from rlinf_ppl.inference.arguments import check_count
+from rlinf_ppl.inference.fitting.judging import Judge, decisions
+from rlinf_ppl.inference.fitting.losses import ProgramELBO
+from rlinf_ppl.inference.fitting.networks import Conditional, Network, inputs_of, network, networks_of
+from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
+from rlinf_ppl.inference.particles.proposals import Tilted
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.evaluation import check_joint, on_grid
+from rlinf_ppl.program.sites import Real
+
+FOLLOWING = 0.02
+DEFAULT_OPTIMIZER = optax.adam(1e-3)
+SUMMARY_TRAJECTORIES = 1000
+
+Guide = dict[str, Tilted]
+Critics = dict[str, Network]
+
+
+class Carried(NamedTuple):
+    """What the critic needs from one step of a fit to the next.
+
+    Attributes:
+        critics: for each decision its action values, in units of `scale`.
+        slow: the copy that targets are made with.
+        inner: the optimiser's.
+        scale: the size of a return, in units of optimality.
+        walkers: who walk on.
+        replay: the steps that are kept: time, state variables, sites and next state, (capacity, ...) each.
+        oldest: where in it the next ones go.
+    """
+
+    critics: Critics
+    slow: Critics
+    inner: Any
+    scale: Array
+    walkers: Walkers
+    replay: Values
+    oldest: Array
+
+
+class ActorCritic(ProgramELBO):
+    """The policy from learned action values of replayed steps: for long or endless tasks that no table holds.
+
+    Its losses are the critic's own view of the ELBO, and no verdict: a fit runs all its steps.
+
+    Args:
+        num_walkers: how many steps of the program are taken for each step of the fit.
+        batch_size: how many kept steps the critic and the policy learn from at a time.
+        capacity: how many steps are kept.
+        critic_optimizer: an optax optimiser; None: Adam with a rate of 1e-3.
+    """
+
+    tolerance = -np.inf
+
+    def __init__(
+        self,
+        num_walkers: int = 32,
+        batch_size: int = 256,
+        capacity: int = 20_000,
+        critic_optimizer: optax.GradientTransformation | None = None,
+    ):
+        super().__init__(check_count("num_walkers", num_walkers))
+        self.batch_size = check_count("batch_size", batch_size)
+        self.rounds = -(-check_count("capacity", capacity) // self.num_particles)
+        self.critic_optimizer = DEFAULT_OPTIMIZER if critic_optimizer is None else critic_optimizer
+
+    def check(self, program: ControlProgram) -> None:
+        """Raise where decisions pay something else than their KL, do not see each other, or have no finite scale."""
+        check_joint(program)
+        form = program.structure.step
+        unseen = [site.name for site in form.sites if site.unseen]
+        if unseen:
+            raise ValueError(f"{unseen} do not see other decisions, and no action values of their own are theirs.")
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program)):
+            return
+        supports = program.supports | program.structure.times()
+        for i, site in enumerate(decisions(form.sites)):
+            place = len(form.sites) + i
+            leaves = jax.tree.leaves(program.args)
+            tau = on_grid(form, program.constants[1], leaves, supports, place, site.temperature_parents).array
+            if not bool(jnp.all(jnp.isfinite(tau) & (tau != 0))):
+                raise ValueError(f"the inverse temperature of {site.name!r} is 0 or not finite; its scale is lost.")
+
+    def read(self, program: ControlProgram) -> Dynamics:
+        """The program as its walkers see it, in units of optimality."""
+        leaves = jax.tree.leaves(program.args)
+        return Dynamics(program.structure, leaves, program.constants, program.discount, None, {}, None)
+
+    def start(self, target: Dynamics, key: Array) -> Guide:
+        """Networks of the default size."""
+        return networks_of(target.structure, key)
+
+    def check_guide(self, target: Dynamics, guide: Any) -> Guide:
+        """Networks for each decision."""
+        names = {name for name, _ in target.structure.scopes}
+        if not isinstance(guide, dict) or set(guide) != names or not all(map(is_network, guide.values())):
+            raise TypeError(f"ActorCritic fits networks for {sorted(names)}: give guide=svi.networks(prog, key).")
+        return guide
+
+    def prepare(self, target: Dynamics, guide: Guide, key: Array) -> Carried:
+        """Action values of 0, and a replay full of steps under the first guide."""
+        start_key, fill_key, critic_key = jax.random.split(key, 3)
+        walkers = fresh(target, start_key, self.num_particles)
+        walk = lambda walkers, key: walked(target, guide, walkers, key)  # noqa: E731
+        walkers, steps = lax.scan(walk, walkers, jax.random.split(fill_key, self.rounds))
+        replay = {name: jnp.reshape(x, (-1, *x.shape[2:])) for name, x in steps.items()}
+        paid = jax.vmap(lambda at: paying(target, guide, at))(replay)
+        length = target.structure.horizon or 1.0 / (1.0 - target.discount)
+        scale = jnp.maximum(length * jnp.mean(jnp.abs(paid)), 1e-6)
+        keys = jax.random.split(critic_key, len(guide))
+        critics = {name: critic(target, name, guide[name], each) for name, each in zip(guide, keys, strict=True)}
+        inner = self.critic_optimizer.init(critics)
+        return Carried(critics, critics, inner, scale, walkers, replay, jnp.zeros((), int))
+
+    def descent(self, target: Dynamics, guide: Guide, carried: Carried, key: Array) -> tuple[Array, Guide, Carried]:
+        """Walk, fit the critic, and say where the policy is to go."""
+        walk_key, batch_key, noise_key, start_key = jax.random.split(key, 4)
+        walkers, met = walked(target, guide, carried.walkers, walk_key)
+        kept = self.num_particles * self.rounds
+        places = (carried.oldest + jnp.arange(self.num_particles)) % kept
+        replay = {name: x.at[places].set(met[name]) for name, x in carried.replay.items()}
+        chosen = jax.random.randint(batch_key, (self.batch_size,), 0, kept)
+        batch, keys = {name: x[chosen] for name, x in replay.items()}, jax.random.split(noise_key, self.batch_size)
+
+        def judge(guide: Guide, critics: Critics) -> Judge:
+            return Judge(target, guide, critics, carried.scale)
+
+        aims = jax.vmap(judge(guide, carried.slow).targets)(batch, keys)
+
+        def errors(critics: Critics) -> Array:
+            found = jax.vmap(judge(guide, critics).action_values)(batch)
+            return sum((jnp.mean(((found[d] - aims[d]) / carried.scale) ** 2) for d in guide), jnp.zeros(()))
+
+        change, inner = self.critic_optimizer.update(jax.grad(errors)(carried.critics), carried.inner, carried.critics)
+        critics = optax.apply_updates(carried.critics, change)
+        slow = jax.tree.map(lambda old, new: old + FOLLOWING * (new - old), carried.slow, critics)
+        direction = jax.grad(lambda guide: -jnp.mean(jax.vmap(judge(guide, critics).gain)(batch, keys)))(guide)
+
+        start = fresh(target, start_key, self.num_particles)
+        start_keys = jax.random.split(start_key, self.num_particles)
+        value = jnp.mean(jax.vmap(judge(guide, critics).ahead)(start.state, start.time, start_keys))
+        oldest = (carried.oldest + self.num_particles) % kept
+        return -value, direction, Carried(critics, slow, inner, carried.scale, walkers, replay, oldest)
+
+    def residual(self, target: Dynamics, guide: Guide, recent: Array | None, steps: Array) -> Float[Array, ""]:
+        """No verdict."""
+        return jnp.asarray(jnp.inf)
+
+    def summary(self, target: Dynamics, guide: Guide) -> tuple[dict[str, Any], Array]:
+        """The policy, and its ELBO from trajectories."""
+        policy = {name: Conditional(target, name, learned) for name, learned in guide.items()}
+        return policy, trajectory_elbo(target, guide, jax.random.key(0), SUMMARY_TRAJECTORIES)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.num_particles, self.batch_size, self.rounds))
+
+    def __repr__(self) -> str:
+        return f"ActorCritic({self.num_particles}, {self.batch_size}, {self.num_particles * self.rounds})"
+
+
+def is_network(learned: Any) -> bool:
+    """Whether a decision's guide is a network."""
+    return isinstance(learned, Tilted) and isinstance(learned.parameters, Network)
+
+
+def critic(dynamics: Dynamics, name: str, learned: Tilted, key: Array) -> Network:
+    """Action values of a decision, 0 everywhere, by a network as wide and deep as the decision's own."""
+    assert isinstance(learned.parameters, Network)
+    own, real = learned.parameters, isinstance(learned.support, Real)
+    scope = dict(dynamics.structure.scopes)[name]
+    inputs = inputs_of(dynamics.structure, (*scope, name) if real else scope, dict(own.inputs.features))
+    counts = own.rest.width_size, own.rest.depth
+    return network(key, inputs, 1 if real else len(learned.support), counts, own.rest.activation)

@@ -1,0 +1,89 @@
+"""Walkers that take the steps of a program under a guide, one step at a time and over again, and what they are paid."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from rlinf_ppl.inference.fitting.judging import Judge
+from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.laws import log_density
+from rlinf_ppl.inference.particles.proposals import Proposal
+
+LONGEST = 100_000
+
+Guide = Mapping[str, Proposal]
+
+
+class Walkers(NamedTuple):
+    """Walkers of a program.
+
+    Attributes:
+        state: their state variables, (n, ...).
+        time: how many steps each has taken since its start, (n,).
+    """
+
+    state: Values
+    time: Array
+
+
+def fresh(dynamics: Dynamics, key: Array, n: int) -> Walkers:
+    """N walkers at their start."""
+    noise = noise_of(dynamics.structure.initial, key, n, False)
+    return Walkers(jax.vmap(lambda noise: dynamics.start(noise).state)(noise), jnp.zeros(n, int))
+
+
+def walked(dynamics: Dynamics, guide: Guide, walkers: Walkers, key: Array) -> tuple[Walkers, Values]:
+    """The walkers after one step under the guide, those at an end started afresh; and what they met.
+
+    That is the time, state variables and sites by name, and the next state variables by name with a prime.
+    """
+    structure, (n,) = dynamics.structure, walkers.time.shape
+    noise_key, start_key = jax.random.split(key)
+    moving, alive = replace(dynamics, proposal=dict(guide)), jnp.asarray(True)
+    noise = noise_of(structure.step, noise_key, n, structure.discounted)
+    move = jax.vmap(lambda state, t, noise: moving.step(state, t, alive, noise))(walkers.state, walkers.time, noise)
+    met = {"t": walkers.time} | walkers.state | move.sites | {f"{name}'": x for name, x in move.state.items()}
+    over = ~move.alive if structure.horizon is None else ~move.alive | (walkers.time + 1 >= structure.horizon)
+    moved, first = Walkers(move.state, walkers.time + 1), fresh(dynamics, start_key, n)
+    either = jax.vmap(lambda over, new, old: jax.tree.map(lambda x, y: jnp.where(over, x, y), new, old))
+    return either(over, first, moved), met
+
+
+def paying(dynamics: Dynamics, guide: Guide, at: Values) -> Array:
+    """What one step pays: its factors less what its decisions cost, in units of optimality."""
+    judge, total = Judge(dynamics, guide, {}, jnp.asarray(1.0)), dynamics.factors(STEP, at, jnp.asarray(True))[0]
+    for site in judge.decisions:
+        prior, tau = judge.prior(site, at)
+        law, value = guide[site.name](at, at["t"], prior), at[site.name]
+        total = total - (log_density(site.support, law, value) - log_density(site.support, prior, value)) / tau
+    return total
+
+
+def trajectory_elbo(dynamics: Dynamics, guide: Guide, key: Array, n: int) -> Float[Array, ""]:
+    """The mean of what n trajectories under a guide pay; one without an end goes on until the discount ends it."""
+    start_key, key = jax.random.split(key)
+    structure, most = dynamics.structure, dynamics.structure.horizon or LONGEST
+    moving, form = replace(dynamics, proposal=dict(guide)), dynamics.structure.step
+
+    def going(carry: Any) -> Array:
+        t, _, alive, _ = carry
+        return (t < most) & jnp.any(alive)
+
+    def body(carry: Any) -> Any:
+        t, state, alive, total = carry
+        noise = noise_of(form, jax.random.fold_in(key, t), n, structure.discounted)
+        move = jax.vmap(lambda state, alive, noise: moving.step(state, t, alive, noise))(state, alive, noise)
+        met = state | move.sites
+        paid = jax.vmap(lambda at: paying(dynamics, guide, at | {"t": t}))(met)
+        return t + 1, move.state, move.alive, total + jnp.where(alive, paid, 0.0)
+
+    start = fresh(dynamics, start_key, n)
+    first = start.time[0], start.state, jnp.ones(n, bool), jnp.zeros(n)
+    _, state, alive, total = lax.while_loop(going, body, first)
+    last, _ = jax.vmap(dynamics.end)(state, alive)
+    return jnp.mean(total + last)
