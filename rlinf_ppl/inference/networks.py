@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 
-from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.arguments import check_count, check_key, check_value, described
 from rlinf_ppl.inference.particles import STEP, Dynamics, Values
 from rlinf_ppl.inference.proposals import Tilted, num_parameters
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.sites import Real, Support, positions_of, values_of
 from rlinf_ppl.program.unrolled import IMPOSSIBLE, Finite
 
@@ -91,10 +92,24 @@ class Conditional(eqx.Module):
     learned: Tilted
 
     def __call__(self, *, t: Any = 0, **at: Any) -> dist.Distribution:
-        """Its distribution."""
-        values, now = {name: jnp.asarray(value) for name, value in at.items()}, jnp.asarray(t)
-        form = self.dynamics.form(STEP)
-        index = next(i for i, site in enumerate(form.sites) if site.name == self.name)
+        """Its distribution.
+
+        Raises:
+            TypeError, ValueError: a variable that it depends on is missing, one is none of the program's, or a value
+                does not fit.
+        """
+        form, structure = self.dynamics.form(STEP), self.dynamics.structure
+        index, site = next((i, site) for i, site in enumerate(form.sites) if site.name == self.name)
+        supports, scope = structure.supports(), dict(structure.scopes)[self.name]
+        needed = [name for name in supports if name in scope or name in site.parents]
+        missing, unknown = [name for name in needed if name not in at], [name for name in at if name not in supports]
+        if missing or unknown:
+            raise TypeError(
+                f"the policy of {self.name!r} takes {[*needed, 't']} by name; of these it was not given {missing}"
+                + (f", and {unknown} are no variables of the program." if unknown else ".")
+            )
+        values = {name: check_value(name, supports[name], value) for name, value in at.items()}
+        now = jnp.asarray(t) if structure.horizon is None else check_value("t", range(structure.horizon), t)
         prior = self.dynamics.outputs(STEP, values | {"t": now})[index]
         return as_distribution(self.learned.support, self.learned(values, now, prior))
 
@@ -120,10 +135,17 @@ def networks(
         activation: of the hidden layers.
 
     Raises:
+        TypeError: on something else than a program or functions.
         ValueError: on features of no variable, or a finite variable with more than 1,024 values and no features.
     """
+    check_program(program)
     counts = check_count("width", width), check_count("depth", depth)
+    if features is not None and not isinstance(features, Mapping):
+        raise TypeError(f'features must be a dict such as {{"x": jnp.sin}}; got {described(features)}.')
     given = dict(features or {})
+    for what, function in {f"features[{name!r}]": each for name, each in given.items()}.items():
+        check_function(what, function)
+    check_function("activation", activation)
     unknown = [name for name in given if name not in program.supports]
     if unknown:
         raise ValueError(f"features names {unknown}; the variables are {list(program.supports)}.")
@@ -159,6 +181,41 @@ def inputs_of(structure: Structure, names: tuple[str, ...], features: Mapping[st
             )
     variables = tuple((name, supports[name]) for name in names)
     return Inputs(variables, tuple((name, features[name]) for name in names if name in features), structure.horizon)
+
+
+def check_function(what: str, function: Any) -> None:
+    """Raise on what cannot be called.
+
+    Raises:
+        TypeError: it is no function.
+    """
+    if not callable(function):
+        raise TypeError(f"{what} must be a function of an array, such as jnp.tanh; got {described(function)}.")
+
+
+def check_networks(structure: Structure, guide: Mapping[str, Any]) -> None:
+    """Raise where a network of a guide sees other variables than the decision's policy, or gives another law.
+
+    Raises:
+        ValueError: one does.
+    """
+    supports = structure.supports()
+    for name, scope in structure.scopes:
+        learned = guide[name]
+        if not isinstance(learned, Tilted) or not isinstance(learned.parameters, Network):
+            continue
+        wanted = {axis: supports[axis] for axis in (*scope, name)}
+        found = dict(learned.parameters.inputs.variables) | {name: learned.support}
+        if found != wanted:
+            raise ValueError(
+                f"guide[{name!r}] is a network of another program: its variables are {sizes(found)}, and here they are "
+                f"{sizes(wanted)} (number of values or coordinates); make one by svi.networks(program, key)."
+            )
+
+
+def sizes(supports: Mapping[str, Support]) -> dict[str, int]:
+    """The number of values, or of coordinates, of each variable."""
+    return {name: len(support) for name, support in supports.items()}
 
 
 def network(

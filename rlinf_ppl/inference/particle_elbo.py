@@ -13,7 +13,7 @@ from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.filtering import prior_of
 from rlinf_ppl.inference.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.losses import ProgramELBO
-from rlinf_ppl.inference.networks import Conditional
+from rlinf_ppl.inference.networks import Conditional, check_networks
 from rlinf_ppl.inference.particles import Dynamics
 from rlinf_ppl.inference.proposals import Looked, Proposal, Tilted
 from rlinf_ppl.program import ControlProgram
@@ -75,6 +75,7 @@ class ParticleELBO(ProgramELBO):
             raise TypeError(
                 f"guide must be a dict with an entry for each of {names}, such as svi.networks(prog, key) or fit.guide."
             )
+        check_networks(target.structure, guide)
         tables = {name: theta for name, theta in guide.items() if not isinstance(theta, Tilted)}
         sizes = {name: len(support) for name, support in target.structure.supports().items()}
         for name, theta in tables.items():

@@ -11,10 +11,13 @@ from jaxtyping import Array, Float
 from rlinf_ppl.algebra import Chain, Law, at_time, by_time
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import AffinePolicy
+from rlinf_ppl.inference.arguments import check_numbers
 
 Policy = Mapping[str, Any]
 
 TOLERANCE = 1e-4
+
+TABLE = "an array of probabilities, which a network's policy is not"
 
 
 def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
@@ -27,7 +30,7 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
             (gain, offset, cov), as in a solution.
 
     Raises:
-        TypeError: it is no dictionary.
+        TypeError: it is no dictionary, or one of something else than arrays.
         ValueError: on missing or unknown decisions, shapes that do not fit, or rows that are no distributions.
     """
     axes = chain.axes()
@@ -57,7 +60,7 @@ def shaped(chain: Chain, policy: Policy) -> dict[str, Any]:
     return {
         name: affine(chain, name, policy[name])
         if isinstance(priors[name], LinearGaussian)
-        else with_time(chain, name, jnp.asarray(policy[name], dtype=float))
+        else with_time(chain, name, check_numbers(f"policy[{name!r}]", policy[name], TABLE))
         for name in chain.axes()
     }
 

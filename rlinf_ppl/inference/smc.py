@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from rlinf_ppl.inference import filtering, genealogy
-from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.arguments import check_count, check_key, check_number
 from rlinf_ppl.inference.faults import check_faults
 from rlinf_ppl.inference.genealogy import History, as_trajectories
 from rlinf_ppl.inference.particles import Dynamics
@@ -28,6 +27,7 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.reading import check_program
 
 __all__ = ["Paths", "Run", "particle_gibbs", "run", "smooth"]
 
@@ -201,8 +201,7 @@ def particle_gibbs(
 
 def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
     """The program with what its particles know, checked where the user stands."""
-    if not isinstance(program, ControlProgram):
-        raise TypeError(f"an engine takes a ControlProgram; got {type(program).__name__}.")
+    check_program(program)
     check_ends(program.horizon, "particle filter")
     return Dynamics(
         program.structure,
@@ -217,7 +216,7 @@ def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
 
 def check_share(threshold: Any) -> Array:
     """The share of particles below which they are drawn anew, in [0, 1]."""
-    share = jnp.asarray(threshold, dtype=float)
-    if share.ndim or (not isinstance(share, jax.core.Tracer) and not 0 <= share <= 1):
+    share = check_number("threshold", threshold)
+    if not isinstance(share, jax.core.Tracer) and not 0 <= share <= 1:
         raise ValueError(f"threshold must be a share of the particles, between 0 and 1; got {threshold}.")
     return share
