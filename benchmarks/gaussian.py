@@ -14,7 +14,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 from benchmarks.measure import Line, Settings, at_most, compiled, interleaved, same
 from rlinf_ppl import models
-from rlinf_ppl.inference import answers
+from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import LinearQuadratic
 

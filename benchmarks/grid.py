@@ -18,7 +18,7 @@ from jax.scipy.special import logsumexp
 from benchmarks.measure import compiled
 from rlinf_ppl import algebra, models
 from rlinf_ppl.algebra.elimination import represented, survive
-from rlinf_ppl.inference import answers
+from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP
 

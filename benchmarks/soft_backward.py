@@ -21,7 +21,8 @@ from jax.scipy.special import logsumexp
 
 from benchmarks.measure import compiled
 from rlinf_ppl import models
-from rlinf_ppl.inference import answers, exact
+from rlinf_ppl.inference import exact
+from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP
 

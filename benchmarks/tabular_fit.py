@@ -18,10 +18,11 @@ from numpyro.infer import SVI, TraceGraph_ELBO
 
 from benchmarks.measure import Line, Mismatch, Settings, at_least, at_most, same
 from rlinf_ppl import ControlProgram, models
-from rlinf_ppl.inference import exact, guides
-from rlinf_ppl.inference.fitting import STEPS_AT_ONCE, State, advance, summary
-from rlinf_ppl.inference.losses import ProgramELBO, SampledELBO, ScoreFunctionELBO
-from rlinf_ppl.inference.updates import NATURAL, Update, by_optimizer
+from rlinf_ppl.inference import exact
+from rlinf_ppl.inference.fitting import guides
+from rlinf_ppl.inference.fitting.loop import STEPS_AT_ONCE, State, advance, summary
+from rlinf_ppl.inference.fitting.losses import ProgramELBO, SampledELBO, ScoreFunctionELBO
+from rlinf_ppl.inference.fitting.updates import NATURAL, Update, by_optimizer
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP
 

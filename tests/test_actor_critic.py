@@ -10,10 +10,11 @@ from programs_more import PAIRS
 
 from rlinf_ppl import models
 from rlinf_ppl.algebra.regularizers import tsallis
-from rlinf_ppl.inference import exact, guides, svi
-from rlinf_ppl.inference.judging import Judge
-from rlinf_ppl.inference.proposals import Looked, Tilted
-from rlinf_ppl.inference.walking import fresh, trajectory_elbo, walked
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference.fitting import guides
+from rlinf_ppl.inference.fitting.judging import Judge
+from rlinf_ppl.inference.fitting.walking import fresh, trajectory_elbo, walked
+from rlinf_ppl.inference.particles.proposals import Looked, Tilted
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
 

@@ -17,8 +17,9 @@ from rlinf_ppl.algebra.columns import Gather
 from rlinf_ppl.algebra.fixed_point import fixed_point
 from rlinf_ppl.algebra.regularizers import kl, negative_entropy, tsallis
 from rlinf_ppl.algebra.tables import Table
-from rlinf_ppl.inference import answers, exact, trajectories
-from rlinf_ppl.inference.policies import as_laws
+from rlinf_ppl.inference import exact
+from rlinf_ppl.inference.chains import answers, trajectories
+from rlinf_ppl.inference.chains.policies import as_laws
 from rlinf_ppl.program import read
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.tasks import MDP

@@ -13,7 +13,8 @@ from jax import monitoring
 from numpyro.distributions import Categorical
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.inference import answers, exact, svi
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.tasks import MDP
 
 STATES, ACTIONS, HORIZON = 7, 3, 5

@@ -16,10 +16,11 @@ PREAMBLE = """
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rlinf_ppl import models
-from rlinf_ppl.inference import exact, smc, stein
+from rlinf_ppl.inference import exact, smc, stein, svi
 from rlinf_ppl.tasks import MountainHike, gallery
 
 jax.config.update("jax_enable_x64", True)
@@ -52,6 +53,23 @@ check(lambda both: smc.run(program(both[1]), both[0], 64).log_evidence, (keys, b
     "stein_particles_over_keys": """
 program, place = models.mountain_hike(MountainHike()), {"p": jnp.array([0.3, 0.45])}
 check(lambda key: stein.sample(program, key, "a", place, num_particles=8, num_steps=10).values, keys)
+""",
+    "fits_over_keys": """
+def fitted(key):
+    found = svi.fit(models.single_agent(task, 6), key, 20)
+    return found.policy, found.elbo, found.losses
+
+
+check(fitted, keys)
+""",
+    "fits_of_networks_over_keys_and_temperatures": """
+def fitted(both):
+    program = models.single_agent(gallery.lottery(), 2, both[1])
+    guide = svi.networks(program, both[0], width=4, depth=1)
+    return svi.fit(program, both[0], 20, guide=guide, loss=svi.ParticleELBO(4, 2), optimizer=optax.adam(0.1)).guide
+
+
+check(fitted, (keys, betas))
 """,
     "exact_solutions_over_temperatures": """
 def solved(beta):

@@ -15,7 +15,8 @@ from numpyro.distributions import Categorical, MultivariateNormal, Normal
 
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact, smc, svi
-from rlinf_ppl.inference.networks import Conditional
+from rlinf_ppl.inference.fitting.networks import Conditional
+from rlinf_ppl.inference.particles.dynamics import as_dynamics
 
 KEY = jax.random.key(0)
 HALF = jnp.array([0.5, 0.5])
@@ -61,7 +62,7 @@ def pushed():
 def learned(make, decision):
     """What a fit of networks has as a decision's policy."""
     network = svi.networks(make(), KEY, width=4, depth=1)[decision]
-    return Conditional(smc.as_dynamics(make(), None, None), decision, network)
+    return Conditional(as_dynamics(make(), None, None), decision, network)
 
 
 @cache
@@ -115,26 +116,34 @@ WRONG = {
     ),
     "asked_by_other_names": (
         asked(s=1.0),
-        r"'push' takes \['x', 'side', 't'\] by name.* not given \['x', 'side'\], and \['s'\] are no variables",
+        r"takes \['x', 'side', 't'\] by name; \['x', 'side'\] are missing, and \['s'\] are no variables here",
     ),
-    "asked_too_little": (asked(x=1.0), r"takes \['x', 'side', 't'\] by name; of these it was not given \['side'\]\."),
-    "asked_for_many": (asked(x=jnp.zeros(3), side=0), r"x has shape \(3,\); it must be \(\). Use jax.vmap"),
-    "asked_too_late": (asked(x=0.0, side=0, t=9), r"t is 9; its values are range\(0, 2\)"),
-    "asked_elsewhere": (asked(x=0.0, side=7), r"side is 7; its values are range\(0, 2\)"),
-    "networks_as_tables": (
-        lambda: exact.elbo(coins(), {"a": learned(coins, "a")}),
-        r"policy\['a'\] must be an array of probabilities, which a network's policy is not; got Conditional",
+    "asked_too_little": (
+        asked(x=1.0),
+        r"policy\['push'\] takes \['x', 'side', 't'\] by name; \['side'\] are missing\.",
     ),
+    "asked_for_many": (
+        asked(x=jnp.zeros(3), side=0),
+        r"'x' of policy\['push'\] has shape \(3,\); it must be \(\). Use jax.vmap",
+    ),
+    "asked_too_late": (asked(x=0.0, side=0, t=9), r"'t' of policy\['push'\] is 9; its values are range\(0, 2\)"),
+    "asked_elsewhere": (asked(x=0.0, side=7), r"'side' of policy\['push'\] is 7; its values are range\(0, 2\)"),
     "other_scope": (
         foreign(PARTICLES, lambda: coins(remembers=True)),
-        r"a network of another program: its variables are {'s': 2, 'z': 2, 'a': 2}, and here they are {'s': 2, 'a': 2}",
+        r"made for another program: its variables are {'s': 2, 'z': 2, 'a': 2}, and here they are {'s': 2, 'a': 2}",
     ),
     "other_size": (foreign(PARTICLES, lambda: coins(3)), "variables are {'s': 2, 'a': 3}, and here .*svi.networks"),
-    "other_scope_of_a_critic": (foreign(CRITIC, lambda: coins(remembers=True)), "a network of another program"),
+    "other_scope_of_a_critic": (foreign(CRITIC, lambda: coins(remembers=True)), "was made for another program"),
     "networks_of_a_key": (lambda: svi.networks(KEY, coins()), "takes a ControlProgram first"),
     "features_listed": (lambda: svi.networks(coins(), KEY, features=["s"]), r"features must be a dict.*got \['s'\]"),
-    "features_numbered": (lambda: svi.networks(coins(), KEY, features={"s": 3}), r"features\['s'\] must be a function"),
-    "activation_by_name": (lambda: svi.networks(coins(), KEY, activation="tanh"), "activation must be .*got 'tanh'"),
+    "features_numbered": (
+        lambda: svi.networks(coins(), KEY, features={"s": 3}),
+        r"features\['s'\] must be a function of s",
+    ),
+    "activation_by_name": (
+        lambda: svi.networks(coins(), KEY, activation="tanh"),
+        "activation must be a function.*got 'tanh'",
+    ),
     "save_a_solution": (lambda: svi.save(exact.solve(coins()), "x.npz"), "takes a fit, .*got Solution"),
     "save_swapped": (lambda: svi.save("x.npz", several()), "takes a fit, .*got str"),
     "save_several": (lambda: svi.save(several(), "x.npz"), r"\(2,\) fits in one, from vmap; take one of them"),

@@ -20,6 +20,7 @@ FLOORS = {
     "report": 4,
     "cli": 5,
 }
+STEPS = ("arguments", "chains", "particles", "fitting")
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("matplotlib", "gymnasium", "arviz", "arviz_base", "xarray", "typer", "rich")
 LONGEST_FILE = 300
@@ -82,6 +83,20 @@ def test_imports_lead_to_lower_floors_only(path):
         assert FLOORS[other] < FLOORS[own], (
             f"{path.relative_to(ROOT)}:{line} (floor {FLOORS[own]}) imports {name} (floor {FLOORS[other]})"
         )
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "inference").rglob("*.py")), ids=lambda path: path.name)
+def test_what_engines_are_made_of_knows_no_engine(path):
+    """Within inference: arguments, then chains, particles, fitting, and the engines that users call above them."""
+    own = step_of(module_name(path))
+    for name, line in imported_modules(path):
+        if name.startswith("rlinf_ppl.inference."):
+            assert step_of(name) <= own, f"{path.relative_to(ROOT)}:{line} imports {name}, which stands above it"
+
+
+def step_of(name):
+    part = name.split(".")[2] if name.count(".") > 1 else None
+    return STEPS.index(part) if part in STEPS else len(STEPS)
 
 
 def test_every_room_has_a_floor():

@@ -21,7 +21,8 @@ from worked_cases import worked_case
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.algebra.quadratics import AffinePolicy
-from rlinf_ppl.inference import exact, guides, svi
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference.fitting import guides
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import LinearQuadratic
 

@@ -16,7 +16,9 @@ from numpyro.infer.util import log_density
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, optimality
-from rlinf_ppl.inference import exact, fitting, guides
+from rlinf_ppl.inference import exact
+from rlinf_ppl.inference.fitting import guides
+from rlinf_ppl.inference.fitting import loop as fitting
 from rlinf_ppl.program import read
 
 STATES, ACTIONS = 4, 3

@@ -12,7 +12,8 @@ from oracles import particle_bound as oracle
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.inference import exact, guides, smc, svi
+from rlinf_ppl.inference import exact, smc, svi
+from rlinf_ppl.inference.fitting import guides
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
 

@@ -2,13 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro
 import pytest
 from game_programs import random_game, two_players
-from numpyro import handlers
-from numpyro.distributions import Categorical, Normal
+from numpyro.distributions import Categorical
 from oracles import answers
 from oracles.equilibrium import backward, logit_equilibrium, replies, value
 from oracles.optimizer import best_reply
@@ -231,50 +229,6 @@ def test_svi_recovers_it(betas):
     assert float(fit.elbo) == pytest.approx(float(solution.elbo), abs=1e-5)
 
 
-# Equilibria of one-shot games
-
-
-@pytest.mark.parametrize(("beta", "number"), [(0.1, 1), (2.0, 3)])
-def test_a_team_has_more_than_one_equilibrium_once_it_is_rational(beta, number):
-    found = exact.equilibria(models.quantal_response(StochasticGame.from_payoffs(R), 1, beta, beta))
-    uniform = np.full(3, 1 / 3)
-    assert found.value.shape == (number,) and found.complete
-    assert int(found.indices.sum()) == 1
-    for i in range(number):
-        q = [np.asarray(found.policy[name][i]) for name in "ab"]
-        close(np.concatenate(replies(np.asarray(R), (uniform,) * 2, (beta,) * 2, q)), np.concatenate(q), 1e-7)
-        assert float(found.value[i]) == pytest.approx(value(np.asarray(R), (uniform,) * 2, (beta,) * 2, q), rel=1e-7)
-    assert np.array_equal(np.asarray(found.stable), np.asarray(found.indices) > 0)
-
-
-def test_the_principal_one_comes_first():
-    game = gallery.coordination_game()
-    program = models.quantal_response(game, 1, 3.0, 3.0)
-    found = exact.equilibria(program)
-    close(found.policy["a"][0], exact.solve(program).policy["a"][0, 0])
-    assert found.value.shape == (3,) and not found.stable[0] and found.stable[1:].all()
-
-
-def test_zero_sum_games_have_one_equilibrium():
-    for seed in range(3):
-        payoffs = np.random.default_rng(seed).normal(size=(3, 4)) * 4
-        found = exact.equilibria(models.quantal_response(StochasticGame.from_payoffs(payoffs), 1, 2.0, -3.0), 50)
-        assert found.value.shape == (1,) and found.complete
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_against_the_logit_solver_of_gambit(seed):
-    gambit = pytest.importorskip("pygambit")
-    payoffs = np.random.default_rng(seed).normal(size=(3, 4))
-    sign, precision = (1.0, -1.0)[seed % 4 // 3], (2.0, 6.0, 15.0)[seed % 3]
-    game = gambit.Game.from_arrays(payoffs, sign * payoffs)
-    profile = gambit.qre.logit_solve_lambda(game, precision)[0].profile
-    found = solved(StochasticGame.from_payoffs(payoffs), precision, sign * precision)
-    for player, name in zip(game.players, "ab", strict=True):
-        truth = [float(profile[strategy]) for strategy in player.strategies]
-        close(found.policy[name][0, 0], truth, 1e-5, 1e-8)
-
-
 # More than two, and beside other sites
 
 
@@ -307,133 +261,3 @@ def test_three_at_once_and_one_who_sees_them_all():
         assert float(solution.value[0, s]) == pytest.approx(value(w, priors, taus, truth), rel=1e-9)
     fit = svi.fit(program, KEY)
     assert fit.converged and float(fit.elbo) == pytest.approx(float(solution.elbo), abs=1e-6)
-
-
-# Bad input
-
-
-def one_step(step, **options):
-    def initial():
-        return {"s": numpyro.sample("s", Categorical(probs=jnp.asarray([0.4, 0.6])))}
-
-    return ControlProgram(initial, step, 1, **options)
-
-
-COIN = Categorical(probs=jnp.asarray([0.5, 0.5]))
-
-
-def sees_a_chance(s):
-    a = decide("a", COIN)
-    x = numpyro.sample("x", COIN)
-    b = decide("b", COIN, unseen=("a",))
-    optimality(1.0 * a * b * x)
-    return {"s": x}
-
-
-def sees_nobody(s):
-    a = decide("a", COIN)
-    optimality(1.0 * a * decide("b", COIN, unseen=("nobody",)))
-    return {"s": s}
-
-
-def half_seen(s):
-    a, b = decide("a", COIN), decide("b", COIN)
-    optimality(1.0 * a * b * decide("c", COIN, unseen=("a", "b")))
-    return {"s": s}
-
-
-def copied_prior(s):
-    a = decide("a", COIN)
-    b = decide("b", Categorical(probs=jnp.asarray([[0.1, 0.9], [0.5, 0.5]])[a]), unseen=("a",))
-    optimality(1.0 * a * b)
-    return {"s": s}
-
-
-def named_by_a_string(s):
-    a = decide("a", COIN)
-    optimality(1.0 * a * decide("b", COIN, unseen="a"))
-    return {"s": s}
-
-
-def too_hot(s):
-    a = decide("a", COIN)
-    optimality(1.0 * a * decide("b", COIN, jnp.inf, unseen=("a",)))
-    return {"s": s}
-
-
-@pytest.mark.parametrize(
-    ("step", "error", "message"),
-    [
-        (sees_a_chance, ValueError, r"'b' does not see \['a'\]; these must be the decisions just before it"),
-        (sees_nobody, ValueError, "'b' does not see .*nobody.*just before it"),
-        (half_seen, ValueError, "'c' does not see .*each with those before it unseen as well"),
-        (copied_prior, ValueError, r"the prior of 'b' depends on \['a'\]"),
-        (named_by_a_string, TypeError, 'must be a tuple of names, such as \\("a",\\)'),
-    ],
-)
-def test_what_cannot_be_taken_together_raises(step, error, message):
-    with pytest.raises(error, match=message):
-        one_step(step)
-
-
-def test_gaussian_decisions_are_not_taken_together():
-    def step(x):
-        u = decide("u", Normal(0.0, 1.0))
-        v = decide("v", Normal(0.0, 1.0), unseen=("u",))
-        optimality(-((x + u + v) ** 2))
-        return {"x": numpyro.sample("x_next", Normal(x + u + v, 1.0))}
-
-    with pytest.raises(ValueError, match="'v' is Gaussian; decisions that do not see each other"):
-        ControlProgram(lambda: {"x": numpyro.sample("x", Normal(0.0, 1.0))}, step, 2)
-
-
-def test_an_infinite_inverse_temperature_cannot_be_followed():
-    with pytest.raises(ValueError, match="'b' is infinite; it is taken together"):
-        exact.solve(one_step(too_hot))
-    with pytest.raises(ValueError, match="opponent_beta"):
-        models.quantal_response(gallery.matching_pennies(), 1, 1.0, jnp.inf)
-
-
-def test_a_team_that_moves_at_once_has_a_model_in_numpyro_and_a_guide():
-    program = models.quantal_response(gallery.coordination_game(), 2, 3.0, 3.0)
-    for function in (program.model, program.guide):
-        trace = handlers.trace(handlers.seed(function, KEY)).get_trace()
-        assert {"t0/a", "t0/b", "t1/a", "t1/b"} <= set(trace)
-    with pytest.raises(ValueError, match="differ"):
-        handlers.seed(models.quantal_response(gallery.coordination_game(), 2, 3.0, -3.0).model, KEY)()
-
-
-def test_there_is_no_posterior_by_decisions():
-    program = models.quantal_response(gallery.matching_pennies(), 2, 1.0, 1.0)
-    for engine in (exact.condition, exact.posterior_marginals, lambda p: exact.posterior_sample(p, KEY, 3)):
-        with pytest.raises(ValueError, match=r"'b' does not see \['a'\].*Leave unseen out"):
-            engine(program)
-
-
-@pytest.mark.parametrize(
-    ("program", "message"),
-    [
-        (lambda: models.quantal_response(gallery.matching_pennies(), 2, 1.0, 1.0), "horizon is 2"),
-        (lambda: models.balancing_q(gallery.matching_pennies(), 1, 1.0, 1.0), "all taken at the same time"),
-        (lambda: models.quantal_response(random_game(0).task, 1, 1.0, 1.0), "depend on {'s': 2} values"),
-    ],
-)
-def test_equilibria_are_listed_for_one_shot_games(program, message):
-    with pytest.raises(ValueError, match=message):
-        exact.equilibria(program())
-
-
-def test_equilibria_cannot_be_traced():
-    game = StochasticGame.from_payoffs(R)
-    with pytest.raises(TypeError, match="cannot run inside jit"):
-        jax.jit(lambda beta: exact.equilibria(models.quantal_response(game, 1, beta, beta)).value)(1.0)
-
-
-def test_priors_and_their_rows_are_named():
-    game = random_game(0).task
-    with pytest.raises(ValueError, match=r"opponent_prior has shape \(2, 2\)"):
-        models.quantal_response(game, 1, 1.0, 1.0, opponent_prior=np.full((2, 2), 0.5))
-    with pytest.raises(ValueError, match=r"prior\[1\]|prior.*state 1"):
-        models.quantal_response(game, 1, 1.0, 1.0, prior=[[0.5, 0.5], [0.5, 0.6]])
-    with pytest.raises((TypeError, jaxtyping.TypeCheckError)):
-        models.quantal_response(R, 1, 1.0, 1.0)

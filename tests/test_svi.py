@@ -12,8 +12,9 @@ from numpyro.distributions import Categorical
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.inference import exact, guides, svi
-from rlinf_ppl.inference.losses import VERDICT_EVERY
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference.fitting import guides
+from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
 

@@ -15,8 +15,9 @@ from oracles import answers
 from programs_more import PAIRS, listed
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.inference import exact, importance, svi
-from rlinf_ppl.inference.policies import as_laws
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference.chains.policies import as_laws
+from rlinf_ppl.inference.fitting import importance
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
 

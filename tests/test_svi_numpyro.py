@@ -16,9 +16,11 @@ from oracles import answers
 from programs_more import PAIRS, listed
 
 from rlinf_ppl import ControlProgram, decide, optimality
-from rlinf_ppl.inference import exact, fitting, guides, svi
-from rlinf_ppl.inference.losses import ProgramELBO
-from rlinf_ppl.inference.updates import NATURAL
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference.fitting import guides
+from rlinf_ppl.inference.fitting import loop as fitting
+from rlinf_ppl.inference.fitting.losses import ProgramELBO
+from rlinf_ppl.inference.fitting.updates import NATURAL
 from rlinf_ppl.program import read
 
 KEY = jax.random.key(0)
@@ -99,6 +101,16 @@ def test_numpyros_svi_finds_the_closed_form(loss):
     found = policy(program, fit.params)
     assert float(exact.kl(program, found, best.policy)) < 1e-3
     assert float(fit.losses[-1]) == pytest.approx(-float(best.elbo), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_numpyros_svi_comes_near_it_by_trajectories_alone():
+    """As near as a score function's noise at a constant rate lets it come."""
+    program = control("zeros")
+    fit = SVI(program.model, program.guide, optax.adam(0.03), svi.ParticleELBO(200)).run(KEY, 800, progress_bar=False)
+    best = exact.solve(program)
+    assert float(exact.kl(program, policy(program, fit.params), best.policy)) < 0.01
+    assert float(fit.losses[-200:].mean()) == pytest.approx(-float(best.elbo), abs=0.02)
 
 
 def test_a_numbers_mistake_is_reported_where_numpyro_is_tracing():

@@ -13,8 +13,9 @@ from numpyro.distributions import Categorical, Normal
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.inference import exact, guides, svi
-from rlinf_ppl.inference.estimators import sampled, score_function
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference.fitting import guides
+from rlinf_ppl.inference.fitting.estimators import sampled, score_function
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP, gallery
 

@@ -1,6 +1,7 @@
 """How the next state depends on the variables of a step, for quadratics: affinely."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.coordinates import stacked_values, union, unit_row
-from rlinf_ppl.algebra.gaussians import Decided, LinearGaussian, Noise, aligned_map
+from rlinf_ppl.algebra.gaussians import LinearGaussian, Noise, aligned_map, by_noise
 from rlinf_ppl.algebra.messages import is_named
 from rlinf_ppl.algebra.quadratics import Quadratic
 
@@ -33,8 +34,8 @@ class Arrival(eqx.Module):
         form: Any = sites, self
         for i, site in enumerate(sites):
             if site.name in free:
-                decided = Decided(form[0][i].content)
-                walked, arrival = jax.tree.map(decided.put_in, form, is_leaf=is_named)
+                prior = form[0][i].content
+                walked, arrival = jax.tree.map(functools.partial(by_noise, prior), form, is_leaf=is_named)
                 noise = dataclasses.replace(walked[i], content=Noise(site.name, others[site.name]))
                 form = (*walked[:i], noise, *walked[i + 1 :]), arrival
         return form

@@ -151,36 +151,31 @@ class Noise(eqx.Module):
         return LinearGaussian(self.name, *space, moved, covariance=core, of_noise=True)
 
 
-class Decided(eqx.Module):
-    """A Gaussian decision in terms of the noise of its prior: u = H [parents, 1] + L e.
+def by_noise(prior: LinearGaussian, node: Any) -> Any:
+    """A law or message of a decision u as one of the noise e of its prior, u = H [parents, 1] + L e.
 
-    What is put in terms of e once, for all times together, need not be done inside a recursion.
+    E comes first and has the name of u; a node that knows nothing of u stays. What is put in terms of e once, for all
+    times together, need not be done inside a recursion.
     """
+    if not isinstance(node, LinearGaussian | Quadratic) or prior.name not in node.axes:
+        return node
+    place = node.axes.index(prior.name) - node.timed
+    others = without(node, place)
+    time = (TIME,) if node.timed or prior.timed else ()
+    space = union(others, Space(prior.axes[prior.timed :], prior.sizes))
+    axes, sizes = (*time, prior.name, *space[0]), (prior.root.shape[-1], *space[1])
+    if isinstance(node, Quadratic):
+        return Quadratic(axes, sizes, where_timed(lambda w, law: law.within(w, law.root)[1], node, prior))
 
-    prior: LinearGaussian
+    def moved(law: LinearGaussian, prior: LinearGaussian) -> Array:
+        start, size = sum(law.sizes[:place]), law.sizes[place]
+        own = law.map[:, start : start + size]
+        rest = jnp.concatenate([law.map[:, :start], law.map[:, start + size :]], 1)
+        kept = aligned_map(LinearGaussian(law.name, *others, rest), space)
+        return jnp.concatenate([own @ prior.root, kept + own @ aligned_map(prior, space)], 1)
 
-    def put_in(self, node: Any) -> Any:
-        """A law or message of u as one of e, which comes first and has the name of u; anything else stays."""
-        prior = self.prior
-        if not isinstance(node, LinearGaussian | Quadratic) or prior.name not in node.axes:
-            return node
-        place = node.axes.index(prior.name) - node.timed
-        others = without(node, place)
-        time = (TIME,) if node.timed or prior.timed else ()
-        space = union(others, Space(prior.axes[prior.timed :], prior.sizes))
-        axes, sizes = (*time, prior.name, *space[0]), (prior.root.shape[-1], *space[1])
-        if isinstance(node, Quadratic):
-            return Quadratic(axes, sizes, where_timed(lambda w, law: law.within(w, law.root)[1], node, prior))
-
-        def moved(law: LinearGaussian, prior: LinearGaussian) -> Array:
-            start, size = sum(law.sizes[:place]), law.sizes[place]
-            own = law.map[:, start : start + size]
-            rest = jnp.concatenate([law.map[:, :start], law.map[:, start + size :]], 1)
-            kept = aligned_map(LinearGaussian(law.name, *others, rest), space)
-            return jnp.concatenate([own @ prior.root, kept + own @ aligned_map(prior, space)], 1)
-
-        maps = where_timed(moved, dataclasses.replace(node, factor=None, covariance=None), prior)
-        return dataclasses.replace(node, axes=axes, sizes=sizes, map=maps)
+    maps = where_timed(moved, dataclasses.replace(node, factor=None, covariance=None), prior)
+    return dataclasses.replace(node, axes=axes, sizes=sizes, map=maps)
 
 
 def without(w: Any, place: int) -> Space:

@@ -194,3 +194,11 @@ def check_schedule(name: str, setting: Any, probability: bool) -> Any:
             most = " and at most 1" if probability else ""
             raise ValueError(f"{name} must be at least 0{most}, or a function; got {setting}.")
     return jnp.asarray(setting, dtype=float)
+
+
+def check_share(threshold: Any) -> Array:
+    """The share of particles below which they are drawn anew, in [0, 1]."""
+    share = check_number("threshold", threshold)
+    if not isinstance(share, jax.core.Tracer) and not 0 <= share <= 1:
+        raise ValueError(f"threshold must be a share of the particles, between 0 and 1; got {threshold}.")
+    return share

@@ -9,12 +9,12 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.inference import answers, trajectories
-from rlinf_ppl.inference.answers import Marginals, Posterior, Solution
 from rlinf_ppl.inference.arguments import check_tolerance
-from rlinf_ppl.inference.equilibria import Equilibria, equilibria
-from rlinf_ppl.inference.existence import check_exists
-from rlinf_ppl.inference.policies import Policy, as_laws
+from rlinf_ppl.inference.chains import answers, trajectories
+from rlinf_ppl.inference.chains.answers import Marginals, Posterior, Solution
+from rlinf_ppl.inference.chains.equilibria import Equilibria, equilibria
+from rlinf_ppl.inference.chains.existence import check_exists
+from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import posterior_temperature
@@ -179,6 +179,9 @@ def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int)
     return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
 
 
-def prior_policy(program: ControlProgram) -> dict[str, Float[Array, "T ..."]]:
-    """The decisions' priors as a policy: (T, scope, K) probabilities, without T at an infinite horizon."""
+def prior_policy(program: ControlProgram) -> Policy:
+    """The decisions' priors as a policy: (T, scope, K) probabilities, without T at an infinite horizon.
+
+    Of a Gaussian decision `AffinePolicy(gain, offset, cov)`, as in a solution.
+    """
     return answers.prior_policy(read(program))

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Conditional, Law, Site, Table, at_time, by_time
-from rlinf_ppl.inference import answers, trajectories
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular, check_tolerance
-from rlinf_ppl.inference.policies import Policy, as_laws
+from rlinf_ppl.inference.chains import answers, trajectories
+from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 

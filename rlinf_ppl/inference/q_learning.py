@@ -32,10 +32,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rlinf_ppl.algebra import Chain, Conditional, Law, Site
-from rlinf_ppl.inference import action_values
 from rlinf_ppl.inference.arguments import check_count, check_key, check_learnable, check_players, check_schedule
+from rlinf_ppl.inference.chains import action_values
+from rlinf_ppl.inference.chains.trajectories import sample_slice
 from rlinf_ppl.inference.execution import alone
-from rlinf_ppl.inference.trajectories import sample_slice
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.types import ArrayLike
 

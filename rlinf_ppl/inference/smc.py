@@ -8,7 +8,7 @@ average, and tends to log p(O).
 How good the answer is depends on what the particles know. `proposal` says where they go, a policy such as the one of
 `exact.solve` or `svi.fit`; `twist` what the state that they reach is worth, a value such as `exact.solve(...).value`.
 Particles are drawn anew, by systematic resampling, where their effective number falls below a share of them all. What
-one step does is in `particles`, and where particles come from in `genealogy`.
+one step does is in `particles.dynamics`, and where particles come from in `particles.genealogy`.
 """
 
 from typing import Any, NamedTuple
@@ -17,17 +17,13 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from rlinf_ppl.inference import filtering, genealogy
-from rlinf_ppl.inference.arguments import check_count, check_key, check_number
-from rlinf_ppl.inference.faults import check_faults
-from rlinf_ppl.inference.genealogy import History, as_trajectories
-from rlinf_ppl.inference.particles import Dynamics
-from rlinf_ppl.inference.proposals import as_proposal, as_twist
+from rlinf_ppl.inference.arguments import check_count, check_key, check_share
+from rlinf_ppl.inference.particles import filtering, genealogy
+from rlinf_ppl.inference.particles.dynamics import as_dynamics
+from rlinf_ppl.inference.particles.faults import check_faults
+from rlinf_ppl.inference.particles.genealogy import History, as_trajectories
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.evaluation import common_inverse_temperature
-from rlinf_ppl.program.reading import check_program
 
 __all__ = ["Paths", "Run", "particle_gibbs", "run", "smooth"]
 
@@ -197,26 +193,3 @@ def particle_gibbs(
     paths, faults = filtering.particle_gibbs(dynamics, key, num_particles, count, check_share(threshold))
     check_faults(faults)
     return Paths(as_trajectories(program.structure, paths), faults)
-
-
-def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
-    """The program with what its particles know, checked where the user stands."""
-    check_program(program)
-    check_ends(program.horizon, "particle filter")
-    return Dynamics(
-        program.structure,
-        jax.tree.leaves(program.args),
-        program.constants,
-        program.discount,
-        common_inverse_temperature(program),
-        as_proposal(program, proposal),
-        as_twist(program, twist),
-    )
-
-
-def check_share(threshold: Any) -> Array:
-    """The share of particles below which they are drawn anew, in [0, 1]."""
-    share = check_number("threshold", threshold)
-    if not isinstance(share, jax.core.Tracer) and not 0 <= share <= 1:
-        raise ValueError(f"threshold must be a share of the particles, between 0 and 1; got {threshold}.")
-    return share

@@ -32,9 +32,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl.algebra import TIME, regularizers, resampling
 from rlinf_ppl.algebra.quadratics import QuadraticValue
 from rlinf_ppl.inference.arguments import check_count, check_key, check_number, check_value
-from rlinf_ppl.inference.laws import drawn, known
-from rlinf_ppl.inference.particles import STEP, Dynamics, Values, noise_of
-from rlinf_ppl.inference.proposals import Called, Looked, Quadratic, Twist, as_twist
+from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.laws import drawn, known
+from rlinf_ppl.inference.particles.proposals import Called, Looked, Quadratic, Twist, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.sites import Real, Support, values_of

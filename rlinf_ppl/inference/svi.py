@@ -22,8 +22,8 @@ An optimiser also takes losses whose gradient is sampled. `SampledELBO` and `Sco
 
 A decision with a negative inverse temperature descends the ELBO that the others ascend, one with 0 stays at its prior.
 
-Guides are in `guides` and `networks`, estimates in `estimators` and `particle_bound`, losses in `losses`,
-`particle_elbo` and `actor_critic`, steps in `updates`, their loop in `fitting`.
+What a fit is made of is in `fitting`: guides in `guides` and `networks`, their estimates in `estimators` and
+`particle_bound`, losses in `losses`, `particle_elbo` and `actor_critic`, steps in `updates`, their loop in `loop`.
 """
 
 import os
@@ -35,15 +35,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from rlinf_ppl.inference.actor_critic import ActorCritic
 from rlinf_ppl.inference.arguments import check_count, check_key, check_number
-from rlinf_ppl.inference.fitting import Fit, State, Task, run
-from rlinf_ppl.inference.importance import k_hat
-from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
-from rlinf_ppl.inference.networks import networks
-from rlinf_ppl.inference.particle_elbo import ParticleELBO
-from rlinf_ppl.inference.storage import restored, save
-from rlinf_ppl.inference.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
+from rlinf_ppl.inference.fitting.actor_critic import ActorCritic
+from rlinf_ppl.inference.fitting.importance import k_hat
+from rlinf_ppl.inference.fitting.loop import Fit, State, Task, run
+from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
+from rlinf_ppl.inference.fitting.networks import networks
+from rlinf_ppl.inference.fitting.particle_elbo import ParticleELBO
+from rlinf_ppl.inference.fitting.storage import restored, save
+from rlinf_ppl.inference.fitting.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.reading import check_program
 

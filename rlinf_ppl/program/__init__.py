@@ -1,4 +1,17 @@
-"""The language of step programs: what a user writes, and how it is traced, unrolled and read."""
+"""The language of step programs: what a user writes, and what is found in it.
+
+    language         decide and optimality, the two words
+    control_program  ControlProgram: initial, step and final with their arrays, traced once and checked
+    sites, tracing   a function's sites, what each depends on, and its arithmetic as a jaxpr
+    graph            scopes, by the elimination on names alone
+    unrolled         the same functions over time in Python: NumPyro's model and guide
+    reading          the traced arithmetic as tables, or as quadratics in `linear`: what exact engines walk over
+    evaluation       one output of it over a grid, and the inverse temperature that decisions share
+    lookup           tables that are arrays of the user already, and indices that leave their array
+    checks           what is refused, where the user stands
+
+A program is all that an engine ever sees: nothing here knows an engine, a model or a task.
+"""
 
 from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.language import decide, optimality

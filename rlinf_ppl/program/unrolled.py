@@ -20,6 +20,7 @@ from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.language import DECISION, check_handled
 from rlinf_ppl.program.sites import Real, Support, law_of, positions_of, probabilities, values_of
+from rlinf_ppl.types import ArrayLike
 
 # Stands for log 0: its exponential is exactly 0, and NumPyro's validation accepts it.
 IMPOSSIBLE = -1e30
@@ -197,11 +198,11 @@ class Finite(dist.Distribution):
         assert key is not None
         return self.values[jax.random.categorical(key, self.logits, shape=sample_shape + self.batch_shape)]
 
-    def log_prob(self, value: Array) -> Array:
+    def log_prob(self, value: ArrayLike) -> Array:
         """Log probability of values of the support."""
-        log_p = jax.nn.log_softmax(self.logits)
-        position = jnp.searchsorted(self.values, jnp.asarray(value))
-        shape = lax.broadcast_shapes(jnp.shape(value), self.batch_shape)
+        log_p, value = jax.nn.log_softmax(self.logits), jnp.asarray(value)
+        position = jnp.searchsorted(self.values, value)
+        shape = lax.broadcast_shapes(value.shape, self.batch_shape)
         log_p = jnp.broadcast_to(log_p, (*shape, log_p.shape[-1]))
         return jnp.take_along_axis(log_p, jnp.broadcast_to(position, shape)[..., None], -1)[..., 0]
 

@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.inference import exact, smc, svi
-from rlinf_ppl.inference.faults import check_faults
+from rlinf_ppl.inference.particles.faults import check_faults
 from rlinf_ppl.program import ControlProgram
 
 Answer = TypeVar("Answer")

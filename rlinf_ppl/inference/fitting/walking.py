@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from rlinf_ppl.inference.judging import Judge
-from rlinf_ppl.inference.laws import log_density
-from rlinf_ppl.inference.particles import STEP, Dynamics, Values, noise_of
-from rlinf_ppl.inference.proposals import Proposal
+from rlinf_ppl.inference.fitting.judging import Judge
+from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.laws import log_density
+from rlinf_ppl.inference.particles.proposals import Proposal
 
 LONGEST = 100_000
 

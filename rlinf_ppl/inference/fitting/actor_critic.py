@@ -23,12 +23,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.inference.arguments import check_count
-from rlinf_ppl.inference.judging import Judge, decisions
-from rlinf_ppl.inference.losses import ProgramELBO
-from rlinf_ppl.inference.networks import Conditional, Network, check_networks, inputs_of, network, networks_of
-from rlinf_ppl.inference.particles import Dynamics, Values
-from rlinf_ppl.inference.proposals import Tilted
-from rlinf_ppl.inference.walking import Walkers, fresh, paying, trajectory_elbo, walked
+from rlinf_ppl.inference.fitting.judging import Judge, decisions
+from rlinf_ppl.inference.fitting.losses import ProgramELBO
+from rlinf_ppl.inference.fitting.networks import Conditional, Network, check_networks, inputs_of, network, networks_of
+from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
+from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import check_joint, on_grid
 from rlinf_ppl.program.sites import Real

@@ -18,9 +18,9 @@ from numpyro.infer import psis_diagnostic
 
 from rlinf_ppl.algebra import Chain, Law, Slice
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular
-from rlinf_ppl.inference.estimators import Positions, alive, decisions, each_step, last_reward, total
-from rlinf_ppl.inference.policies import Policy, as_laws
-from rlinf_ppl.inference.trajectories import draw_positions
+from rlinf_ppl.inference.chains.policies import Policy, as_laws
+from rlinf_ppl.inference.chains.trajectories import draw_positions
+from rlinf_ppl.inference.fitting.estimators import Positions, alive, decisions, each_step, last_reward, total
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature

@@ -14,8 +14,8 @@ import optax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain
-from rlinf_ppl.inference.guides import Logits, natural_target, policy_of
-from rlinf_ppl.inference.losses import ExactELBO, ProgramELBO
+from rlinf_ppl.inference.fitting.guides import Logits, natural_target, policy_of
+from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO
 
 EXACT = ExactELBO()
 

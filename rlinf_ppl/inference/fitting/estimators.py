@@ -24,9 +24,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain, Message, Site, Slice, at_time, by_time, expectation_rules, walk
-from rlinf_ppl.inference.guides import Logits, action_values, evaluated, messages, policy_of
-from rlinf_ppl.inference.policies import laws_of
-from rlinf_ppl.inference.trajectories import draw_positions
+from rlinf_ppl.inference.chains.policies import laws_of
+from rlinf_ppl.inference.chains.trajectories import draw_positions
+from rlinf_ppl.inference.fitting.guides import Logits, action_values, evaluated, messages, policy_of
 
 Positions = dict[str, Array]
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Found, Law, Message, Site
 from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
-from rlinf_ppl.inference.policies import as_found
+from rlinf_ppl.inference.chains.policies import as_found
 
 Logits = dict[str, Float[Array, "T ..."]]
 

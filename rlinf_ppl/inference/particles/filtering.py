@@ -10,10 +10,10 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Table, resampling
-from rlinf_ppl.inference import genealogy
-from rlinf_ppl.inference.faults import first_bad
-from rlinf_ppl.inference.genealogy import History, Path, packed
-from rlinf_ppl.inference.particles import STEP, Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles import genealogy
+from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.faults import first_bad
+from rlinf_ppl.inference.particles.genealogy import History, Path, packed
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import on_grid
 from rlinf_ppl.program.sites import Real, Support, positions_of

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Table
-from rlinf_ppl.inference import particle_bound, smc
-from rlinf_ppl.inference.arguments import check_count
-from rlinf_ppl.inference.filtering import prior_of
-from rlinf_ppl.inference.guides import INITIAL_SPREAD, Logits
-from rlinf_ppl.inference.losses import ProgramELBO
-from rlinf_ppl.inference.networks import Conditional, check_networks
-from rlinf_ppl.inference.particles import Dynamics
-from rlinf_ppl.inference.proposals import Looked, Proposal, Tilted
+from rlinf_ppl.inference.arguments import check_count, check_share
+from rlinf_ppl.inference.fitting import particle_bound
+from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
+from rlinf_ppl.inference.fitting.losses import ProgramELBO
+from rlinf_ppl.inference.fitting.networks import Conditional, check_networks
+from rlinf_ppl.inference.particles.dynamics import Dynamics, as_dynamics
+from rlinf_ppl.inference.particles.filtering import prior_of
+from rlinf_ppl.inference.particles.proposals import Looked, Proposal, Tilted
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.sites import Real
@@ -47,12 +47,14 @@ class ParticleELBO(ProgramELBO):
         self, num_runs: int = 100, num_particles: int = 1, threshold: float = 1.0, resampling_term: bool = False
     ):
         super().__init__(check_count("num_particles", num_particles))
-        self.threshold = float(smc.check_share(threshold))
+        # Also where a caller's jit is tracing it is a plain number.
+        with jax.ensure_compile_time_eval():
+            self.threshold = float(check_share(threshold))
         self.num_runs, self.resampling_term = check_count("num_runs", num_runs), bool(resampling_term)
 
     def read(self, program: ControlProgram) -> Dynamics:
         """The program as its particles see it."""
-        return smc.as_dynamics(program, None, None)
+        return as_dynamics(program, None, None)
 
     def start(self, target: Dynamics, key: Array) -> Logits:
         """The logits of small random action values."""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.inference.particles import Dynamics, Values
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.sites import Real, Support, positions_of, values_of
 

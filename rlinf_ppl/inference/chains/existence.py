@@ -9,7 +9,7 @@ import numpy as np
 from rlinf_ppl.algebra import Chain, Message, Rules, through
 from rlinf_ppl.algebra.elimination import survive
 from rlinf_ppl.algebra.messages import at_one_time, with_array
-from rlinf_ppl.inference.answers import Posterior, Solution
+from rlinf_ppl.inference.chains.answers import Posterior, Solution
 
 
 def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> None:

@@ -21,10 +21,11 @@ from numpyro.infer import ELBO, SVI
 
 from rlinf_ppl.algebra import Chain, Site
 from rlinf_ppl.algebra.messages import with_array
-from rlinf_ppl.inference import answers, estimators, guides
 from rlinf_ppl.inference.arguments import check_count, check_tabular, check_tolerance
-from rlinf_ppl.inference.guides import Logits
-from rlinf_ppl.inference.policies import laws_of
+from rlinf_ppl.inference.chains import answers
+from rlinf_ppl.inference.chains.policies import laws_of
+from rlinf_ppl.inference.fitting import estimators, guides
+from rlinf_ppl.inference.fitting.guides import Logits
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature

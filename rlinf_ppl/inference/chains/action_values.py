@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Conditional, Found, Law, Site, Slice, Table
 from rlinf_ppl.algebra.messages import at_one_time, where_timed
-from rlinf_ppl.inference.policies import as_found
+from rlinf_ppl.inference.chains.policies import as_found
 
 Sites = tuple[Site, ...]
 

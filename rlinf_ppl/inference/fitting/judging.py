@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.numerics import soft_maximum
-from rlinf_ppl.inference.laws import drawn, known, log_density
-from rlinf_ppl.inference.particles import FINAL, STEP, Dynamics, Values, noise_of
-from rlinf_ppl.inference.proposals import Proposal
+from rlinf_ppl.inference.particles.dynamics import FINAL, STEP, Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.laws import drawn, known, log_density
+from rlinf_ppl.inference.particles.proposals import Proposal
 from rlinf_ppl.program.sites import Real, positions_of
 from rlinf_ppl.program.tracing import SiteForm
 

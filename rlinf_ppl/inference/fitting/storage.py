@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlinf_ppl.inference.fitting import Fit, Task, check_one, summary
-from rlinf_ppl.inference.updates import Update
+from rlinf_ppl.inference.fitting.loop import Fit, Task, check_one, summary
+from rlinf_ppl.inference.fitting.updates import Update
 from rlinf_ppl.program import ControlProgram
 
 FORMAT = "rlinf_ppl fit 2"

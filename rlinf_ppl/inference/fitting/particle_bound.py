@@ -23,9 +23,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import resampling
-from rlinf_ppl.inference.estimators import with_gradient
-from rlinf_ppl.inference.filtering import particle_filter
-from rlinf_ppl.inference.particles import Dynamics
+from rlinf_ppl.inference.fitting.estimators import with_gradient
+from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.filtering import particle_filter
 
 # The share of the particles that an effective number falls below as soon as weights differ.
 UNEQUAL = 1 - 1e-6

@@ -18,8 +18,8 @@ from numpyro.distributions import Distribution, MultivariateNormal, Normal
 from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
 from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.inference.arguments import check_numbers
-from rlinf_ppl.inference.laws import tilted
-from rlinf_ppl.inference.policies import wrong_rows
+from rlinf_ppl.inference.chains.policies import wrong_rows
+from rlinf_ppl.inference.particles.laws import tilted
 from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.sites import Real, Support, gaussian, law_of, positions_of
 
@@ -82,7 +82,8 @@ class Tilted(eqx.Module):
         """The law."""
         theta = self.parameters(at, t)
         if not isinstance(self.support, Real):
-            return tilted(law, theta)[0]
+            # What is no number must not pass for a tilt of nothing.
+            return jnp.where(jnp.any(jnp.isnan(theta)), jnp.nan, tilted(law, theta)[0])
         n = len(self.support)
         rows, columns = np.tril_indices(n, -1)
         lower = jnp.diag(jnp.exp(theta[n : 2 * n])).at[rows, columns].set(theta[2 * n :])

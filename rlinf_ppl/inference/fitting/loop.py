@@ -10,8 +10,8 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.inference.arguments import check_count
-from rlinf_ppl.inference.progress import progress_bar
-from rlinf_ppl.inference.updates import Update
+from rlinf_ppl.inference.fitting.progress import progress_bar
+from rlinf_ppl.inference.fitting.updates import Update
 from rlinf_ppl.program import ControlProgram
 
 STEPS_AT_ONCE = 100

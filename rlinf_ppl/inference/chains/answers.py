@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
-from rlinf_ppl.inference.policies import as_answers, as_kept
+from rlinf_ppl.inference.chains.policies import as_answers, as_kept
 
 
 class Solution(NamedTuple):
@@ -181,7 +181,7 @@ def measured(forward: Callable[..., tuple[Array, dict[str, Array]]], chain: Chai
 
 
 @eqx.filter_jit
-def prior_policy(chain: Chain) -> dict[str, Array]:
+def prior_policy(chain: Chain) -> dict[str, Any]:
     """The decisions' priors over time and their whole scope."""
     return as_answers(chain, chain.priors())
 

@@ -18,12 +18,12 @@ import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.inference.arguments import check_count, check_key, check_value, described
-from rlinf_ppl.inference.particles import STEP, Dynamics, Values
-from rlinf_ppl.inference.proposals import Tilted, num_parameters
+from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values
+from rlinf_ppl.inference.particles.proposals import Tilted, num_parameters
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.reading import check_program
-from rlinf_ppl.program.sites import Real, Support, positions_of, values_of
+from rlinf_ppl.program.sites import Real, Support, first_value, positions_of, values_of
 from rlinf_ppl.program.unrolled import IMPOSSIBLE, Finite
 
 MOST_INDICATORS = 1024
@@ -62,7 +62,7 @@ class Inputs(eqx.Module):
 
     def __len__(self) -> int:
         """The number of entries."""
-        at = {name: jax.ShapeDtypeStruct(*shape_of(support)) for name, support in self.variables}
+        at = {name: first_value(support) for name, support in self.variables}
         return jax.eval_shape(self, at, jax.ShapeDtypeStruct((), int)).shape[0]
 
 
@@ -92,26 +92,39 @@ class Conditional(eqx.Module):
     learned: Tilted
 
     def __call__(self, *, t: Any = 0, **at: Any) -> dist.Distribution:
-        """Its distribution.
+        """Its distribution, at one value of each variable; vmap for many.
 
         Raises:
-            TypeError, ValueError: a variable that it depends on is missing, one is none of the program's, or a value
-                does not fit.
+            TypeError: a variable of its scope is missing, or one is none of the program's.
+            ValueError: a value has another shape than the variable, or is none of its values.
         """
         form, structure = self.dynamics.form(STEP), self.dynamics.structure
-        index, site = next((i, site) for i, site in enumerate(form.sites) if site.name == self.name)
-        supports, scope = structure.supports(), dict(structure.scopes)[self.name]
-        needed = [name for name in supports if name in scope or name in site.parents]
-        missing, unknown = [name for name in needed if name not in at], [name for name in at if name not in supports]
+        index = next(i for i, site in enumerate(form.sites) if site.name == self.name)
+        what, supports, scope = f"policy[{self.name!r}]", structure.supports(), dict(structure.scopes)[self.name]
+        missing, unknown = [name for name in scope if name not in at], [name for name in at if name not in supports]
         if missing or unknown:
-            raise TypeError(
-                f"the policy of {self.name!r} takes {[*needed, 't']} by name; of these it was not given {missing}"
-                + (f", and {unknown} are no variables of the program." if unknown else ".")
-            )
-        values = {name: check_value(name, supports[name], value) for name, value in at.items()}
-        now = jnp.asarray(t) if structure.horizon is None else check_value("t", range(structure.horizon), t)
+            found = [f"{missing} are missing"] * bool(missing) + [f"{unknown} are no variables here"] * bool(unknown)
+            raise TypeError(f"{what} takes {[*scope, 't']} by name; {', and '.join(found)}.")
+        values = {name: check_value(f"{name!r} of {what}", supports[name], value) for name, value in at.items()}
+        times = structure.horizon
+        now = jnp.asarray(t) if times is None else check_value(f"'t' of {what}", range(times), t)
         prior = self.dynamics.outputs(STEP, values | {"t": now})[index]
         return as_distribution(self.learned.support, self.learned(values, now, prior))
+
+    def check(self, values: Values) -> None:
+        """Raise where values are not those of the scope."""
+        structure = self.dynamics.structure
+        scope, supports = dict(structure.scopes)[self.name], structure.supports()
+        missing = [name for name in scope if name not in values]
+        if missing:
+            raise TypeError(f"policy[{self.name!r}] takes {[*scope, 't']} by name; {missing} are missing.")
+        for name in scope:
+            shape = first_value(supports[name]).shape
+            if values[name].shape != shape:
+                raise ValueError(
+                    f"policy[{self.name!r}] takes one value of {name!r}, with shape {shape}; got "
+                    f"{values[name].shape}. jax.vmap takes many."
+                )
 
 
 def networks(
@@ -135,7 +148,7 @@ def networks(
         activation: of the hidden layers.
 
     Raises:
-        TypeError: on something else than a program or functions.
+        TypeError: on something else than a program, or features or an activation that are no functions.
         ValueError: on features of no variable, or a finite variable with more than 1,024 values and no features.
     """
     check_program(program)
@@ -143,12 +156,14 @@ def networks(
     if features is not None and not isinstance(features, Mapping):
         raise TypeError(f'features must be a dict such as {{"x": jnp.sin}}; got {described(features)}.')
     given = dict(features or {})
-    for what, function in {f"features[{name!r}]": each for name, each in given.items()}.items():
-        check_function(what, function)
-    check_function("activation", activation)
+    if not callable(activation):
+        raise TypeError(f"activation must be a function, such as jnp.tanh; got {described(activation)}.")
     unknown = [name for name in given if name not in program.supports]
     if unknown:
         raise ValueError(f"features names {unknown}; the variables are {list(program.supports)}.")
+    for name, feature in given.items():
+        if not callable(feature):
+            raise TypeError(f"features[{name!r}] must be a function of {name}; got {type(feature).__name__}.")
     return networks_of(program.structure, check_key(key), counts, given, activation)
 
 
@@ -183,16 +198,6 @@ def inputs_of(structure: Structure, names: tuple[str, ...], features: Mapping[st
     return Inputs(variables, tuple((name, features[name]) for name in names if name in features), structure.horizon)
 
 
-def check_function(what: str, function: Any) -> None:
-    """Raise on what cannot be called.
-
-    Raises:
-        TypeError: it is no function.
-    """
-    if not callable(function):
-        raise TypeError(f"{what} must be a function of an array, such as jnp.tanh; got {described(function)}.")
-
-
 def check_networks(structure: Structure, guide: Mapping[str, Any]) -> None:
     """Raise where a network of a guide sees other variables than the decision's policy, or gives another law.
 
@@ -208,7 +213,7 @@ def check_networks(structure: Structure, guide: Mapping[str, Any]) -> None:
         found = dict(learned.parameters.inputs.variables) | {name: learned.support}
         if found != wanted:
             raise ValueError(
-                f"guide[{name!r}] is a network of another program: its variables are {sizes(found)}, and here they are "
+                f"guide[{name!r}] was made for another program: its variables are {sizes(found)}, and here they are "
                 f"{sizes(wanted)} (number of values or coordinates); make one by svi.networks(program, key)."
             )
 
@@ -236,12 +241,7 @@ def network(
 def as_distribution(support: Support, law: Array) -> dist.Distribution:
     """A law as a NumPyro distribution."""
     if not isinstance(support, Real):
-        return Finite(jnp.where(law > 0, jnp.log(jnp.where(law > 0, law, 1.0)), IMPOSSIBLE), values_of(support))
+        return Finite(jnp.where(law == 0, IMPOSSIBLE, jnp.log(jnp.where(law == 0, 1.0, law))), values_of(support))
     if support.shape == ():
         return dist.Normal(law[0, 0], law[0, 1])
     return dist.MultivariateNormal(law[:, 0], scale_tril=law[:, 1:])
-
-
-def shape_of(support: Support) -> tuple[tuple[int, ...], Any]:
-    """The shape and dtype of a variable's values."""
-    return (support.shape, float) if isinstance(support, Real) else ((), values_of(support).dtype)

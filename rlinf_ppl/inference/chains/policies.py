@@ -17,8 +17,6 @@ Policy = Mapping[str, Any]
 
 TOLERANCE = 1e-4
 
-TABLE = "an array of probabilities, which a network's policy is not"
-
 
 def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
     """Each decision's law over time and its scope.
@@ -30,7 +28,7 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
             (gain, offset, cov), as in a solution.
 
     Raises:
-        TypeError: it is no dictionary, or one of something else than arrays.
+        TypeError: it is no dictionary, or has something else in the place of arrays.
         ValueError: on missing or unknown decisions, shapes that do not fit, or rows that are no distributions.
     """
     axes = chain.axes()
@@ -41,6 +39,12 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
         )
     if set(policy) != set(axes):
         raise ValueError(f"policy has the decisions {sorted(policy)}, but the program's are {sorted(axes)}.")
+    functions = [name for name in axes if callable(policy[name])]
+    if functions:
+        raise TypeError(
+            f"policy[{functions[0]!r}] is a function, as fits of networks have, and exact answers are about arrays; "
+            "smc.run(program, key, proposal=policy, threshold=0) draws its trajectories."
+        )
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(dict(policy))):
         # Known numbers are checked where a caller's jit is tracing, too.
         with jax.ensure_compile_time_eval():
@@ -60,7 +64,7 @@ def shaped(chain: Chain, policy: Policy) -> dict[str, Any]:
     return {
         name: affine(chain, name, policy[name])
         if isinstance(priors[name], LinearGaussian)
-        else with_time(chain, name, check_numbers(f"policy[{name!r}]", policy[name], TABLE))
+        else with_time(chain, name, check_numbers(f"policy[{name!r}]", policy[name], "an array of probabilities"))
         for name in chain.axes()
     }
 

@@ -23,9 +23,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rlinf_ppl.inference.laws import drawn, known, log_density, tilted, unlawful
-from rlinf_ppl.inference.proposals import Proposal, Twist
+from rlinf_ppl.inference.particles.laws import drawn, known, log_density, tilted, unlawful
+from rlinf_ppl.inference.particles.proposals import Proposal, Twist, as_proposal, as_twist
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.sites import Real, first_value, positions_of, values_of
 from rlinf_ppl.program.tracing import Form
 
@@ -234,6 +238,21 @@ class Dynamics(eqx.Module):
 def senseless(factor: Array) -> Array:
     """Whether a log factor is NaN or infinite; minus infinity is a weight of 0."""
     return jnp.isnan(factor) | (factor == jnp.inf)
+
+
+def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
+    """The program with what its particles know, checked where the user stands."""
+    check_program(program)
+    check_ends(program.horizon, "particle filter")
+    return Dynamics(
+        program.structure,
+        jax.tree.leaves(program.args),
+        program.constants,
+        program.discount,
+        common_inverse_temperature(program),
+        as_proposal(program, proposal),
+        as_twist(program, twist),
+    )
 
 
 def noise_of(form: Form, key: Array, n: int, discounted: bool) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What is computed on a program that was read as tables or quadratics: answers, policies, samples, equilibria."""

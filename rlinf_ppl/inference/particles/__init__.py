@@ -1,0 +1,1 @@
+"""Particles that take the steps of any program: their laws, moves, filters and histories."""
