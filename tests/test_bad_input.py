@@ -257,7 +257,7 @@ CASES = {
     "plate": (lambda: program(with_plate), "step has the plate 'many'"),
     "vector_reward": (with_site(lambda s, a: optimality(jnp.ones(2))), r"optimality 'optimality' has shape \(2,\)"),
     "python_branch": (lambda: program(branching), "step uses the value of a variable in Python"),
-    "numpy_lookup": (lambda: program(indexing_numpy), "indexes a NumPy array or a list with a traced value"),
+    "numpy_lookup": (lambda: program(indexing_numpy), "hands a traced value to NumPy.*jnp.asarray"),
     "prior_sum": (priors(jnp.array([0.5, 0.4])), "the prior of 'a' sums to 0.9, -0.1 off"),
     "prior_negative": (priors(jnp.array([1.5, -0.5])), "the prior of 'a' is .*at least 0"),
     "prior_without_mass": (priors(jnp.array([0.0, 0.0])), "the prior of 'a' sums to 0"),
@@ -326,6 +326,17 @@ def joint(s, **others):
     return {"s": 0}
 
 
+def step_with(sentence):
+    """A program whose step also says something about its state and its decision."""
+
+    def step(s):
+        a = decide("a", Categorical(probs=HALF))
+        sentence(s, a)
+        return {"s": s}
+
+    return lambda: program(step)
+
+
 # These come with arguments of the wrong type, which the suite's own checks of annotations would catch first.
 TYPES = {
     "regularizer_by_name": (
@@ -360,6 +371,46 @@ TYPES = {
         lambda: jax.vmap(lambda key: svi.fit(program(), key, num_restarts=2).elbo)(jax.random.split(KEY, 2)),
         "inside vmap each key is a start of its own",
     ),
+    "optimality_name_first": (
+        step_with(lambda s, a: optimality("reward", 1.0 * a)),
+        r"optimality\(log_prob, name\): the log probability comes first, and the name is a string; got .*Tracer",
+    ),
+    "optimality_of_nothing": (
+        step_with(lambda s, a: optimality(None)),
+        "'optimality' is given NoneType; it must be one number",
+    ),
+    "optimality_of_a_list": (step_with(lambda s, a: optimality([s, a])), "is given list; it must be one number"),
+    "decision_prior_first": (
+        step_with(lambda s, a: decide(Categorical(probs=HALF), "b")),
+        r"decide\(name, prior\): the name comes first and is a string; got CategoricalProbs",
+    ),
+    "temperature_as_text": (
+        step_with(lambda s, a: decide("b", Categorical(probs=HALF), "2")),
+        "inverse temperature of 'b' must be one number; got '2'",
+    ),
+    "temperatures_of_all_times": (
+        step_with(lambda s, a: decide("b", Categorical(probs=HALF), jnp.ones(3))),
+        "inverse temperature of 'b' must be one number.*Index an array by t",
+    ),
+    "dict_lookup": (
+        step_with(lambda s, a: optimality({0: 1.0, 1: 0.0}[s])),
+        r"step looks up a dict or a set by the value of a variable.*table = jnp.array",
+    ),
+    "function_of_numpy": (step_with(lambda s, a: optimality(np.log(1.0 + s))), "take the function from jax.numpy"),
+    "list_lookup": (step_with(lambda s, a: optimality([1.0, 0.0][s])), r"in Python \(if, .* a list's index\)"),
+    "several_keys": (
+        lambda: svi.fit(program(), jax.random.split(KEY, 3)),
+        r"key must be one JAX random key; got \(3,\) of them: use jax.vmap over the keys",
+    ),
+    "key_of_floats": (lambda: svi.fit(program(), HALF), r"key must .*; got an array of float64 with shape \(2,\)"),
+    "key_and_program_swapped": (lambda: svi.fit(KEY, program()), "takes a ControlProgram first.*got PRNGKeyArray"),
+    "step_size_as_text": (lambda: svi.fit(program(), KEY, step_size="1"), "step_size must be one number; got '1'"),
+    "tolerances": (lambda: svi.fit(program(), KEY, tolerance=HALF), r"tolerance must be one number; got shape \(2,\)"),
+    "policy_by_name": (
+        lambda: exact.elbo(program(), {"a": "uniform"}),
+        r"policy\['a'\] must be an array of probabilities.*got 'uniform'",
+    ),
+    "policy_ragged": (lambda: exact.elbo(program(), {"a": [[0.5, 0.5], [1.0]]}), r"policy\['a'\] must be an array"),
     "raw_prior": (lambda: program(raw_prior), "prior of 'a' is a .*give a NumPyro distribution"),
     "masked_prior": (
         with_site(lambda s, a: decide("b", Bernoulli(0.5).mask(s == 1))),
@@ -405,6 +456,12 @@ def test_an_argument_of_another_type_is_named(case):
     wrong, message = TYPES[case]
     with pytest.raises((TypeError, ValueError), match="(?s)" + message):
         wrong()
+
+
+@pytest.mark.parametrize("call", [lambda: step(0), lambda: program().step(s=0), lambda: program().model()])
+def test_a_step_or_a_model_without_a_handler_says_what_gives_it_values(call):
+    with pytest.raises(RuntimeError, match=r"called outside of a program.*numpyro.handlers.seed"):
+        call()
 
 
 @pytest.mark.parametrize("case", CASES)

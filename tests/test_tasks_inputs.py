@@ -63,6 +63,7 @@ BAD_DENSE = [
     # shapes
     ("transition", np.ones((3, 3)), ["transition has shape (3, 3)", "3 axes (states, actions, next states)"]),
     ("transition", np.ones((3, 2, 4)), ["transition has shape (3, 2, 4)", "must be (3, 2, 3)"]),
+    ("transition", np.ones((2, 3, 3)), ["must be (2, 3, 2)", "actions come first, conventions.from_action_first"]),
     ("transition", np.ones((0, 2, 0)), ["transition has shape (0, 2, 0)", "no states", "at least one"]),
     ("transition", np.ones((3, 0, 3)), ["transition has shape (3, 0, 3)", "no actions"]),
     (

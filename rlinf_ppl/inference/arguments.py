@@ -11,6 +11,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.fixed_point import ROUNDINGS
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.sites import Real, Support, first_value
 
 
 def check_key(key: Any) -> Array:
@@ -19,10 +20,15 @@ def check_key(key: Any) -> Array:
     Raises:
         TypeError: it is none.
     """
-    if isinstance(key, jax.Array) and key.ndim <= 1:
-        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or (key.dtype == jnp.uint32 and key.shape == (2,)):
+    found = type(key).__name__
+    if isinstance(key, jax.Array):
+        made = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else None
+        if made is not None and made.ndim == 0 or key.dtype == jnp.uint32 and key.shape == (2,):
             return key
-    raise TypeError(f"key must be a JAX random key, such as jax.random.key(0); got {type(key).__name__}.")
+        found = f"an array of {key.dtype} with shape {key.shape}"
+        if made is not None:
+            raise TypeError(f"key must be one JAX random key; got {key.shape} of them: use jax.vmap over the keys.")
+    raise TypeError(f"key must be a JAX random key, such as jax.random.key(0); got {found}.")
 
 
 def check_count(name: str, count: Any) -> int:
@@ -41,6 +47,54 @@ def check_count(name: str, count: Any) -> int:
     if whole < 1:
         raise ValueError(f"{name} must be at least 1; got {whole}.")
     return whole
+
+
+def check_number(name: str, value: Any) -> Array:
+    """One number as a float scalar.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is an array of several.
+    """
+    array = check_numbers(name, value, "one number")
+    if array.ndim:
+        raise ValueError(f"{name} must be one number; got shape {array.shape}.")
+    return array
+
+
+def check_numbers(name: str, value: Any, wanted: str, dtype: Any = float) -> Array:
+    """Numbers as an array, by default of floats; `wanted` says what they were to be.
+
+    Raises:
+        TypeError: they are none, or no rectangular array.
+    """
+    try:
+        if isinstance(value, str) or callable(value):
+            raise TypeError("it holds no numbers")
+        return jnp.asarray(value, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be {wanted}; got {described(value)}.") from error
+
+
+def check_value(what: str, support: Support, value: Any) -> Array:
+    """One value of a variable.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it has another shape, or is none of the variable's values.
+    """
+    kind = first_value(support)
+    array = check_numbers(what, value, "one value", dtype=None)
+    if array.shape != kind.shape:
+        raise ValueError(f"{what} has shape {array.shape}; it must be {kind.shape}. Use jax.vmap for several.")
+    if not isinstance(support, Real) and not isinstance(array, jax.core.Tracer) and array.item() not in support:
+        raise ValueError(f"{what} is {value}; its values are {support}.")
+    return array.astype(kind.dtype)
+
+
+def described(value: Any) -> str:
+    """A value as an error names it: itself where that is short, otherwise its type."""
+    return repr(value) if isinstance(value, str | list | tuple) and len(repr(value)) < 80 else type(value).__name__
 
 
 def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:
@@ -144,7 +198,7 @@ def check_schedule(name: str, setting: Any, probability: bool) -> Any:
 
 def check_share(threshold: Any) -> Array:
     """The share of particles below which they are drawn anew, in [0, 1]."""
-    share = jnp.asarray(threshold, dtype=float)
-    if share.ndim or (not isinstance(share, jax.core.Tracer) and not 0 <= share <= 1):
+    share = check_number("threshold", threshold)
+    if not isinstance(share, jax.core.Tracer) and not 0 <= share <= 1:
         raise ValueError(f"threshold must be a share of the particles, between 0 and 1; got {threshold}.")
     return share

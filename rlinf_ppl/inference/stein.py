@@ -31,12 +31,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl.algebra import TIME, regularizers, resampling
 from rlinf_ppl.algebra.quadratics import QuadraticValue
-from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.arguments import check_count, check_key, check_number, check_value
 from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.laws import drawn, known
 from rlinf_ppl.inference.particles.proposals import Called, Looked, Quadratic, Twist, as_twist
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.sites import Real, Support, first_value, values_of
+from rlinf_ppl.program.reading import check_program
+from rlinf_ppl.program.sites import Real, Support, values_of
 from rlinf_ppl.program.tracing import SiteForm
 
 __all__ = ["Particles", "sample"]
@@ -95,8 +96,8 @@ def sample(
     known_before = check_values(program, decision, at, twist)
     counts = check_count("num_particles", num_particles), check_count("num_steps", num_steps)
     chance = check_count("num_chance", num_chance)
-    step = jnp.asarray(step_size, dtype=float)
-    if step.ndim or (not isinstance(step, jax.core.Tracer) and not float(step) > 0):
+    step = check_number("step_size", step_size)
+    if not isinstance(step, jax.core.Tracer) and not float(step) > 0:
         raise ValueError(f"step_size must be a number above 0; got {step_size}.")
     structure, leaves = program.structure, jax.tree.leaves(program.args)
     dynamics = Dynamics(structure, leaves, program.constants, program.discount, None, {}, twist)
@@ -204,8 +205,7 @@ def check_decision(program: ControlProgram, name: str) -> SiteForm:
     Raises:
         TypeError, ValueError: it is not.
     """
-    if not isinstance(program, ControlProgram):
-        raise TypeError(f"an engine takes a ControlProgram; got {type(program).__name__}.")
+    check_program(program)
     decisions = [site for site in program.structure.step.sites if site.kind == "decision"]
     names = [site.name for site in decisions]
     if name not in names:
@@ -268,7 +268,9 @@ def check_values(program: ControlProgram, decision: str, at: Any, twist: Twist |
         raise ValueError(
             f"at lacks {missing} and has the unknown {unknown}; before {decision!r} the step knows {list(wanted)}."
         )
-    return {TIME: jnp.zeros((), int)} | {name: fitted(name, support, at[name]) for name, support in wanted.items()}
+    return {TIME: jnp.zeros((), int)} | {
+        name: check_value(f"at[{name!r}]", support, at[name]) for name, support in wanted.items()
+    }
 
 
 def varies(twist: Twist | None) -> bool:
@@ -276,13 +278,3 @@ def varies(twist: Twist | None) -> bool:
     if isinstance(twist, Called):
         return TIME in twist.names
     return isinstance(twist, Quadratic) or (isinstance(twist, Looked) and twist.timed)
-
-
-def fitted(name: str, support: Support, value: Any) -> Array:
-    """One value of a variable, checked."""
-    array, kind = jnp.asarray(value), first_value(support)
-    if array.shape != kind.shape:
-        raise ValueError(f"at[{name!r}] has shape {array.shape}; it must be {kind.shape}. Use jax.vmap for several.")
-    if not isinstance(support, Real) and not isinstance(array, jax.core.Tracer) and array.item() not in support:
-        raise ValueError(f"at[{name!r}] is {value}; its values are {support}.")
-    return array.astype(kind.dtype)

@@ -35,7 +35,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.arguments import check_count, check_key, check_number
 from rlinf_ppl.inference.fitting.actor_critic import ActorCritic
 from rlinf_ppl.inference.fitting.importance import k_hat
 from rlinf_ppl.inference.fitting.loop import Fit, State, Task, run
@@ -45,6 +45,7 @@ from rlinf_ppl.inference.fitting.particle_elbo import ParticleELBO
 from rlinf_ppl.inference.fitting.storage import restored, save
 from rlinf_ppl.inference.fitting.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.reading import check_program
 
 __all__ = [
     "ActorCritic",
@@ -92,7 +93,7 @@ def fit(
             optimiser 1e-5, with `ParticleELBO` 1. 0 runs every step, and so does `ActorCritic`.
         num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned. The
             natural gradient needs one only.
-        progress: show a progress bar.
+        progress: show a progress bar; inside jit and vmap there is none.
 
     Returns:
         The fit, which can be resumed. Without convergence it is returned all the same, and says so.
@@ -103,14 +104,14 @@ def fit(
         ValueError: on a number of steps or a step size out of range, a program without decisions, one whose numbers
             are no distributions, an infinite inverse temperature, a sampled loss without an optimiser or end.
     """
-    key, num_steps = check_key(key), check_count("num_steps", num_steps)
     update = check_update(program, loss, optimizer, step_size)
+    key, num_steps = check_key(key), check_count("num_steps", num_steps)
     target = update.loss.read(program)
     starts = check_count("num_restarts", num_restarts)
     if starts > 1 and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((target, key))):
         raise ValueError("inside vmap each key is a start of its own: leave num_restarts out.")
     limit = default_tolerance(update) if tolerance is None else tolerance
-    task = Task(program, update, jnp.asarray(limit, dtype=float))
+    task = Task(program, update, check_number("tolerance", limit))
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
 
@@ -158,6 +159,8 @@ def check_update(
     Raises:
         TypeError, ValueError: as `fit`.
     """
+    check_program(program)
+    check_number("step_size", step_size)
     if not 0 < step_size <= 1:
         raise ValueError(f"step_size must be above 0 and at most 1; got {step_size}.")
     if not isinstance(optimizer, optax.GradientTransformation | None):
@@ -167,8 +170,6 @@ def check_update(
             f"loss must be svi.ExactELBO(), svi.SampledELBO(n) or another of svi's; got {type(loss).__name__}. "
             "NumPyro's own losses go with numpyro.infer.SVI(prog.model, prog.guide, ...)."
         )
-    if not isinstance(program, ControlProgram):
-        raise TypeError(f"an engine takes a ControlProgram; got {type(program).__name__}.")
     if not program.scopes:
         raise ValueError("the program has no decisions to fit; mark the agent's sites with decide(name, prior).")
     loss.check(program)

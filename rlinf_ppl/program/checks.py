@@ -39,7 +39,7 @@ def check_discount(discount: Any) -> Array:
     if array.ndim != 0:
         raise ValueError(f"discount must be one number; got shape {array.shape}.")
     if not isinstance(array, jax.core.Tracer) and not 0 <= float(array) <= 1:
-        raise ValueError(f"discount must lie between 0 and 1; got {float(array)}.")
+        raise ValueError(f"discount must lie between 0 and 1; got {float(array):.6g}.")
     return array
 
 

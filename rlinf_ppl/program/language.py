@@ -7,9 +7,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpyro
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
+from numpyro.primitives import _PYRO_STACK
 
 from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.algebra.regularizers import Regularizer
@@ -50,17 +53,26 @@ def decide(
         The value of the site.
 
     Raises:
-        TypeError: the prior is no NumPyro distribution, the regularizer no function that can be compared, or `unseen`
-            no tuple of names.
+        TypeError: the name is no string, the prior no NumPyro distribution, the inverse temperature no number, the
+            regularizer no function that can be compared, or `unseen` no tuple of names.
+        RuntimeError: outside of a program, where nothing gives the site a value.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"decide(name, prior): the name comes first and is a string; got {type(name).__name__}.")
     if not isinstance(prior, Distribution):
         raise TypeError(
             f"the prior of {name!r} is a {type(prior).__name__}; give a NumPyro distribution, such as "
             "Categorical(probs=...)."
         )
+    if not eqx.is_array_like(inverse_temperature) or jnp.shape(inverse_temperature) != ():
+        raise TypeError(
+            f"the inverse temperature of {name!r} must be one number; got {inverse_temperature!r}. Index an array by "
+            "t, and use jax.vmap for several."
+        )
     pays = regularizers.as_regularizer(regularizer, name)
     if isinstance(unseen, str) or not all(isinstance(other, str) for other in unseen):
         raise TypeError(f'the decisions unseen by {name!r} must be a tuple of names, such as ("a",); got {unseen!r}.')
+    check_handled(f"decide({name!r}, ...)")
     infer = {DECISION: True, INVERSE_TEMPERATURE: inverse_temperature, REGULARIZER: pays, UNSEEN: tuple(unseen)}
     return numpyro.sample(name, prior, infer=infer)
 
@@ -71,5 +83,31 @@ def optimality(log_prob: ArrayLike, name: str = "optimality") -> None:
     Args:
         log_prob: the log probability, in nats where every inverse temperature is 1.
         name: the factor's name; a step with several factors names each.
+
+    Raises:
+        TypeError: the name is no string, or the log probability no number.
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"optimality(log_prob, name): the log probability comes first, and the name is a string; got "
+            f"{type(name).__name__} for it."
+        )
+    if not eqx.is_array_like(log_prob):
+        raise TypeError(
+            f"optimality {name!r} is given {type(log_prob).__name__}; it must be one number, log p(O = 1 | what it "
+            "depends on)."
+        )
     numpyro.factor(name, log_prob)
+
+
+def check_handled(what: str) -> None:
+    """Raise where no handler of NumPyro's gives sites their values.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    if not _PYRO_STACK:
+        raise RuntimeError(
+            f"{what} is called outside of a program, where nothing gives its sites values: hand the step to "
+            "ControlProgram and the program to an engine, or seed it, such as numpyro.handlers.seed(prog.model, 0)()."
+        )

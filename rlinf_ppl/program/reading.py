@@ -37,11 +37,7 @@ def read(program: ControlProgram) -> Chain:
             its support; and where a table would be too large to hold. Under tracing the chain is not `valid` where
             numbers are wrong, and results say so by `converged`.
     """
-    if not isinstance(program, ControlProgram):
-        raise TypeError(
-            f"an engine takes a ControlProgram, not its model and not its task; got {type(program).__name__}. "
-            "models.single_agent(task, horizon) makes a program of a task."
-        )
+    check_program(program)
     check_one_algebra(program.structure.initial, program.structure.step)
     check_observed(program.structure)
     leaves = jax.tree.leaves(program.args)
@@ -60,6 +56,19 @@ def read(program: ControlProgram) -> Chain:
         return eqx.tree_at(lambda chain: chain.valid, chain, ~jnp.any(jnp.stack(jax.tree.leaves(bad))))
     check(program, chain, jax.device_get(bad))
     return chain
+
+
+def check_program(program: Any) -> None:
+    """Raise on something else than a program.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(program, ControlProgram):
+        raise TypeError(
+            f"an engine takes a ControlProgram first, not its model and not its task; got {type(program).__name__}. "
+            "models.single_agent(task, horizon) makes a program of a task."
+        )
 
 
 def check_observed(structure: Structure) -> None:

@@ -257,7 +257,7 @@ def check_value(part: str, name: str, value: Any, support: Support | None) -> No
 
 
 class explained:
-    """Adds to JAX's errors about traced values what to write instead."""
+    """Adds to errors about traced values what to write instead."""
 
     def __init__(self, part: str):
         self.part = part
@@ -268,10 +268,16 @@ class explained:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, jax.errors.TracerArrayConversionError):
             raise TypeError(
-                f"{self.part} indexes a NumPy array or a list with a traced value; wrap it in jnp.asarray."
+                f"{self.part} hands a traced value to NumPy, as an index of an array or to a function; wrap the array "
+                "in jnp.asarray, and take the function from jax.numpy."
             ) from error
         if isinstance(error, jax.errors.JAXTypeError):
             raise TypeError(
-                f"{self.part} uses the value of a variable in Python (if, while, int(), range()); a step is traced "
-                "with abstract values: write jnp.where, jax.lax.cond or an array lookup."
+                f"{self.part} uses the value of a variable in Python (if, while, int(), range(), a list's index); a "
+                "step is traced with abstract values: write jnp.where, jax.lax.cond or an array lookup."
+            ) from error
+        if isinstance(error, TypeError) and "unhashable" in str(error) and "Tracer" in str(error):
+            raise TypeError(
+                f"{self.part} looks up a dict or a set by the value of a variable; a step is traced with abstract "
+                "values: write an array, table = jnp.array([...]), and table[s]."
             ) from error

@@ -18,7 +18,7 @@ from numpyro.primitives import Messenger
 
 from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
-from rlinf_ppl.program.language import DECISION
+from rlinf_ppl.program.language import DECISION, check_handled
 from rlinf_ppl.program.sites import Real, Support, law_of, positions_of, probabilities, values_of
 from rlinf_ppl.types import ArrayLike
 
@@ -28,6 +28,7 @@ IMPOSSIBLE = -1e30
 
 def run(program: Any, handled: Callable[[int | None, dict[str, Array]], Any]) -> None:
     """Run initial, every step and final, each part in its own scope under the handler that `handled` makes for it."""
+    check_handled("a program's model or guide")
     with handlers.scope(prefix="init"):
         state = program.initial(*program.args)
     alive = None

@@ -80,10 +80,13 @@ class MDP(eqx.Module):
         """
         table = checks.as_reals("transition", transition)
         checks.check_not_empty("transition", table.shape, ("states", "actions", "next states"))
-        num_states, num_actions, _ = table.shape
-        checks.check_shape(
-            "transition", table.shape, [(num_states, num_actions, num_states)], "its first axis", (num_states,)
-        )
+        num_states, num_actions, num_next = table.shape
+        if num_next != num_states:
+            first = " Where the actions come first, conventions.from_action_first puts them in place."
+            raise ValueError(
+                f"transition has shape {table.shape}: its axes are (states, actions, next states), so it must be "
+                f"{(num_states, num_actions, num_states)}.{first if num_actions == num_next else ''}"
+            )
         fields = _rest("transition", table.shape, reward, initial, state_names, action_names)
         checks.check_distribution("transition", table, ("state", "action"))
         self.transition, self.successors, self.probabilities = table, None, None

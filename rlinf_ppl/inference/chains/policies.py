@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from rlinf_ppl.algebra import Chain, Law, at_time, by_time
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import AffinePolicy
+from rlinf_ppl.inference.arguments import check_numbers
 
 Policy = Mapping[str, Any]
 
@@ -27,7 +28,7 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
             (gain, offset, cov), as in a solution.
 
     Raises:
-        TypeError: it is no dictionary, or has functions in the place of arrays.
+        TypeError: it is no dictionary, or has something else in the place of arrays.
         ValueError: on missing or unknown decisions, shapes that do not fit, or rows that are no distributions.
     """
     axes = chain.axes()
@@ -63,7 +64,7 @@ def shaped(chain: Chain, policy: Policy) -> dict[str, Any]:
     return {
         name: affine(chain, name, policy[name])
         if isinstance(priors[name], LinearGaussian)
-        else with_time(chain, name, jnp.asarray(policy[name], dtype=float))
+        else with_time(chain, name, check_numbers(f"policy[{name!r}]", policy[name], "an array of probabilities"))
         for name in chain.axes()
     }
 

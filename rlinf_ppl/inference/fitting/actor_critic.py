@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.fitting.judging import Judge, decisions
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
-from rlinf_ppl.inference.fitting.networks import Conditional, Network, inputs_of, network, networks_of
+from rlinf_ppl.inference.fitting.networks import Conditional, Network, check_networks, inputs_of, network, networks_of
 from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.proposals import Tilted
@@ -120,6 +120,7 @@ class ActorCritic(ProgramELBO):
         names = {name for name, _ in target.structure.scopes}
         if not isinstance(guide, dict) or set(guide) != names or not all(map(is_network, guide.values())):
             raise TypeError(f"ActorCritic fits networks for {sorted(names)}: give guide=svi.networks(prog, key).")
+        check_networks(target.structure, guide)
         return guide
 
     def prepare(self, target: Dynamics, guide: Guide, key: Array) -> Carried:

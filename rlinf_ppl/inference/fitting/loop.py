@@ -76,9 +76,23 @@ class Fit(NamedTuple):
             num_steps: the most steps to add; a fit that has converged adds none.
             progress: show a progress bar.
         """
+        check_one(self)
         target = self.task.update.loss.read(self.task.program)
         start = State(self.guide, self.memory, self.residual, jnp.asarray(len(self.losses)))
         return run(self.task, target, start, np.asarray(self.losses), check_count("num_steps", num_steps), progress)
+
+
+def check_one(fit: Fit) -> None:
+    """Raise on several fits in one, as vmap returns them.
+
+    Raises:
+        ValueError: they are several.
+    """
+    if fit.elbo.ndim:
+        raise ValueError(
+            f"these are {fit.elbo.shape} fits in one, from vmap; take one of them, such as "
+            "jax.tree.map(lambda x: x[0], fit)."
+        )
 
 
 def run(task: Task, target: Any, state: State, losses: np.ndarray, num_steps: int, progress: bool) -> Fit:

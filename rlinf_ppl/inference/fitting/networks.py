@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 
-from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.arguments import check_count, check_key, check_value, described
 from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values
 from rlinf_ppl.inference.particles.proposals import Tilted, num_parameters
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.sites import Real, Support, first_value, positions_of, values_of
 from rlinf_ppl.program.unrolled import IMPOSSIBLE, Finite
 
@@ -94,13 +95,19 @@ class Conditional(eqx.Module):
         """Its distribution, at one value of each variable; vmap for many.
 
         Raises:
-            TypeError: a variable of its scope is missing.
-            ValueError: a value has another shape than the variable.
+            TypeError: a variable of its scope is missing, or one is none of the program's.
+            ValueError: a value has another shape than the variable, or is none of its values.
         """
-        values, now = {name: jnp.asarray(value) for name, value in at.items()}, jnp.asarray(t)
-        self.check(values)
-        form = self.dynamics.form(STEP)
+        form, structure = self.dynamics.form(STEP), self.dynamics.structure
         index = next(i for i, site in enumerate(form.sites) if site.name == self.name)
+        what, supports, scope = f"policy[{self.name!r}]", structure.supports(), dict(structure.scopes)[self.name]
+        missing, unknown = [name for name in scope if name not in at], [name for name in at if name not in supports]
+        if missing or unknown:
+            found = [f"{missing} are missing"] * bool(missing) + [f"{unknown} are no variables here"] * bool(unknown)
+            raise TypeError(f"{what} takes {[*scope, 't']} by name; {', and '.join(found)}.")
+        values = {name: check_value(f"{name!r} of {what}", supports[name], value) for name, value in at.items()}
+        times = structure.horizon
+        now = jnp.asarray(t) if times is None else check_value(f"'t' of {what}", range(times), t)
         prior = self.dynamics.outputs(STEP, values | {"t": now})[index]
         return as_distribution(self.learned.support, self.learned(values, now, prior))
 
@@ -141,13 +148,16 @@ def networks(
         activation: of the hidden layers.
 
     Raises:
-        TypeError: on something else than a program, or features that are no functions.
+        TypeError: on something else than a program, or features or an activation that are no functions.
         ValueError: on features of no variable, or a finite variable with more than 1,024 values and no features.
     """
-    if not isinstance(program, ControlProgram):
-        raise TypeError(f"networks are made for a ControlProgram; got {type(program).__name__}.")
+    check_program(program)
     counts = check_count("width", width), check_count("depth", depth)
+    if features is not None and not isinstance(features, Mapping):
+        raise TypeError(f'features must be a dict such as {{"x": jnp.sin}}; got {described(features)}.')
     given = dict(features or {})
+    if not callable(activation):
+        raise TypeError(f"activation must be a function, such as jnp.tanh; got {described(activation)}.")
     unknown = [name for name in given if name not in program.supports]
     if unknown:
         raise ValueError(f"features names {unknown}; the variables are {list(program.supports)}.")
@@ -186,6 +196,31 @@ def inputs_of(structure: Structure, names: tuple[str, ...], features: Mapping[st
             )
     variables = tuple((name, supports[name]) for name in names)
     return Inputs(variables, tuple((name, features[name]) for name in names if name in features), structure.horizon)
+
+
+def check_networks(structure: Structure, guide: Mapping[str, Any]) -> None:
+    """Raise where a network of a guide sees other variables than the decision's policy, or gives another law.
+
+    Raises:
+        ValueError: one does.
+    """
+    supports = structure.supports()
+    for name, scope in structure.scopes:
+        learned = guide[name]
+        if not isinstance(learned, Tilted) or not isinstance(learned.parameters, Network):
+            continue
+        wanted = {axis: supports[axis] for axis in (*scope, name)}
+        found = dict(learned.parameters.inputs.variables) | {name: learned.support}
+        if found != wanted:
+            raise ValueError(
+                f"guide[{name!r}] was made for another program: its variables are {sizes(found)}, and here they are "
+                f"{sizes(wanted)} (number of values or coordinates); make one by svi.networks(program, key)."
+            )
+
+
+def sizes(supports: Mapping[str, Support]) -> dict[str, int]:
+    """The number of values, or of coordinates, of each variable."""
+    return {name: len(support) for name, support in supports.items()}
 
 
 def network(

@@ -12,13 +12,13 @@ from rlinf_ppl.inference.arguments import check_count, check_share
 from rlinf_ppl.inference.fitting import particle_bound
 from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
-from rlinf_ppl.inference.fitting.networks import Conditional, Network
+from rlinf_ppl.inference.fitting.networks import Conditional, check_networks
 from rlinf_ppl.inference.particles.dynamics import Dynamics, as_dynamics
 from rlinf_ppl.inference.particles.filtering import prior_of
 from rlinf_ppl.inference.particles.proposals import Looked, Proposal, Tilted
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.sites import Real, Support
+from rlinf_ppl.program.sites import Real
 
 VERDICT_WINDOW = 1000
 SUMMARY_RUNS = 1000
@@ -77,12 +77,9 @@ class ParticleELBO(ProgramELBO):
             raise TypeError(
                 f"guide must be a dict with an entry for each of {names}, such as svi.networks(prog, key) or fit.guide."
             )
+        check_networks(target.structure, guide)
         tables = {name: theta for name, theta in guide.items() if not isinstance(theta, Tilted)}
-        supports = target.structure.supports()
-        for name, scope in target.structure.scopes:
-            if name not in tables:
-                check_network(name, guide[name], scope, supports)
-        sizes = {name: len(support) for name, support in supports.items()}
+        sizes = {name: len(support) for name, support in target.structure.supports().items()}
         for name, theta in tables.items():
             axes = table_axes(target.structure)[name]
             shape = (target.structure.horizon, *(sizes[axis] for axis in axes))
@@ -133,16 +130,6 @@ class ParticleELBO(ProgramELBO):
 
     def __repr__(self) -> str:
         return f"ParticleELBO({self.num_runs}, {self.num_particles}, {self.threshold:g}, {self.resampling_term})"
-
-
-def check_network(name: str, given: Tilted, scope: tuple[str, ...], supports: dict[str, Support]) -> None:
-    """Raise where a decision's network is that of another program."""
-    own, network = {axis: supports[axis] for axis in scope}, given.parameters
-    if given.support != supports[name] or (isinstance(network, Network) and dict(network.inputs.variables) != own):
-        raise ValueError(
-            f"guide[{name!r}] was made for another program, in which {name!r} has other values or another scope than "
-            f"{list(scope)}; make one by svi.networks(prog, key)."
-        )
 
 
 def proposals(structure: Structure, guide: Any) -> dict[str, Proposal]:

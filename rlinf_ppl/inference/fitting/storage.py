@@ -16,11 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlinf_ppl.inference.fitting.loop import Fit, Task, summary
+from rlinf_ppl.inference.fitting.loop import Fit, Task, check_one, summary
 from rlinf_ppl.inference.fitting.updates import Update
 from rlinf_ppl.program import ControlProgram
 
 FORMAT = "rlinf_ppl fit 2"
+GUIDE = (
+    "it is the fit of another program, or networks and tables are mistaken for each other. For networks give "
+    "guide=svi.networks(program, key) with the same width, depth and features; for tables none"
+)
 
 
 def save(fit: Fit, path: str | os.PathLike[str]) -> None:
@@ -29,7 +33,17 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     Args:
         fit: the fit.
         path: the file, which is replaced as a whole or not at all.
+
+    Raises:
+        TypeError: it is no fit.
+        ValueError: it is a batch of fits, from vmap.
+        FileNotFoundError: there is no directory for the file.
     """
+    if not isinstance(fit, Fit):
+        raise TypeError(f"svi.save(fit, path) takes a fit, such as svi.fit gives; got {type(fit).__name__}.")
+    check_one(fit)
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"there is no directory {Path(path).parent} to save a fit in; make it first.")
     leaves = jax.tree.leaves(fit.memory)
     impl = [str(jax.random.key_impl(leaf)) for leaf in leaves if is_key(leaf)]
     arrays: dict[str, Any] = {"format": FORMAT, "update": fit.task.update.name, "key": impl[0] if impl else ""}
@@ -55,15 +69,15 @@ def restored(path: str | os.PathLike[str], program: ControlProgram, guide: Any, 
         FileNotFoundError: there is no such file.
         ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
     """
-    stored, target = contents(path), update.loss.read(program)
+    stored = contents(path)
     if str(stored["update"]) != update.name:
         raise ValueError(
             f"{path} holds a fit by {stored['update']}, but it was to be loaded as one by {update.name}; give svi.load "
             "the same loss and optimizer."
         )
+    target = update.loss.read(program)
     like = update.loss.start(target, jax.random.key(0)) if guide is None else update.loss.check_guide(target, guide)
-    what = "the guide of another program or of another form"
-    found = [matched(path, stored, name, leaf, what) for name, leaf in named(like).items()]
+    found = [matched(path, stored, name, leaf, GUIDE) for name, leaf in named(like).items()]
     guide = jax.tree.unflatten(jax.tree.structure(like), found)
     memory = recalled(path, stored, update, target, guide)
     losses, residual, tolerance = (jnp.asarray(stored[name]) for name in ("losses", "residual", "tolerance"))
@@ -87,7 +101,7 @@ def contents(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} holds no fit that can be read, or is damaged: {error}") from error
+        raise ValueError(f"{path} holds no fit that can be read, or is damaged; svi.save writes one.") from error
     if str(stored.get("format")) != FORMAT:
         raise ValueError(f"{path} was not written by svi.save of this version: its format is {stored.get('format')}.")
     missing = {"update", "key", "losses", "elbo", "residual", "tolerance"} - set(stored)
@@ -111,7 +125,7 @@ def recalled(path: Any, stored: dict[str, np.ndarray], update: Update, target: A
             f"{path} holds {count} arrays of its optimizer, but this one has {len(leaves)}: it was another."
         )
     for i, leaf in enumerate(leaves):
-        array = matched(path, stored, f"memory/{i}", plain(leaf), "what this optimizer has; it was another")
+        array = matched(path, stored, f"memory/{i}", plain(leaf), "it was another optimizer")
         found.append(jax.random.wrap_key_data(array, impl=str(stored["key"])) if is_key(leaf) else array)
     return jax.tree.unflatten(form, found)
 
@@ -124,8 +138,8 @@ def matched(path: Any, stored: dict[str, np.ndarray], name: str, like: Any, what
     """
     like, found = jnp.asarray(like), stored.get(name)
     if found is None or found.shape != like.shape:
-        shape = "nothing" if found is None else f"shape {found.shape}"
-        raise ValueError(f"{path} has {shape} where {like.shape} is {what}.")
+        held = f"no {name}" if found is None else f"{name} of shape {found.shape}"
+        raise ValueError(f"{path} holds {held}, and here it has shape {like.shape}: {what}.")
     if found.dtype != like.dtype:
         raise ValueError(
             f"{path} holds {found.dtype}, and JAX runs in {like.dtype} here; set jax_enable_x64 as it was for the fit."

@@ -29,6 +29,7 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.sites import Real, first_value, positions_of, values_of
 from rlinf_ppl.program.tracing import Form
 
@@ -241,8 +242,7 @@ def senseless(factor: Array) -> Array:
 
 def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
     """The program with what its particles know, checked where the user stands."""
-    if not isinstance(program, ControlProgram):
-        raise TypeError(f"an engine takes a ControlProgram; got {type(program).__name__}.")
+    check_program(program)
     check_ends(program.horizon, "particle filter")
     return Dynamics(
         program.structure,

@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from numpyro.distributions import Distribution, MultivariateNormal, Normal
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
 from rlinf_ppl.algebra.small_matrices import cholesky
+from rlinf_ppl.inference.arguments import check_numbers
 from rlinf_ppl.inference.chains.policies import wrong_rows
 from rlinf_ppl.inference.particles.laws import tilted
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.sites import Real, Support, law_of, positions_of
+from rlinf_ppl.program.sites import Real, Support, gaussian, law_of, positions_of
 
 Axes = tuple[tuple[str, Support], ...]
 Values = dict[str, Array]
@@ -96,8 +98,16 @@ def num_parameters(support: Support) -> int:
 
 
 class Called(eqx.Module):
-    """A function of variables by their names, and of t where it takes it."""
+    """A function of variables by their names, and of t where it takes it.
 
+    Attributes:
+        what: the argument that it was given as, for errors.
+        function: the function.
+        names: what it takes.
+        support: of the site whose distribution it returns; None: it returns a number.
+    """
+
+    what: str = eqx.field(static=True)
     function: Callable[..., Any]
     names: tuple[str, ...] = eqx.field(static=True)
     support: Support | None = eqx.field(static=True, default=None)
@@ -105,7 +115,7 @@ class Called(eqx.Module):
     def __call__(self, at: Values, t: Array, law: Array | None = None) -> Array:
         """Its value; of a distribution the law."""
         found = self.function(**{name: t if name == "t" else at[name] for name in self.names})
-        return jnp.asarray(found, dtype=float) if self.support is None else law_of(found, self.support)
+        return law_over(self.what, found, self.support) if self.support is not None else one_number(self.what, found)
 
 
 Proposal = Looked | Affine | Called | Tilted
@@ -144,7 +154,8 @@ def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
     support, state = program.supports[name], dict(program.structure.state)
     if callable(entry):
         sites = [site.name for site in program.structure.step.latent]
-        return Called(entry, taken(f"proposal[{name!r}]", entry, (*state, *sites[: sites.index(name)])), support)
+        what = f"proposal[{name!r}]"
+        return Called(what, entry, taken(what, entry, (*state, *sites[: sites.index(name)])), support)
     if name not in program.scopes:
         raise ValueError(f"proposal[{name!r}] is an array, and {name!r} is no decision: give a function.")
     scope = program.scopes[name]
@@ -162,11 +173,43 @@ def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
     return Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed)
 
 
+def law_over(what: str, found: Any, support: Support) -> Array:
+    """The law of a distribution that a function returned.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it has other values than the site.
+    """
+    if not isinstance(found, Distribution):
+        raise TypeError(f"{what} returned {type(found).__name__}; it must return a NumPyro distribution.")
+    real, shape = isinstance(gaussian(found), Normal | MultivariateNormal), found.batch_shape + found.event_shape
+    if isinstance(support, Real):
+        fits, wanted = real and shape == support.shape, f"a Gaussian of shape {support.shape}"
+    else:
+        fits, wanted = not real and shape == (), f"a distribution over the site's {len(support)} values"
+        fits = fits and law_of(found, support).shape == (len(support),)
+    if not fits:
+        raise ValueError(f"{what} returned a {type(found).__name__} of shape {shape}; it must return {wanted}.")
+    return law_of(found, support)
+
+
+def one_number(what: str, found: Any) -> Array:
+    """What a function of one state returned, which must be one number.
+
+    Raises:
+        TypeError, ValueError: it is not.
+    """
+    array = check_numbers(f"what {what} returns", found, "one number")
+    if array.ndim:
+        raise ValueError(f"{what} returned an array of shape {array.shape} for one state; it must return one number.")
+    return array
+
+
 def looked_up(
     program: ControlProgram, what: str, entry: Any, axes: tuple[str, ...], times: int | None
 ) -> tuple[Array, bool]:
     """An array over time and finite variables, and whether it has the axis of time; its shape checked."""
-    array = jnp.asarray(entry, dtype=float)
+    array = check_numbers(what, entry, "an array, such as a solution's policy or value, or a function")
     shape = tuple(len(program.supports[axis]) for axis in axes)
     timed = array.ndim == len(shape) + 1
     sizes = (times, *shape) if timed else shape
@@ -209,7 +252,7 @@ def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
     if twist is None:
         return None
     if callable(twist):
-        return Called(twist, taken("twist", twist, tuple(state)))
+        return Called("twist", twist, taken("twist", twist, tuple(state)))
     if isinstance(twist, QuadraticValue):
         n = sum(len(support) for support in state.values())
         if len(real) < len(state) or twist.matrix.shape != (rows, n, n):
