@@ -16,9 +16,8 @@ from numpyro.infer.util import log_density
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, optimality
-from rlinf_ppl.inference import exact
+from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.inference.fitting import guides
-from rlinf_ppl.inference.fitting import loop as fitting
 from rlinf_ppl.program import read
 
 STATES, ACTIONS = 4, 3
@@ -140,7 +139,7 @@ def test_numpyros_own_svi_fits_the_guide_under_validation():
             jax.random.key(0), 500, progress_bar=False
         )
     logits = {name: fit.params[f"{name}_logits"] for name in prog.scopes}
-    policy, bound = fitting.summary(read(prog), logits)
+    policy, bound = svi.ExactELBO().summary(read(prog), logits)
     best = exact.solve(prog).elbo
     assert float(best - bound) < 0.05 < float(best - exact.elbo(prog, exact.prior_policy(prog)))
 
