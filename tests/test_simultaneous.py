@@ -77,8 +77,10 @@ def test_solve_follows_small_steps_from_the_priors(betas):
     assert program.scopes == {"a": ("s",), "b": ("s",)}
 
 
-def test_branches_that_pass_close_by_are_kept_apart():
-    w, uniform = np.random.default_rng(4).normal(size=(3, 4)), (np.full(3, 1 / 3), np.full(4, 1 / 4))
+@pytest.mark.parametrize("seed", [4, 13])
+def test_branches_that_pass_close_by_are_kept_apart(seed):
+    """Steps eight times as slack as the library's change over in the second game, 32 times as slack in the first."""
+    w, uniform = np.random.default_rng(seed).normal(size=(3, 4)), (np.full(3, 1 / 3), np.full(4, 1 / 4))
     solution = solved(StochasticGame.from_payoffs(w), 6.0, 6.0)
     for name, own in zip("ab", logit_equilibrium(w, uniform, (6.0, 6.0)), strict=True):
         close(solution.policy[name][0, 0], own, 1e-8)
