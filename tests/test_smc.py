@@ -255,3 +255,15 @@ def test_an_impossible_action_is_never_drawn():
     prog = ControlProgram(lambda: {"s": numpyro.sample("s", Categorical(probs=jnp.array([0.0, 1.0])))}, step, 3)
     drawn = smc.run(prog, jax.random.key(0), 5000).trajectories
     assert set(np.unique(drawn["a"])) == {1, 3} and set(np.unique(drawn["s"])) == {1}
+
+
+def test_a_state_of_a_billion_values_has_trajectories_and_no_tables():
+    def step(s):
+        a = decide("a", Categorical(probs=jnp.asarray([0.5, 0.5])))
+        optimality(0.1 * a)
+        return {"s": jnp.minimum(s + a, 10**9 - 1)}
+
+    prog = ControlProgram(lambda: {"s": jnp.asarray(5)}, step, 3, sizes={"s": 10**9})
+    run = smc.run(prog, jax.random.key(0), 10)
+    assert run.trajectories["s"].shape == (10, 4) and run.filtered == {} and run.policy.keys() <= {"a"}
+    assert float(run.log_evidence) == pytest.approx(3 * np.log((1 + np.exp(0.1)) / 2), abs=0.1)

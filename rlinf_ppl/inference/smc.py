@@ -34,13 +34,15 @@ class Run(eqx.Module):
     Attributes:
         log_evidence: the log of an unbiased estimate of p(O), in nats.
         policy: for each decision whose scope is finite, (T, scope, K) probabilities along the weighted trajectories of
-            the living: an estimate of `exact.condition`'s. What no particle visited is left at the prior.
+            the living: an estimate of `exact.condition`'s. What no particle visited is left at the prior. Tables of
+            more than 16 million entries are left out: `trajectories` has what they would be counted from.
         ess: the effective number of particles after each step, between 1 and N.
         resampled: whether the particles that took a step had been drawn anew before it.
         ancestors: the particle before a step that each particle after it comes from.
         weights: of the particles at the end, with sum 1; those of the trajectories.
         filtered: for each state variable what is known of it once its own step has been weighted, and of the last one
-            in the end: probabilities (T + 1, K), or means (T + 1, ...) of real numbers.
+            in the end: probabilities (T + 1, K), left out where these are more than 16 million, or means (T + 1, ...)
+            of real numbers.
         faults: for each site, (T,), the first particle at which its numbers were no law or factor in a step, -1 where
             none; under the name of a state variable whether it left its support. Those of the first and last state
             are scalars, init/s and final/optimality. A faulty particle has weight 0 from then on.

@@ -13,7 +13,7 @@ from rlinf_ppl.algebra import Table, resampling
 from rlinf_ppl.inference.particles import genealogy
 from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.faults import first_bad
-from rlinf_ppl.inference.particles.genealogy import History, Path, packed
+from rlinf_ppl.inference.particles.genealogy import History, Path, held, packed
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import on_grid
 from rlinf_ppl.program.sites import Real, Support, positions_of
@@ -147,7 +147,7 @@ def particle_filter(
     gain, end_faults = jax.vmap(dynamics.end)(cloud.state, cloud.alive)
     log_weights = masked(cloud.log_weights + gain, end_faults)
     last = weighed(cloud.state, cloud.alive, log_weights, cloud.log_evidence)
-    end = summarized(structure.supports(), last.state, last.weights)
+    end = summarized(structure, last.state, last.weights)
     history = told.history._replace(
         start=move.sites, last=stored_state(structure, last.state), alive=(told.history.alive[0], last.alive)
     )
@@ -197,7 +197,7 @@ def advanced(
     before = stored_state(structure, cloud.state)
     history = History({}, before, {}, stored, (cloud.alive, jnp.zeros(())), ancestors, kept)
     known = resampling.normalize(untwisted(dynamics, after, t + 1))[0]
-    filtered = summarized(structure.supports(), parents.state, known)
+    filtered = summarized(structure, parents.state, known)
     faults = {name: first_bad(bad) for name, bad in move.faults.items()}
     chosen = jnp.where(resampled, jnp.sum(jnp.log(cloud.weights[ancestors])), 0.0)
     drawn = Drawn(so_far(after), jnp.sum(move.score), chosen)
@@ -252,7 +252,7 @@ def untwisted(dynamics: Dynamics, cloud: Cloud, t: Array) -> Array:
     return jnp.where(jnp.isneginf(cloud.log_weights), -jnp.inf, cloud.log_weights - jnp.where(cloud.alive, psi, 0.0))
 
 
-def summarized(supports: dict[str, Support], state: Values, weights: Array) -> Values:
+def summarized(structure: Structure, state: Values, weights: Array) -> Values:
     """The weighted probabilities, or mean, of each state variable; what weighs nothing may be anything."""
 
     def one(support: Support, x: Array) -> Array:
@@ -261,7 +261,10 @@ def summarized(supports: dict[str, Support], state: Values, weights: Array) -> V
         column = jnp.reshape(weights, (-1,) + (1,) * (x.ndim - 1))
         return jnp.sum(jnp.where(column > 0, x * column, 0.0), 0)
 
-    return {name: one(supports[name], x) for name, x in state.items()}
+    known = {
+        name: support for name, support in structure.state if isinstance(support, Real) or held(structure, (name,))
+    }
+    return {name: one(support, state[name]) for name, support in known.items()}
 
 
 def conditional(dynamics: Dynamics, name: str, joint: Array) -> Array:
