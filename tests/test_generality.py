@@ -161,7 +161,7 @@ def test_many_particles_find_the_posterior_policy_where_it_goes(name):
 # A real number beside a switch
 
 
-@pytest.mark.parametrize("particles", quick((1, 64), 64))
+@pytest.mark.parametrize("particles", quick((1, 64)))
 def test_a_program_that_nothing_exact_reads_has_the_evidence_of_a_quadrature(particles):
     with pytest.raises(ValueError, match="finitely many values.*smc.run takes this one"):
         exact.solve(room())

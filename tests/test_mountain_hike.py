@@ -64,7 +64,7 @@ def total(p, a, noise):
     return TASK.reward(reached + TASK.noise_std.astype(p.dtype) * noise) - cost
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [pytest.param(jnp.float32, marks=pytest.mark.slow), jnp.float64])
 def test_gradients_through_a_step_are_finite_everywhere(dtype):
     actions = jnp.array([(0.0, 0.0), (0.02, -0.01), (0.05, 0.0), (3.0, -4.0)], dtype)
     slopes = jax.vmap(jax.vmap(jax.grad(total, (0, 1)), (0, None, None)), (None, 0, None))
@@ -72,6 +72,7 @@ def test_gradients_through_a_step_are_finite_everywhere(dtype):
         assert np.isfinite(slope).all()
 
 
+@pytest.mark.slow
 def test_gradients_inside_the_box_are_those_of_differences():
     at, a, small = np.random.default_rng(2).uniform(-0.9, 0.9, (100, 2)), np.array([0.03, 0.02]), 1e-6
     found = jax.vmap(jax.grad(total), (0, None, None))(jnp.asarray(at), jnp.asarray(a), jnp.zeros(2))
@@ -89,7 +90,8 @@ def straight(p):
 POLICIES = {"straight_line": (straight, -115.2, 0.5), "stay_put": (lambda p: 0 * p, -370.0, 1.1)}
 
 
-@pytest.mark.parametrize("name", ["straight_line", pytest.param("stay_put", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POLICIES)
 def test_mean_returns_are_those_of_the_environment_and_of_plain_numpy(name):
     choose, measured, its_error = POLICIES[name]
     count = 2000

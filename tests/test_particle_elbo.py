@@ -65,7 +65,8 @@ def test_one_particle_has_the_elbo_and_its_gradient(horizon):
     assert z_scores(slopes, np.asarray(gradient["a"])).max() < 4
 
 
-@pytest.mark.parametrize("term", [False, pytest.param(True, marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("term", [False, True])
 def test_two_particles_have_the_bound_and_the_gradients_of_an_enumeration(term):
     """Over 100,000 runs the two gradients are told apart: each meets its own oracle, and not the other one's."""
     stakes = 3.0

@@ -33,6 +33,8 @@ def three_places(task, horizon, beta, discount):
     return ControlProgram(lambda: {"s": jnp.array(0)}, step, horizon, sizes={"s": 3})
 
 
+pytestmark = pytest.mark.slow
+
 CASE = cases.Case("places", "three places", three_places, lambda: None, horizon=3, beta=TAU)
 
 

@@ -131,6 +131,7 @@ def test_later_chance_is_averaged_and_the_decision_has_its_own_inverse_temperatu
     assert float(values.std()) == pytest.approx(spread, rel=0.1)
 
 
+@pytest.mark.slow
 def test_later_finite_chance_is_summed():
     """What a decision does to the odds of a coin has a gradient that no draw of the coin would show."""
 
@@ -171,6 +172,7 @@ def few(key, at, **settings):
     return stein.sample(one_step(), key, "a", at, num_particles=8, num_steps=5, **settings)
 
 
+@pytest.mark.slow
 def test_one_key_gives_one_result_and_vmap_takes_many():
     keys = jax.random.split(KEY, 3)
     many = jax.vmap(lambda key: few(key, {"s": 0}).values)(keys)
@@ -194,6 +196,7 @@ def test_a_single_particle_climbs_to_the_mode():
     np.testing.assert_allclose(values, [2.0], atol=1e-3)  # the maximum of -a^2 / 2 - (a - 3)^2
 
 
+@pytest.mark.slow
 def test_what_is_no_number_is_told():
     with pytest.raises(FloatingPointError, match="particles of 'a' are not finite"):
         stein.sample(one_step(lambda a: jnp.nan * a), KEY, "a", {"s": 0}, num_particles=8, num_steps=5)

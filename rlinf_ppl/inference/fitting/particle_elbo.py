@@ -14,8 +14,8 @@ from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.networks import Conditional, check_networks
 from rlinf_ppl.inference.particles.dynamics import Dynamics, as_dynamics
-from rlinf_ppl.inference.particles.filtering import prior_of
 from rlinf_ppl.inference.particles.proposals import Looked, Proposal, Tilted
+from rlinf_ppl.inference.particles.summaries import prior_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.sites import Real

@@ -1,4 +1,11 @@
-"""The particle filter, compiled once for all programs of one structure: a scan over time, vmaps over particles."""
+"""The particle filter, compiled once for all programs of one structure: a scan over time, vmaps over particles.
+
+Algorithm 10.1 of Chopin & Papaspiliopoulos (2020), An introduction to sequential Monte Carlo, in log weights:
+
+    resample     where the effective number is below a share of n: a_k ~ W, and all weigh alike
+    propagate    x_k ~ q( . | x_{a_k}), every site of the step by its law or by what is proposed for it
+    reweight     w_k <- w_k p(sites) exp(factors) / q(sites)
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,14 +16,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.algebra import Table, resampling
+from rlinf_ppl.algebra import resampling
 from rlinf_ppl.inference.particles import genealogy
-from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Move, Values, noise_of
 from rlinf_ppl.inference.particles.faults import first_bad
-from rlinf_ppl.inference.particles.genealogy import History, Path, held, packed
+from rlinf_ppl.inference.particles.genealogy import History, Path, packed
+from rlinf_ppl.inference.particles.summaries import conditional, frequencies, summarized
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.evaluation import on_grid
-from rlinf_ppl.program.sites import Real, Support, positions_of
 
 BACKWARD_AT_ONCE = 32
 
@@ -75,7 +81,7 @@ class Cloud(NamedTuple):
 def run(dynamics: Dynamics, key: Array, n: int, threshold: Array) -> Found:
     """A filter and the policy of its trajectories."""
     found = particle_filter(dynamics, key, n, threshold)
-    joint = genealogy.frequencies(dynamics.structure, found.history, found.weights)
+    joint = frequencies(dynamics.structure, found.history, found.weights)
     return found._replace(policy={name: conditional(dynamics, name, table) for name, table in joint.items()})
 
 
@@ -132,22 +138,30 @@ def particle_filter(
         keep: whether the history holds the weights of all times.
         draw: ancestors from a key and normalised weights.
     """
-    structure = dynamics.structure
+    structure, steps = dynamics.structure, dynamics.structure.horizon or 0
     start_key, steps_key = jax.random.split(key)
+
+    # Start
     own, start = jnp.arange(n) == 0, None if path is None else path.start
     noise = noise_of(structure.initial, start_key, n, False)
     move = jax.vmap(lambda noise, own: dynamics.start(noise, None if start is None else (own, start)))(noise, own)
     log_weights = masked(jnp.zeros(n) + move.log_weight, move.faults)
     cloud = weighed(move.state, move.alive, log_weights, jnp.zeros(()))
     started = so_far(cloud), jnp.sum(move.score)
-    steps = structure.horizon or 0
+
+    # Step
     sites = None if path is None else path.sites | {"alive": path.alive[1:]}
+    draw = draw if path is None else resampling.conditional_systematic
     now = jnp.arange(steps), jax.random.split(steps_key, steps), sites
     cloud, told = lax.scan(lambda cloud, now: advanced(dynamics, threshold, keep, draw, cloud, now), cloud, now)
+
+    # End
     gain, end_faults = jax.vmap(dynamics.end)(cloud.state, cloud.alive)
     log_weights = masked(cloud.log_weights + gain, end_faults)
     last = weighed(cloud.state, cloud.alive, log_weights, cloud.log_evidence)
     end = summarized(structure, last.state, last.weights)
+
+    # Tell
     history = told.history._replace(
         start=move.sites, last=stored_state(structure, last.state), alive=(told.history.alive[0], last.alive)
     )
@@ -180,28 +194,38 @@ def advanced(
     t, key, sites = now
     structure, n = dynamics.structure, cloud.weights.shape[0]
     resample_key, noise_key = jax.random.split(key)
-    resampled = cloud.ess < threshold * n
-    if sites is not None:
-        draw = resampling.conditional_systematic
-    ancestors, parents = lax.cond(resampled, lambda: anew(cloud, draw, resample_key), lambda: unchanged(cloud))
-    noise = noise_of(structure.step, noise_key, n, structure.discounted)
 
-    def one(state: Values, alive: Array, noise: Values, own: Array) -> Any:
+    # Resample
+    resampled = cloud.ess < threshold * n
+    ancestors, parents = lax.cond(resampled, lambda: anew(cloud, draw, resample_key), lambda: unchanged(cloud))
+
+    # Propagate
+    def one(state: Values, alive: Array, noise: Values, own: Array) -> Move:
         return dynamics.step(state, t, alive, noise, None if sites is None else (own, sites))
 
+    noise = noise_of(structure.step, noise_key, n, structure.discounted)
     move = jax.vmap(one)(parents.state, parents.alive, noise, jnp.arange(n) == 0)
+
+    # Reweight
     log_weights = masked(parents.log_weights + move.log_weight, move.faults)
     after = weighed(move.state, move.alive, log_weights, parents.log_evidence)
-    stored = {name: packed(s, move.sites[name]) for name, s in genealogy.stored_sites(structure).items()}
-    kept = untwisted(dynamics, cloud, t) if keep else None
-    before = stored_state(structure, cloud.state)
-    history = History({}, before, {}, stored, (cloud.alive, jnp.zeros(())), ancestors, kept)
+
+    chosen = jnp.where(resampled, jnp.sum(jnp.log(cloud.weights[ancestors])), 0.0)
+    drawn = Drawn(so_far(after), jnp.sum(move.score), chosen)
     known = resampling.normalize(untwisted(dynamics, after, t + 1))[0]
     filtered = summarized(structure, parents.state, known)
     faults = {name: first_bad(bad) for name, bad in move.faults.items()}
-    chosen = jnp.where(resampled, jnp.sum(jnp.log(cloud.weights[ancestors])), 0.0)
-    drawn = Drawn(so_far(after), jnp.sum(move.score), chosen)
+    history = remembered(dynamics, keep, t, cloud, ancestors, move)
     return after, Told(after.ess, resampled, filtered, faults, history, drawn)
+
+
+def remembered(dynamics: Dynamics, keep: bool, t: Array, cloud: Cloud, ancestors: Array, move: Move) -> History:
+    """What a history holds of one step from some particles, all but its start and end."""
+    structure = dynamics.structure
+    sites = {name: packed(s, move.sites[name]) for name, s in genealogy.stored_sites(structure).items()}
+    log_weights = untwisted(dynamics, cloud, t) if keep else None
+    state = stored_state(structure, cloud.state)
+    return History({}, state, {}, sites, (cloud.alive, jnp.zeros(())), ancestors, log_weights)
 
 
 def stored_state(structure: Structure, state: Values) -> Values:
@@ -250,35 +274,3 @@ def untwisted(dynamics: Dynamics, cloud: Cloud, t: Array) -> Array:
         return cloud.log_weights
     psi = jax.vmap(lambda state: dynamics.psi(state, t))(cloud.state)
     return jnp.where(jnp.isneginf(cloud.log_weights), -jnp.inf, cloud.log_weights - jnp.where(cloud.alive, psi, 0.0))
-
-
-def summarized(structure: Structure, state: Values, weights: Array) -> Values:
-    """The weighted probabilities, or mean, of each state variable; what weighs nothing may be anything."""
-
-    def one(support: Support, x: Array) -> Array:
-        if not isinstance(support, Real):
-            return jnp.zeros(len(support)).at[positions_of(support, x)].add(weights, mode="drop")
-        column = jnp.reshape(weights, (-1,) + (1,) * (x.ndim - 1))
-        return jnp.sum(jnp.where(column > 0, x * column, 0.0), 0)
-
-    known = {
-        name: support for name, support in structure.state if isinstance(support, Real) or held(structure, (name,))
-    }
-    return {name: one(support, state[name]) for name, support in known.items()}
-
-
-def conditional(dynamics: Dynamics, name: str, joint: Array) -> Array:
-    """A decision given its scope from their joint, (T, scope, K); its prior where there is nothing."""
-    total = jnp.sum(joint, -1, keepdims=True)
-    return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), prior_of(dynamics, name).array)
-
-
-def prior_of(dynamics: Dynamics, name: str) -> Table:
-    """A finite decision's prior over the time, its scope and its values."""
-    structure = dynamics.structure
-    form, supports = structure.step, structure.supports() | structure.times()
-    index, site = next((i, site) for i, site in enumerate(form.sites) if site.name == name)
-    law = on_grid(form, dynamics.constants[STEP], dynamics.leaves, supports, index, site.parents)
-    axes = (*structure.times(), *dict(structure.scopes)[name], name)
-    sizes = {axis: len(support) for axis, support in supports.items()}
-    return Table((*law.axes, name), law.array).over(axes, sizes)

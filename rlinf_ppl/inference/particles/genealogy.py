@@ -8,7 +8,6 @@ backward sampling (Godsill, Doucet & West 2004) draws a new ancestor at every ti
 which costs N evaluations of the step for each path and time.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,8 +19,6 @@ from jaxtyping import Array
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.sites import Real, Support, positions_of, values_of
-
-MOST_ENTRIES = 2**24
 
 
 class History(NamedTuple):
@@ -166,30 +163,3 @@ def as_trajectories(structure: Structure, path: Path) -> dict[str, Array]:
     """Paths as users are given them: state variables and sites of the step by name, and `alive` with a discount."""
     found = path.state | path.sites
     return found | {"alive": path.alive.astype(int)} if structure.discounted else found
-
-
-def held(structure: Structure, axes: tuple[str, ...]) -> bool:
-    """Whether variables are finite, and a table over them and all times is small enough to come with every run."""
-    supports = structure.supports()
-    real = any(isinstance(supports[axis], Real) for axis in axes)
-    times = (structure.horizon or 0) + 1
-    return not real and times * math.prod(len(supports[axis]) for axis in axes) <= MOST_ENTRIES
-
-
-def frequencies(structure: Structure, history: History, weights: Array) -> dict[str, Array]:
-    """For each decision whose table can be held its joint with its scope along the living's paths, (T, scope, K)."""
-    supports = structure.supports()
-    finite = {name: (*scope, name) for name, scope in structure.scopes if held(structure, (*scope, name))}
-    if not finite:
-        return {}
-
-    def counted(t: Array, state: Values, sites: Values, alive: Array) -> dict[str, Array]:
-        at = state | sites
-
-        def table(axes: tuple[str, ...]) -> Array:
-            place = tuple(positions_of(supports[axis], at[axis]) for axis in axes)
-            return jnp.zeros([len(supports[axis]) for axis in axes]).at[place].add(weights * alive)
-
-        return {name: table(axes) for name, axes in finite.items()}
-
-    return trace_back(structure, history, counted)[0]

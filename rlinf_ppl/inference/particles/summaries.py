@@ -1,0 +1,74 @@
+"""What a run of particles comes to as tables: what is known of a state, and how often a decision was taken."""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from rlinf_ppl.algebra import Table
+from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values
+from rlinf_ppl.inference.particles.genealogy import History, trace_back
+from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.evaluation import on_grid
+from rlinf_ppl.program.sites import Real, Support, positions_of
+
+MOST_ENTRIES = 2**24
+
+
+def held(structure: Structure, axes: tuple[str, ...]) -> bool:
+    """Whether variables are finite, and a table over them and all times is small enough to come with every run."""
+    supports = structure.supports()
+    real = any(isinstance(supports[axis], Real) for axis in axes)
+    times = (structure.horizon or 0) + 1
+    return not real and times * math.prod(len(supports[axis]) for axis in axes) <= MOST_ENTRIES
+
+
+def summarized(structure: Structure, state: Values, weights: Array) -> Values:
+    """The weighted probabilities, or mean, of each state variable; what weighs nothing may be anything."""
+
+    def one(support: Support, x: Array) -> Array:
+        if not isinstance(support, Real):
+            return jnp.zeros(len(support)).at[positions_of(support, x)].add(weights, mode="drop")
+        column = jnp.reshape(weights, (-1,) + (1,) * (x.ndim - 1))
+        return jnp.sum(jnp.where(column > 0, x * column, 0.0), 0)
+
+    known = {
+        name: support for name, support in structure.state if isinstance(support, Real) or held(structure, (name,))
+    }
+    return {name: one(support, state[name]) for name, support in known.items()}
+
+
+def conditional(dynamics: Dynamics, name: str, joint: Array) -> Array:
+    """A decision given its scope from their joint, (T, scope, K); its prior where there is nothing."""
+    total = jnp.sum(joint, -1, keepdims=True)
+    return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), prior_of(dynamics, name).array)
+
+
+def prior_of(dynamics: Dynamics, name: str) -> Table:
+    """A finite decision's prior over the time, its scope and its values."""
+    structure = dynamics.structure
+    form, supports = structure.step, structure.supports() | structure.times()
+    index, site = next((i, site) for i, site in enumerate(form.sites) if site.name == name)
+    law = on_grid(form, dynamics.constants[STEP], dynamics.leaves, supports, index, site.parents)
+    axes = (*structure.times(), *dict(structure.scopes)[name], name)
+    sizes = {axis: len(support) for axis, support in supports.items()}
+    return Table((*law.axes, name), law.array).over(axes, sizes)
+
+
+def frequencies(structure: Structure, history: History, weights: Array) -> dict[str, Array]:
+    """For each decision whose table can be held its joint with its scope along the living's paths, (T, scope, K)."""
+    supports = structure.supports()
+    finite = {name: (*scope, name) for name, scope in structure.scopes if held(structure, (*scope, name))}
+    if not finite:
+        return {}
+
+    def counted(t: Array, state: Values, sites: Values, alive: Array) -> dict[str, Array]:
+        at = state | sites
+
+        def table(axes: tuple[str, ...]) -> Array:
+            place = tuple(positions_of(supports[axis], at[axis]) for axis in axes)
+            return jnp.zeros([len(supports[axis]) for axis in axes]).at[place].add(weights * alive)
+
+        return {name: table(axes) for name, axes in finite.items()}
+
+    return trace_back(structure, history, counted)[0]
