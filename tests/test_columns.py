@@ -117,6 +117,7 @@ def test_infinite_horizon_against_dense_linear_algebra(own):
     np.testing.assert_allclose(solution.policy["a"], policy, rtol=1e-7, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_infinite_horizon_posterior_and_evaluation():
     program = sparse(0.05)
     chain = read(program)

@@ -148,6 +148,7 @@ def tasks(draw):
     return start, transition, reward, draw(distributions(STATES, ACTIONS))
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(task=tasks(), beta=st.floats(0.05, 3.0), discount=st.sampled_from([0.5, 0.95, 1.0]))
 def test_random_tasks(task, beta, discount):

@@ -157,6 +157,7 @@ def test_a_mixture_of_two_models_is_played():
     assert abs(played.mean - truth) < 4 * played.standard_error
 
 
+@pytest.mark.slow
 def test_vectors_are_played_too():
     program = models.linear_gaussian(gallery.point_mass(), 5)
     policy = exact.solve(program).policy

@@ -200,7 +200,7 @@ def test_a_value_that_depends_on_no_state():
     assert svi.fit(control, KEY).converged
 
 
-@pytest.mark.parametrize("discount", [0.9, 0.999])
+@pytest.mark.parametrize("discount", [pytest.param(0.9, marks=pytest.mark.slow), 0.999])
 @pytest.mark.parametrize("tau", [-0.5, -20.0])
 def test_a_minimiser_has_its_fixed_point(tau, discount):
     def step(s):
@@ -262,7 +262,9 @@ QUANTITIES = {
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
-@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize(
+    "quantity", [pytest.param(name, marks=pytest.mark.slow) if name == "occupancy" else name for name in QUANTITIES]
+)
 def test_gradients(argument, quantity):
     make, at = ARGUMENTS[argument]
     uniform = (lambda x: program(x)) if argument == "beta" else make
@@ -276,6 +278,7 @@ def test_gradients(argument, quantity):
     assert float(forward) == pytest.approx(float(found), rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_under_vmap_and_of_second_order():
     betas = jnp.array([0.3, 1.3, 4.0])
     function = jax.jit(lambda beta: exact.solve(program(beta)).elbo)

@@ -293,6 +293,7 @@ def test_numpyros_svi_fits_the_guide():
     assert abs(losses.mean() + 0.7 * float(exact.solve(program).elbo)) < 4 * error + 0.05
 
 
+@pytest.mark.slow
 def test_an_infinite_horizon_is_a_long_one():
     problem, prior = random_problem(2)
     one = [getattr(problem, field)[0] for field in ("A", "B", "c", "noise", "state_reward", "action_reward", "goal")]
@@ -321,6 +322,7 @@ def test_random_systems(seed, radius):
         )
 
 
+@pytest.mark.slow
 def test_single_precision_over_a_hundred_steps():
     problem, prior = random_problem(3, steps=100, radius=1.05)
     value, policy = gaussian.soft_recursion(problem, prior, 0.7)

@@ -132,6 +132,7 @@ def z_scores(samples, truth):
     return (samples.mean(0) - np.asarray(truth)) / np.where(error == 0, 1, error)
 
 
+@pytest.mark.slow
 def test_numpyros_own_svi_fits_the_guide_under_validation():
     prog = program(2, 1.0)
     with numpyro.validation_enabled():

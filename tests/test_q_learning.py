@@ -188,6 +188,7 @@ def test_all_of_a_hundred_seeds_arrive_at_one_pair_of_actions(title, reward):
     np.testing.assert_allclose(curves.reward[:, -1], reward, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_one_player_who_thinks_for_both_arrives_there_too():
     """With a hundred seeds for a friend and for a foe, two programs in one call."""
 
@@ -225,6 +226,7 @@ def test_25_steps_an_episode_leave_nothing_that_is_not_a_number():
         np.testing.assert_allclose(policy.sum(-1), 1.0)
 
 
+@pytest.mark.slow
 def test_rommeo_and_pr2_learn_the_same():
     """The order of two decisions with one inverse temperature changes nothing in what is executed, so nothing."""
     rommeo, curves = played("climbing")["cooling from 50"]
@@ -251,6 +253,7 @@ def pennies_step(payoffs, s):
     return {"s": s}
 
 
+@pytest.mark.slow
 def test_players_who_do_not_see_each_other_learn_their_equilibrium():
     """Once every pair of actions has been played, each policy is the logit reply to the other."""
     payoffs = np.array([[2.0, -1.0], [-1.0, 1.0]])

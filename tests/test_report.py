@@ -93,6 +93,7 @@ def test_policy_error_looks_only_where_the_prior_can_go(lottery):
     np.testing.assert_array_equal(met, [[True, False, False, False, False], [False, True, True, True, False]])
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_row():
     case, key = cases.find("lottery"), jax.random.key(7)
     first, second = recovery.recover(case, key), recovery.recover(case, key)
@@ -197,6 +198,7 @@ def test_arviz_base_reads_the_groups(lottery):
     assert "log_likelihood" not in tree.children
 
 
+@pytest.mark.slow
 def test_figures_of_any_program(lottery, strange, tmp_path):
     for answers in (lottery, strange):
         written = results.write_case(answers, jax.random.key(1), tmp_path)

@@ -114,6 +114,7 @@ def test_a_policy_error_counts_what_can_be_reached_at_any_time():
     np.testing.assert_array_equal(met, [True, True, True, False, False, False, False])
 
 
+@pytest.mark.slow
 def test_files_of_an_infinite_horizon_have_a_figure_against_temperature(written):
     names = ["policy.png", "fit.png", "graph.png", "temperature.png", "posterior.nc"]
     assert [path.name for path in written] == names

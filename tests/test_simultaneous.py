@@ -136,6 +136,7 @@ def test_marginals_and_the_elbo_of_any_policies():
 # Limits and order
 
 
+@pytest.mark.slow
 def test_the_value_lies_between_those_of_the_leaders():
     for seed in range(20):
         game = random_game(seed)
@@ -182,6 +183,7 @@ def test_without_end_it_is_the_limit_of_long_horizons():
 # Transformations
 
 
+@pytest.mark.slow
 def test_gradients_meet_differences():
     prior, other = jnp.asarray([[0.5, 0.2, 0.3]]), jnp.asarray([[0.1, 0.6, 0.3]])
 
@@ -247,6 +249,7 @@ def start(rewards, priors, t_b):
     return {"s": numpyro.sample("s", Categorical(probs=jnp.asarray([0.4, 0.6])))}
 
 
+@pytest.mark.slow
 def test_three_at_once_and_one_who_sees_them_all():
     rng = np.random.default_rng(2)
     rewards, priors = rng.normal(size=(2, 2, 3, 2)), [rng.dirichlet(np.ones(k)) for k in (2, 3, 2)]

@@ -29,7 +29,7 @@ MODELS = {
     "single_agent": lambda: models.single_agent(mdp(5), 4, 0.8, discount=0.9),
 }
 PROGRAMS = {name: pair.control for name, pair in PAIRS.items() if pair.joint} | MODELS
-QUICK = {"single_agent", "plain", "final_only", "discounted_final"}
+QUICK = {"single_agent", "final_only"}
 EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PROGRAMS]
 
 
@@ -194,7 +194,7 @@ def test_backward_sampling_draws_from_the_posterior(name):
         assert (np.abs(found - expected) <= 5 * error + 1e-9).all()
 
 
-@pytest.mark.parametrize("name", ["plain", "discounted_final"])
+@pytest.mark.parametrize("name", ["plain", pytest.param("discounted_final", marks=pytest.mark.slow)])
 def test_particle_gibbs_has_the_posterior_as_its_invariant_law(name):
     """One long chain with three particles beside the reference is as good as n / 4 independent draws."""
     prog, n = program(name), 2000
@@ -213,6 +213,7 @@ def test_one_particle_and_one_step_work():
     assert float(run.ess[0]) == 1.0 and np.isfinite(float(run.log_evidence))
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_and_keys_and_programs_can_be_vmapped():
     task, betas, keys = mdp(12), jnp.array([0.3, 1.5]), jax.random.split(jax.random.key(0), 2)
     build = lambda beta: models.single_agent(task, 3, beta)  # noqa: E731

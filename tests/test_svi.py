@@ -141,6 +141,7 @@ def test_same_key_same_fit():
     assert float(first.losses[0]) != float(other.losses[0])
 
 
+@pytest.mark.slow
 def test_gradient_of_the_bound_is_finite_where_the_prior_is_zero():
     program = control("zeros")
     chain = read(program)

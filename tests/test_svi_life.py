@@ -214,6 +214,7 @@ def walk_of(reward):
     return models.single_agent(MDP(transition, table, np.full(3, 1 / 3)), 10)
 
 
+@pytest.mark.slow
 def test_a_policy_near_the_posterior_has_a_light_tail():
     program = walk_of(1.0)
     fitted = svi.k_hat(program, KEY, exact.solve(program).policy, 4000)

@@ -106,6 +106,7 @@ def test_the_gradient_is_unbiased_for_any_program(pair, name):
     np.testing.assert_allclose(losses.mean(), loss, atol=1e-12 + 4 * losses.std() / np.sqrt(1000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_the_gradient_is_unbiased_where_decisions_do_not_see_each_other(name):
     program = models.quantal_response(random_game(3).task, 2, 1.5, -0.8)
@@ -186,6 +187,7 @@ def test_a_fit_by_score_function_gets_near():
     assert float(best.elbo - fit.elbo) < 0.02 < 0.3 < float(best.elbo - start)
 
 
+@pytest.mark.slow
 def test_a_minimiser_descends_by_samples():
     payoffs = jnp.array([[2.0, 3.0, 3.0], [1.0, 4.0, 0.0], [1.0, 0.0, 5.0]])
 
@@ -201,6 +203,7 @@ def test_a_minimiser_descends_by_samples():
     assert float(fit.policy["b"][0, 0, 1, 2]) > 0.4 > 0.2
 
 
+@pytest.mark.slow
 def test_same_key_same_sampled_fit():
     first, again, other = (
         svi.fit(random_task(3), jax.random.key(k), 5, loss=svi.ScoreFunctionELBO(10), optimizer=optax.sgd(0.1))

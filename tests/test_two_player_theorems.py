@@ -29,6 +29,7 @@ def joint_priors(rng, states=2, actions=2, others=3):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 5), st.floats(0, 1))
 def test_rommeo_is_pr2_under_the_same_joint_prior(seed, beta, discount):
