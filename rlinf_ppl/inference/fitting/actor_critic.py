@@ -162,9 +162,12 @@ class ActorCritic(ProgramELBO):
         slow = jax.tree.map(lambda old, new: old + FOLLOWING * (new - old), carried.slow, critics)
         direction = jax.grad(lambda guide: -jnp.mean(jax.vmap(judge(guide, critics).gain)(batch, keys)))(guide)
 
-        start = fresh(target, start_key, self.num_particles)
-        start_keys = jax.random.split(start_key, self.num_particles)
-        value = jnp.mean(jax.vmap(judge(guide, critics).ahead)(start.state, start.time, start_keys))
+        start_key, ahead_key = jax.random.split(start_key)
+        start, ahead_keys = (
+            fresh(target, start_key, self.num_particles),
+            jax.random.split(ahead_key, self.num_particles),
+        )
+        value = jnp.mean(jax.vmap(judge(guide, critics).ahead)(start.state, start.time, ahead_keys))
         oldest = (carried.oldest + self.num_particles) % kept
         return -value, direction, Carried(critics, slow, inner, carried.scale, walkers, replay, oldest)
 

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Found, Law, Message, Site
 from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
-from rlinf_ppl.inference.chains.policies import as_found
+from rlinf_ppl.inference.chains import answers
+from rlinf_ppl.inference.chains.policies import as_found, laws_of
 
 Logits = dict[str, Float[Array, "T ..."]]
 
@@ -85,6 +86,13 @@ def policy_of(chain: Chain, logits: Logits) -> dict[str, Any]:
         return as_found(chain, {name: theta[name].tilt(priors[name])[1] for name in theta})
 
     return where_timed(one, chain.priors(), messages(chain, logits))
+
+
+def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
+    """KL in nats of the policy from its best reply, along the trajectories of the policy itself."""
+    _, target = natural_target(chain, logits)
+    q, best = (laws_of(chain, policy_of(chain, each)) for each in (logits, target))
+    return answers.kl(chain, q, best)
 
 
 def messages(chain: Chain, logits: Logits) -> dict[str, Message]:

@@ -22,8 +22,6 @@ from numpyro.infer import ELBO, SVI
 from rlinf_ppl.algebra import Chain, Site
 from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.inference.arguments import check_count, check_tabular, check_tolerance
-from rlinf_ppl.inference.chains import answers
-from rlinf_ppl.inference.chains.policies import laws_of
 from rlinf_ppl.inference.fitting import estimators, guides
 from rlinf_ppl.inference.fitting.guides import Logits
 from rlinf_ppl.program import ControlProgram, read
@@ -57,16 +55,7 @@ class ProgramELBO(ELBO):
 
     def check_guide(self, target: Any, guide: Any) -> Any:
         """A guide that was given to start from; raises where it is none of this program for this loss."""
-        like = jax.eval_shape(lambda key: self.start(target, key), jax.random.key(0))
-        if not isinstance(guide, dict) or set(guide) != set(like) or not all(map(eqx.is_array_like, guide.values())):
-            raise TypeError(
-                f"{self!r} fits tables: guide must be a dict of logits for {sorted(like)}, such as fit.guide; networks "
-                "go with svi.ParticleELBO(n)."
-            )
-        for name, theta in guide.items():
-            if jnp.shape(theta) != like[name].shape:
-                raise ValueError(f"guide[{name!r}] has shape {jnp.shape(theta)}; it must be {like[name].shape}.")
-        return {name: jnp.asarray(theta, like[name].dtype) for name, theta in guide.items()}
+        raise NotImplementedError(f"{type(self).__name__} does not say what it fits.")
 
     def estimate(self, target: Any, guide: Any, key: Array) -> Float[Array, ""]:
         """The ELBO in units of optimality, its gradient in the guide unbiased."""
@@ -155,6 +144,19 @@ class TableELBO(ProgramELBO):
         """The logits of small random action values."""
         return guides.initial_logits(target, key)
 
+    def check_guide(self, target: Chain, guide: Any) -> Logits:
+        """Tables that were given to start from; raises where they are none of this program."""
+        like = jax.eval_shape(lambda key: self.start(target, key), jax.random.key(0))
+        if not isinstance(guide, dict) or set(guide) != set(like) or not all(map(eqx.is_array_like, guide.values())):
+            raise TypeError(
+                f"{self!r} fits tables: guide must be a dict of logits for {sorted(like)}, such as fit.guide; networks "
+                "go with svi.ParticleELBO(n)."
+            )
+        for name, theta in guide.items():
+            if jnp.shape(theta) != like[name].shape:
+                raise ValueError(f"guide[{name!r}] has shape {jnp.shape(theta)}; it must be {like[name].shape}.")
+        return {name: jnp.asarray(theta, like[name].dtype) for name, theta in guide.items()}
+
     def ascent(self, target: Chain, gradient: Logits) -> Logits:
         """Whoever minimises goes the other way, and an inverse temperature of 0 keeps the prior."""
         return guides.tempered(target, gradient, jnp.sign)
@@ -162,7 +164,7 @@ class TableELBO(ProgramELBO):
     def residual(self, target: Chain, guide: Logits, recent: Array | None, steps: Array) -> Float[Array, ""]:
         """KL in nats of the policy from its best reply, along its own trajectories; every so many steps."""
         due = steps % VERDICT_EVERY == 0
-        return lax.cond(due, lambda: expected_gain(target, guide), lambda: jnp.asarray(jnp.inf))
+        return lax.cond(due, lambda: guides.expected_gain(target, guide), lambda: jnp.asarray(jnp.inf))
 
     def summary(self, target: Chain, guide: Logits) -> tuple[dict[str, Any], Array]:
         """The policy, and its exact ELBO."""
@@ -232,13 +234,6 @@ class ScoreFunctionELBO(TableELBO):
     def estimate(self, target: Chain, guide: Logits, key: Array) -> Float[Array, ""]:
         """The mean return, with the gradient of its score function."""
         return estimators.score_function(target, guide, key, self.num_particles)
-
-
-def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
-    """KL in nats of the policy from its best reply, along the trajectories of the policy itself."""
-    _, target = guides.natural_target(chain, logits)
-    q, best = (laws_of(chain, guides.policy_of(chain, each)) for each in (logits, target))
-    return answers.kl(chain, q, best)
 
 
 def in_numpyro(program: ControlProgram, optim: Any, loss: ELBO | None = None) -> SVI:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra import Table
+from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.inference.arguments import check_count, check_share
 from rlinf_ppl.inference.fitting import particle_bound
 from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
@@ -147,9 +147,7 @@ def proposals(structure: Structure, guide: Any) -> dict[str, Proposal]:
 
 def tabulated(dynamics: Dynamics, name: str, theta: Array) -> Array:
     """The policy of a table of logits, (T, scope, K)."""
-    p: Table = prior_of(dynamics, name)
-    weights = p.array * jnp.exp(theta - jnp.max(jnp.where(p.array > 0, theta, -jnp.inf), -1, keepdims=True))
-    return weights / jnp.sum(weights, -1, keepdims=True)
+    return soft_maximum(prior_of(dynamics, name).array, theta)[0]
 
 
 def scale(dynamics: Dynamics) -> Array:
