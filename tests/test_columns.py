@@ -101,7 +101,9 @@ def test_finite_horizons(name):
 def test_posterior_samples():
     chain = read(PAIRS["three_decisions"].control())
     assert_same(
-        in_both(lambda chain: trajectories._draw_posterior.__wrapped__(chain, jax.random.key(0), None, 9), chain)
+        in_both(
+            lambda chain: trajectories.draw_posterior_values.__wrapped__(chain, {}, jax.random.key(0), None, 9), chain
+        )
     )
 
 

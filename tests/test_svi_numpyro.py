@@ -18,7 +18,6 @@ from programs_more import PAIRS, listed
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.inference.fitting import guides
-from rlinf_ppl.inference.fitting import loop as fitting
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.updates import NATURAL
 from rlinf_ppl.program import read
@@ -46,7 +45,7 @@ def parameters(program, spread=5.0):
 
 
 def policy(program, params):
-    return fitting.summary(NATURAL, read(program), {name: params[f"{name}_logits"] for name in program.scopes})[0]
+    return NATURAL.loss.summary(read(program), {name: params[f"{name}_logits"] for name in program.scopes})[0]
 
 
 def estimates(loss, program, params, repeats):

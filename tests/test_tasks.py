@@ -142,6 +142,35 @@ class TestDense:
         np.testing.assert_allclose(sparse.dense().transition, expected, rtol=1e-14)
         np.testing.assert_array_equal(sparse.dense().terminal, sparse.terminal)
 
+    @settings(max_examples=8)  # each new shape compiles
+    @given(st.integers(0, 2**32 - 1))
+    def test_and_back_lists_each_successor_once_and_in_order(self, seed):
+        rng = np.random.default_rng(seed)
+        num_states, num_actions = rng.integers(1, 6, 2)
+        transition = rng.dirichlet(np.ones(num_states), (num_states, num_actions))
+        transition *= rng.random(transition.shape) < 0.5
+        transition[..., rng.integers(num_states)] += 1 - transition.sum(-1)
+        possible = transition > 0
+        mdp = MDP(transition, np.zeros((num_states, num_actions)), np.full(num_states, 1 / num_states))
+        sparse = mdp.as_sparse()
+        assert sparse.probabilities.shape == (num_states, num_actions, possible.sum(-1).max())
+        for s, a in np.ndindex(num_states, num_actions):
+            count = possible[s, a].sum()
+            np.testing.assert_array_equal(sparse.successors[s, a, :count], np.flatnonzero(possible[s, a]))
+            np.testing.assert_array_equal(sparse.probabilities[s, a, count:], 0)
+        np.testing.assert_array_equal(sparse.dense().transition, transition)
+        np.testing.assert_array_equal(sparse.terminal, mdp.terminal)
+
+    def test_a_sparse_task_as_sparse_is_itself(self):
+        mdp = MDP.sparse(**SPARSE)
+        assert mdp.as_sparse() is mdp
+
+    def test_as_sparse_counts_and_so_needs_known_numbers(self):
+        with pytest.raises(ValueError, match="as_sparse counts the successors"):
+            jax.jit(lambda table: MDP(**DENSE | {"transition": table}).as_sparse().probabilities)(
+                jnp.asarray(DENSE["transition"])
+            )
+
     def test_of_a_dense_task_is_itself(self):
         mdp = MDP(**DENSE)
         assert mdp.dense() is mdp

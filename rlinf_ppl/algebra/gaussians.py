@@ -7,7 +7,6 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -107,12 +106,16 @@ class LinearGaussian(Named):
         mean = aligned_map(self, space) + self.root @ aligned_map(reply, space)
         return LinearGaussian(self.name, *space, mean, covariance=self.root @ reply.cov @ self.root.T)
 
-    def draw(self, key: Array, at: dict[str, Array], n: int, message: "Quadratic | None", tau: Array | float) -> Array:
-        """Values (n, size) drawn from the law, or from the law tilted by exp(tau message)."""
+    @property
+    def normals(self) -> int:
+        """How many standard normals a draw takes."""
+        return self.map.shape[-2] if self.factor is None else self.factor.shape[-1]
+
+    def draw(self, noise: Array, at: dict[str, Array], message: "Quadratic | None", tau: Array | float) -> Array:
+        """Values (n, size) drawn from the law, or from the law tilted by exp(tau message), by normals (n, r)."""
         law = self
         if message is not None:
             law = message.tilt(self, Quadratic((), (), jnp.reshape(jnp.asarray(tau), (1, 1))))[1]
-        noise = jax.random.normal(key, (n, law.root.shape[1]), law.map.dtype)
         return stacked_values(law.axes, at) @ law.map.T + noise @ law.root.T
 
     def cost(self, q: "LinearGaussian") -> Quadratic:

@@ -32,9 +32,10 @@ off also asks
     w.measure(weights, centred)            marginals as users are given them, from derivatives in a message
     w.centred(tree)                        a program with all means 0, for the second moments, or None
     w.expectation(weights)                 the mean of the message under such derivatives
-    w.perturbation(key)                    a small random message of the same variables
+    w.perturbation(normals)                a random message of the same variables, from as many as its `freedom`
     w.monotone                             whether a larger message means a larger array, entry by entry
     w.rows(values), law.draw(...)          the message, or a draw from the law, at values of its variables
+    law.normals                            how many standard normals a draw takes; 0: one uniform
 """
 
 import dataclasses

@@ -86,10 +86,14 @@ class Quadratic(Named):
         """The mean of the function under second moments."""
         return jnp.sum(weights * self.array)
 
-    def perturbation(self, key: Array) -> "Quadratic":
+    @property
+    def freedom(self) -> int:
+        """How many numbers a perturbation takes."""
+        return sum(self.sizes)
+
+    def perturbation(self, normals: Array) -> "Quadratic":
         """A linear function with standard normal coefficients."""
-        n = sum(self.sizes)
-        slope = jax.random.normal(key, (n,), self.array.dtype) / 2
+        n, slope = self.freedom, normals / 2
         array = jnp.zeros_like(self.array).at[:n, n].set(slope).at[n, :n].set(slope)
         return Quadratic(self.axes, self.sizes, array)
 

@@ -67,9 +67,14 @@ class Table(Named):
         met = weights > 0
         return jnp.sum(jnp.where(met, weights * jnp.where(met, self.array, 0.0), 0.0))
 
-    def perturbation(self, key: Array) -> "Table":
+    @property
+    def freedom(self) -> int:
+        """How many numbers a perturbation takes."""
+        return self.array.size
+
+    def perturbation(self, normals: Array) -> "Table":
         """Standard normal values."""
-        return with_array(self, jax.random.normal(key, self.array.shape, self.array.dtype))
+        return with_array(self, normals.reshape(self.array.shape))
 
     @property
     def monotone(self) -> bool:
@@ -213,8 +218,13 @@ class Conditional(eqx.Module):
         """A policy found for this decision, which is one of it."""
         return reply
 
-    def draw(self, key: Array, at: dict[str, Array], n: int, message: "Table | None", tau: Array | float) -> Array:
-        """Positions (n,) drawn from the law, or from the law tilted by exp(tau message).
+    @property
+    def normals(self) -> int:
+        """How many normals a draw takes: none, but a uniform."""
+        return 0
+
+    def draw(self, noise: Array, at: dict[str, Array], message: "Table | None", tau: Array | float) -> Array:
+        """Positions (n,) drawn from the law, or from the law tilted by exp(tau message), by uniforms (n,).
 
         Each is the first one whose cumulated probability exceeds a uniform: one random number a particle, not one an
         alternative. What has probability 0 is never drawn, whatever the rounding of the sums.
@@ -223,8 +233,7 @@ class Conditional(eqx.Module):
         if message is not None and self.name in message.axes:
             p = jax.nn.softmax(jnp.log(p) + tau * message.rows_for(self.name, at))
         cumulated = jnp.cumsum(p, -1)
-        noise = jax.random.uniform(key, (n, 1))
-        return jnp.argmax((cumulated > noise * cumulated[:, -1:]) & (p > 0), -1)
+        return jnp.argmax((cumulated > noise[:, None] * cumulated[:, -1:]) & (p > 0), -1)
 
     def cost(self, q: "Conditional") -> Table:
         """What it costs in nats to follow q instead of this law, a function of what either depends on."""

@@ -34,7 +34,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from rlinf_ppl.algebra import Chain, Conditional, Law, Site
 from rlinf_ppl.inference.arguments import check_count, check_key, check_learnable, check_players, check_schedule
 from rlinf_ppl.inference.chains import action_values
-from rlinf_ppl.inference.chains.trajectories import sample_slice
+from rlinf_ppl.inference.chains.trajectories import first_state, noise_of, sample_slice
 from rlinf_ppl.inference.execution import alone
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.types import ArrayLike
@@ -194,7 +194,7 @@ def run(players: tuple[Player, ...], key: Array, steps: int, every: int, setting
     """Blocks of `every` steps, with the policies noted after each."""
     start_key, key = jax.random.split(key)
     zeros = tuple(action_values.zeros(player.chain) for player in players)
-    memory = Memory(zeros, zeros, begin(players[0].chain, start_key), jnp.asarray(0))
+    memory = Memory(zeros, zeros, first_state(players[0].chain, start_key, 1), jnp.asarray(0))
 
     def block(memory: Memory, now: tuple[Array, Array]) -> tuple[Memory, Any]:
         memory, rewards = lax.scan(lambda memory, now: advance(players, settings, memory, *now), memory, now)
@@ -220,12 +220,12 @@ def advance(
     factor = scheduled(settings.annealing, step)
     laws = behaviour(players, memory, factor, scheduled(settings.exploration, step))
 
-    def drawn(site: Site, key: Array, at: dict[str, Array]) -> Array:
+    def drawn(site: Site, noise: Array, at: dict[str, Array]) -> Array:
         law = laws[site.name] if site.kind == "decision" else site.content
-        return law.draw(key, at, 1, None, 1.0)
+        return law.draw(noise, at, None, 1.0)
 
     here, _ = action_values.at(memory.values[0], chain, memory.time)
-    following, seen = sample_slice(here, step_key, drawn, 1, memory.state)
+    following, seen = sample_slice(here, noise_of(here.sites, step_key, 1), drawn, memory.state)
     met = memory.state | {site.name: seen[site.name] for site in here.sites if site.kind != "optimality"}
     last, over = ends(chain, memory.time, end_key)
     transition = Transition(memory.time, met, following, last)
@@ -234,7 +234,7 @@ def advance(
         for player, values, visits in zip(players, memory.values, memory.visits, strict=True)
     ]
     values, visits, rewards = (tuple(parts) for parts in zip(*updates, strict=True))
-    state = {name: jnp.where(over, x, following[name]) for name, x in begin(chain, start_key).items()}
+    state = {name: jnp.where(over, x, following[name]) for name, x in first_state(chain, start_key, 1).items()}
     return Memory(values, visits, state, jnp.where(over, 0, memory.time + 1)), rewards
 
 
@@ -268,11 +268,6 @@ def updated(
     change = scheduled(learning_rate, visits[index]) * (reward + ahead - values[index])
     earned = action_values.total(before, met) + reward + jnp.where(last, ahead, 0.0)
     return values.at[index].add(change), visits, earned
-
-
-def begin(chain: Chain, key: Array) -> dict[str, Array]:
-    """A first state, as positions (1,)."""
-    return sample_slice(chain.initial, key, lambda site, key, at: site.content.draw(key, at, 1, None, 1.0), 1)[0]
 
 
 def ends(chain: Chain, time: Array, key: Array) -> tuple[Array, Array]:

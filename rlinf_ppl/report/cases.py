@@ -81,8 +81,8 @@ def taxi_grid(passenger: int, destination: int, caption: str) -> Grid:
 
 
 def gymnasium_task(name: str, **options: Any) -> Callable[[], MDP]:
-    """A function that imports a Gymnasium environment when it is called."""
-    return lambda: MDP.from_gymnasium(name, **options)
+    """A function that imports a Gymnasium environment when it is called; few states can follow each, so sparse."""
+    return lambda: MDP.from_gymnasium(name, **options).as_sparse()
 
 
 LAKE_GRID = drawing(FROZEN_LAKE_4X4, (LEFT, DOWN, RIGHT, UP), "S start, G goal, H hole")

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -87,12 +86,13 @@ def coordinates(program: ControlProgram, names: Names, name: str) -> list[str]:
     return list(names.get(name, [f"{name}[{i}]" for i in range(size)] if size > 1 else [name]))
 
 
-def difference(one: Any, other: Any) -> Array:
+def difference(one: Any, other: Any) -> float:
     """The largest difference of any number in two policies."""
-    parts = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), one, other)
-    return jnp.stack(jax.tree.leaves(parts)).max()
+    parts = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - np.asarray(b)).max(), one, other)
+    return float(np.max(jax.tree.leaves(parts)))
 
 
-def scaled(factor: Any, answer: Any) -> Any:
-    """A value or a bound in other units."""
-    return jax.tree.map(lambda array: factor * array, answer)
+@jax.jit
+def scaled(factor: Any, answers: Any) -> Any:
+    """Values and bounds in other units, all of them together."""
+    return jax.tree.map(lambda array: factor * array, answers)

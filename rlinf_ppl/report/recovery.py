@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 from rlinf_ppl.inference import exact, svi
@@ -147,12 +147,15 @@ def answer(case: Case, key: Array, progress: Callable[[str], None] = ignore) -> 
 
 def in_nats(answers: Answers) -> Answers:
     """The answers with values and bounds in nats, where there is such a unit; the engines' is that of optimality."""
-    tau = nats_per_unit(answers.program)
     solution, fit, posterior = answers.solution, answers.fit, answers.posterior
+    conditioned = None if posterior is None else posterior.value
+    value, elbo, losses, reached, conditioned = kinds.scaled(
+        nats_per_unit(answers.program), (solution.value, solution.elbo, fit.losses, fit.elbo, conditioned)
+    )
     return answers._replace(
-        solution=solution._replace(value=kinds.scaled(tau, solution.value), elbo=tau * solution.elbo),
-        fit=fit._replace(losses=tau * fit.losses, elbo=tau * fit.elbo),
-        posterior=None if posterior is None else posterior._replace(value=kinds.scaled(tau, posterior.value)),
+        solution=solution._replace(value=value, elbo=elbo),
+        fit=fit._replace(losses=losses, elbo=reached),
+        posterior=None if posterior is None else posterior._replace(value=conditioned),
     )
 
 
@@ -221,7 +224,7 @@ def recover(case: Case, key: Array) -> Row:
 
 def kl(program: ControlProgram, policy: dict[str, Any], other: dict[str, Any]) -> float:
     """KL in nats between the trajectories of two policies; below 0 it could be by rounding only, and is 0."""
-    return float(jnp.maximum(exact.kl(program, policy, other), 0.0))
+    return max(float(exact.kl(program, policy, other)), 0.0)
 
 
 def policy_error(program: ControlProgram, policy: dict[str, Any], other: dict[str, Any]) -> float:
@@ -246,13 +249,13 @@ def policy_error(program: ControlProgram, policy: dict[str, Any], other: dict[st
         The maximum over decisions, times, reachable scope values and alternatives of |policy - other|.
     """
     if program.structure.gaussian:
-        return float(kinds.difference(policy, other))
+        return kinds.difference(policy, other)
     met = reachable(program)
-    errors = [jnp.where(met[name][..., None], jnp.abs(policy[name] - other[name]), 0.0).max() for name in met]
-    return float(jnp.stack(errors).max())
+    apart = {name: np.abs(np.asarray(policy[name]) - np.asarray(other[name])) for name in met}
+    return float(np.max([apart[name][its].max() for name, its in met.items()]))
 
 
-def reachable(program: ControlProgram) -> dict[str, Bool[Array, "..."]]:
+def reachable(program: ControlProgram) -> dict[str, Bool[np.ndarray, "..."]]:
     """For each decision, the times and scope values that a trajectory of the prior meets with positive probability.
 
     At an infinite horizon, the scope values that it meets at any time: whatever state can be reached at all is reached
@@ -260,5 +263,5 @@ def reachable(program: ControlProgram) -> dict[str, Bool[Array, "..."]]:
     """
     walked = horizons.ended(program, math.prod(program.sizes[name] for name in program.state))
     marginals = exact.marginals(walked, exact.prior_policy(walked))
-    met = {name: table.sum(-1) > 0 for name, table in marginals.decision.items()}
+    met = {name: np.asarray(table).sum(-1) > 0 for name, table in marginals.decision.items()}
     return met if walked is program else {name: table.any(0) for name, table in met.items()}

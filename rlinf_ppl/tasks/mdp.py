@@ -12,6 +12,7 @@ from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
 from rlinf_ppl.tasks import checks, importers
@@ -28,8 +29,8 @@ class MDP(eqx.Module):
     """A finite Markov decision process: data only, immutable, checked when it is made.
 
     The transition is stored in one of two ways. Dense: `transition` is a table, and the other two are None. Sparse
-    (`MDP.sparse`): each state lists the K states that may follow it, `transition` is None, and memory grows with
-    S A K instead of S A S.
+    (`MDP.sparse`): each state lists the K states that may follow it, `transition` is None, and memory and time grow
+    with S A K instead of S A S. `as_sparse` and `dense` turn one into the other.
 
     An MDP is a pytree whose leaves are its arrays. Under `jax.vmap` the leaves may have batch axes in front; the
     numbers of states and actions are then still right, and `terminal` is to be called inside the vmap.
@@ -190,6 +191,28 @@ class MDP(eqx.Module):
     def anonymous(self) -> "MDP":
         """The same task without names, so that programs of one shape share one compilation."""
         return checks.assemble(type(self), vars(self) | {"state_names": None, "action_names": None})
+
+    def as_sparse(self) -> "MDP":
+        """The same task with a sparse transition: the successors that each state and action can have.
+
+        They are listed in increasing order, (S, A, K) with K the most that any state and action has; shorter lists are
+        padded with state 0 at probability 0.
+
+        Raises:
+            ValueError: Under JAX's transformations, where K is not known.
+        """
+        if self.transition is None:
+            return self
+        if not checks.is_concrete(self.transition):
+            raise ValueError("as_sparse counts the successors of each state: call it outside of jit, grad and vmap.")
+        table = np.asarray(self.transition)
+        count = (table > 0).sum(-1, keepdims=True)
+        listed = np.argsort(table <= 0, axis=-1, kind="stable")[..., : count.max()]
+        lists = {
+            "successors": jnp.asarray(np.where(np.arange(count.max()) < count, listed, 0), jnp.int32),
+            "probabilities": jnp.asarray(np.take_along_axis(table, listed, axis=-1)),
+        }
+        return checks.assemble(type(self), vars(self) | {"transition": None, **lists})
 
     def dense(self) -> "MDP":
         """The same task with a dense transition, which takes S A S numbers."""

@@ -11,39 +11,50 @@ from jaxtyping import Array, PRNGKeyArray
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Law, Message, Site, Slice
 from rlinf_ppl.algebra.messages import with_array
+from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.program.sites import Real, Support, values_of
 
+Supports = dict[str, Support]
+
 
 def draw(
-    chain: Chain, supports: dict[str, Support], key: PRNGKeyArray | Array, policy: dict[str, Law], n: int
+    chain: Chain, supports: Supports, key: PRNGKeyArray | Array, policy: dict[str, Law], n: int
 ) -> dict[str, Array]:
     """Trajectories under a policy and the true dynamics."""
-    return in_values(supports, draw_positions(chain, check_key(key), policy, check_count("n", n)))
+    return draw_values(chain, supports, check_key(key), policy, check_count("n", n))
 
 
 def draw_posterior(
-    chain: Chain, supports: dict[str, Support], key: PRNGKeyArray | Array, tau: Message | None, n: int
+    chain: Chain, supports: Supports, key: PRNGKeyArray | Array, tau: Message | None, n: int
 ) -> dict[str, Array]:
     """Trajectories of the posterior given optimality at the common inverse temperature tau."""
-    return in_values(supports, _draw_posterior(chain, check_key(key), tau, check_count("n", n)))
+    return draw_posterior_values(chain, supports, check_key(key), tau, check_count("n", n))
 
 
 @eqx.filter_jit
+def draw_values(chain: Chain, supports: Supports, key: Array, policy: dict[str, Law], n: int) -> dict[str, Array]:
+    """Trajectories under a policy, in values of the supports."""
+    return in_values(supports, draw_positions(chain, key, policy, n))
+
+
 def draw_positions(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> dict[str, Array]:
     """Trajectories under a policy, as positions in the supports."""
 
-    def drawn(site: Site, key: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
+    def drawn(site: Site, noise: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
         law = now[site.name] if site.kind == "decision" else site.content
-        return law.draw(key, at, n, None, 1.0)
+        return law.draw(noise, at, None, 1.0)
 
     first_key, key = jax.random.split(key)
-    state, _ = sample_slice(chain.initial, first_key, lambda site, key, at: site.content.draw(key, at, n, None, 1.0), n)
+    state = first_state(chain, first_key, n)
     return sample_steps(chain, key, state, drawn, policy, n)
 
 
 @eqx.filter_jit
-def _draw_posterior(chain: Chain, key: Array, tau: Message | None, n: int) -> dict[str, Array]:
+def draw_posterior_values(
+    chain: Chain, supports: Supports, key: Array, tau: Message | None, n: int
+) -> dict[str, Array]:
+    """Trajectories of the posterior, in values of the supports."""
     rules = algebra.condition_rules(tau)
     scale = 1.0 if tau is None else tau.constant
     # The message at each site before it was eliminated is what its prior is tilted by.
@@ -51,25 +62,22 @@ def _draw_posterior(chain: Chain, key: Array, tau: Message | None, n: int) -> di
     values, messages = walked.values, walked.kept
     start = algebra.walk(chain.initial.sites, chain.initial.arrival.pull(walked.first), rules)[1].message
 
-    def drawn(site: Site, key: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
-        tilted = site.content.draw(key, at, n, now[0][site.name], scale)
+    def drawn(site: Site, noise: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
+        tilted = site.content.draw(noise, at, now[0][site.name], scale)
         if chain.alive is None:
             return tilted
-        return jnp.where(alive, tilted, site.content.draw(key, at, n, None, 1.0))
+        return jnp.where(alive, tilted, site.content.draw(noise, at, None, 1.0))
 
     def survival(now: Any, at: dict[str, Array]) -> Array:
         assert chain.alive is not None
         following = {name: at[name] for name in now[1].axes}
         gated = jnp.stack([jnp.zeros(n), jnp.broadcast_to(now[1].rows(following), (n,))], -1)
-        return jnp.log(chain.alive.content.table.array)[None] + scale * gated
-
-    def first(site: Site, key: Array, at: dict[str, Array]) -> Array:
-        return site.content.draw(key, at, n, start[site.name], scale)
+        return jax.nn.softmax(jnp.log(chain.alive.content.table.array)[None] + scale * gated)[:, 1]
 
     first_key, key = jax.random.split(key)
-    state, _ = sample_slice(chain.initial, first_key, first, n)
+    state = first_state(chain, first_key, n, start, scale)
     following = with_array(values, values.array[1:])
-    return sample_steps(chain, key, state, drawn, (messages, following), n, survival)
+    return in_values(supports, sample_steps(chain, key, state, drawn, (messages, following), n, survival))
 
 
 def sample_steps(
@@ -81,24 +89,24 @@ def sample_steps(
         chain: the program.
         key: a random key.
         state: the first state variables, each (n,), or (n, size) where they are vectors.
-        drawn: (site, key, this step's `given`, values so far, alive) -> values of the site.
+        drawn: (site, noise, this step's `given`, values so far, alive) -> values of the site.
         given: a pytree of messages or laws with a leading time axis.
         n: number of trajectories.
-        survival: (this step's `given`, next state) -> log probabilities (n, 2) of dying and living on, up to a
-            constant; None: the discount itself.
+        survival: (this step's `given`, next state) -> the probability of living on (n,); None: the discount itself.
     """
     varying, constant = algebra.by_time(chain.step)
+    step_sites = chain.step.sites if chain.alive is None else (*chain.step.sites, chain.alive)
 
     def body(carry: Any, now: Any) -> Any:
         state, alive = carry
-        site_key, alive_key = jax.random.split(now[0])
+        fresh = noise_of(step_sites, now[0], n)
         step = algebra.at_time(eqx.combine(now[1], constant))
         here = algebra.at_time(now[2])
-        following, seen = sample_slice(step, site_key, lambda s, key, at: drawn(s, key, here, at, alive), n, state)
+        following, seen = sample_slice(step, fresh, lambda s, noise, at: drawn(s, noise, here, at, alive), state)
         still = alive
         if chain.alive is not None:
-            log_p = jnp.log(chain.alive.content.table.array)[None] if survival is None else survival(here, following)
-            still = alive & (jax.random.categorical(alive_key, jnp.broadcast_to(log_p, (n, 2))) == 1)
+            p = chain.alive.content.table.array[1] if survival is None else survival(here, following)
+            still = alive & (fresh[chain.alive.name] < p)
         return (following, still), (state, seen, alive)
 
     keys = jax.random.split(key, chain.size()[TIME])
@@ -111,21 +119,43 @@ def sample_steps(
     return result
 
 
+def first_state(
+    chain: Chain, key: Array, n: int, tilts: dict[str, Message] | None = None, scale: Array | float = 1.0
+) -> dict[str, Array]:
+    """N first states, as positions (n,) or vectors (n, size); of the laws tilted by exp(scale tilt) where these are."""
+
+    def drawn(site: Site, noise: Array, at: dict[str, Array]) -> Array:
+        return site.content.draw(noise, at, None if tilts is None else tilts[site.name], scale)
+
+    return sample_slice(chain.initial, noise_of(chain.initial.sites, key, n), drawn, {})[0]
+
+
+def noise_of(sites: tuple[Site, ...], key: Array, n: int) -> dict[str, Array]:
+    """What n draws of the latent sites are made from."""
+    return fresh_noise(key, n, {site.name: site.content.normals for site in sites if site.kind != "optimality"})
+
+
 def sample_slice(
-    part: Slice, key: Array, drawn: Any, n: int, state: dict[str, Array] | None = None
+    part: Slice, noise: dict[str, Array], drawn: Any, state: dict[str, Array]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Sample the sites of one slice in order: the next state, and each site's value or log probability."""
-    at = dict(state or {})
-    seen = {}
-    for site, site_key in zip(part.sites, jax.random.split(key, max(len(part.sites), 1)), strict=False):
+    """Sample the sites of one slice in order: the next state, and each site's value or log probability.
+
+    Args:
+        part: the slice.
+        noise: for each latent site what it is drawn by; all lead with the axis of particles.
+        drawn: (site, its noise, values so far) -> values of the site.
+        state: the state variables before it.
+    """
+    at, seen, n = dict(state), {}, len(next(iter((*noise.values(), *state.values()))))
+    for site in part.sites:
         if site.kind == "optimality":
             seen[site.name] = jnp.broadcast_to(site.content.rows(at), (n,))
-            continue
-        at[site.name] = seen[site.name] = drawn(site, site_key, at)
+        else:
+            at[site.name] = seen[site.name] = drawn(site, noise[site.name], at)
     return {name: jnp.broadcast_to(x, (n, *x.shape[1:])) for name, x in part.arrival.positions_at(at).items()}, seen
 
 
-def in_values(supports: dict[str, Support], drawn: dict[str, Array]) -> dict[str, Array]:
+def in_values(supports: Supports, drawn: dict[str, Array]) -> dict[str, Array]:
     """Positions as values of the supports, vectors in the shape of their variables."""
     found = dict(drawn)
     for name, x in drawn.items():

@@ -15,6 +15,7 @@ is summed over exactly; one of real numbers is reparameterised, and moves along 
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,6 +176,7 @@ class ActorCritic(ProgramELBO):
         """No verdict."""
         return jnp.asarray(jnp.inf)
 
+    @eqx.filter_jit
     def summary(self, target: Dynamics, guide: Guide) -> tuple[dict[str, Any], Array]:
         """The policy, and its ELBO from trajectories."""
         policy = {name: Conditional(target, name, learned) for name, learned in guide.items()}

@@ -7,6 +7,7 @@ Omega(q) = <q, theta> - Omega*(theta), as theta is where q maximises it.
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Found, Law, Message, Site
 from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
+from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.inference.chains.policies import as_found, laws_of
 
@@ -22,24 +24,29 @@ Logits = dict[str, Float[Array, "T ..."]]
 INITIAL_SPREAD = 0.1
 
 
+@eqx.filter_jit
 def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
     """The logits of small random action values, for every decision."""
-    size, axes = chain.size(), chain.axes()
-
-    def drawn(name: str, key: Array) -> Array:
-        one = chain.zero.over(axes[name], size)
-        if chain.horizon is None:
-            return INITIAL_SPREAD * one.perturbation(key).array
-        return jax.vmap(lambda key: INITIAL_SPREAD * one.perturbation(key).array)(jax.random.split(key, chain.horizon))
-
-    keys = jax.random.split(key, len(axes))
-    return tempered(chain, {name: drawn(name, each) for name, each in zip(axes, keys, strict=True)})
+    size = chain.size()
+    zeros = {name: chain.zero.over(axes, size) for name, axes in chain.axes().items()}
+    normals = fresh_noise(key, chain.horizon or 1, {name: zero.freedom for name, zero in zeros.items()})
+    values = {}
+    for name, zero in zeros.items():
+        rows = jax.vmap(lambda row, w=zero: INITIAL_SPREAD * w.perturbation(row).array)(normals[name])
+        values[name] = rows if chain.times else rows[0]
+    return tempered(chain, values)
 
 
 def bound(chain: Chain, logits: Logits) -> Float[Array, ""]:
     """The exact ELBO as a function of the logits."""
     walked = algebra.backward(chain, evaluated, given=messages(chain, logits))
     return algebra.start(chain, walked.first, algebra.solve_rules())
+
+
+@eqx.filter_jit
+def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Any], Float[Array, ""]]:
+    """The policy, and its exact ELBO."""
+    return policy_of(chain, logits), bound(chain, logits)
 
 
 def evaluated(theta: dict[str, Message]) -> algebra.Rules:

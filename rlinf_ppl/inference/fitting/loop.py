@@ -124,7 +124,7 @@ def run(task: Task, target: Any, state: State, losses: np.ndarray, num_steps: in
 
 def finished(task: Task, target: Any, state: State, losses: Array) -> Fit:
     """The fit that a state comes to."""
-    policy, elbo = summary(task.update, target, state.guide)
+    policy, elbo = task.update.loss.summary(target, state.guide)
     converged = state.residual <= task.tolerance
     return Fit(policy, elbo, losses, converged, state.residual, state.guide, state.memory, task)
 
@@ -149,9 +149,3 @@ def advance(
         return State(guide, memory, residual, state.steps + 1), losses.at[state.steps - first].set(loss)
 
     return lax.while_loop(due, body, (state, jnp.full(most, jnp.nan)))
-
-
-@eqx.filter_jit
-def summary(update: Update, target: Any, guide: Any) -> tuple[dict[str, Any], Array]:
-    """The policy of a guide and its ELBO."""
-    return update.loss.summary(target, guide)

@@ -79,7 +79,7 @@ class ProgramELBO(ELBO):
         raise NotImplementedError(f"{type(self).__name__} does not say when a fit has arrived.")
 
     def summary(self, target: Any, guide: Any) -> tuple[dict[str, Any], Array]:
-        """The policy of a guide, and its ELBO in units of optimality."""
+        """The policy of a guide, and its ELBO in units of optimality; compiled."""
         raise NotImplementedError(f"{type(self).__name__} does not say what a guide comes to.")
 
     def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
@@ -168,7 +168,7 @@ class TableELBO(ProgramELBO):
 
     def summary(self, target: Chain, guide: Logits) -> tuple[dict[str, Any], Array]:
         """The policy, and its exact ELBO."""
-        return guides.policy_of(target, guide), guides.bound(target, guide)
+        return guides.summary(target, guide)
 
     def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
         """The estimate of the program whose optimality is multiplied by the common inverse temperature."""

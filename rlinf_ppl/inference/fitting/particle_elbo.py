@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -110,6 +111,7 @@ class ParticleELBO(ProgramELBO):
         fallen = jnp.sign(scale(target)) * (mean[0] - mean[1]) / jnp.where(error > 0, error, 1.0)
         return jnp.where(steps % (VERDICT_WINDOW // 10) == 0, jnp.where(jnp.isnan(fallen), jnp.inf, fallen), jnp.inf)
 
+    @eqx.filter_jit
     def summary(self, target: Dynamics, guide: Any) -> tuple[dict[str, Any], Array]:
         """The policy, as tables where it is learned as such; and the bound over many runs."""
         policy = {

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.particles.laws import drawn, known, log_density, tilted, unlawful
 from rlinf_ppl.inference.particles.proposals import Proposal, Twist, as_proposal, as_twist
 from rlinf_ppl.program import ControlProgram
@@ -255,13 +256,7 @@ def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
     )
 
 
-def noise_of(form: Form, key: Array, n: int, discounted: bool) -> dict[str, Any]:
-    """What n particles draw their sites from: uniforms, normals (n, size) for Gaussians, and a uniform to live on."""
-    keys = jax.random.split(key, len(form.latent) + 1)
-    noise = {
-        site.name: jax.random.normal(each, (n, len(site.support)))
-        if isinstance(site.support, Real)
-        else jax.random.uniform(each, (n,))
-        for site, each in zip(form.latent, keys, strict=False)
-    }
-    return noise | ({"alive": jax.random.uniform(keys[-1], (n,))} if discounted else {})
+def noise_of(form: Form, key: Array, n: int, discounted: bool) -> dict[str, Array]:
+    """What n particles draw their sites from, and with a discount whether they live on."""
+    normals = {s.name: len(s.support) if isinstance(s.support, Real) else 0 for s in form.latent}
+    return fresh_noise(key, n, normals | ({"alive": 0} if discounted else {}))
