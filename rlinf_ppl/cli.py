@@ -157,10 +157,11 @@ def graph(
         fail(f"cannot draw {str(out)!r}: a picture's name ends in .png, .svg or .pdf", 2)
     with plain_endings():
         from rlinf_ppl.report import graphs
+        from rlinf_ppl.report.looks import DOTS_PER_INCH
 
         figure = graphs.draw(case.program(case.task()).graph(), f"{case.name}: one time step")
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=130)
+        figure.savefig(out, dpi=DOTS_PER_INCH)
     typer.echo(str(out))
 
 

@@ -59,6 +59,18 @@ def test_actions_are_shortened_and_paid_for_as_they_were():
     np.testing.assert_allclose(cost, 0.1 * np.linalg.norm(actions, axis=1), rtol=1e-12)
 
 
+def test_a_hike_of_other_numbers():
+    other = MountainHike(max_step=0.2, action_cost=3.0, outside_reward=-7.5, initial_std=0.5, initial_mean=(0.2, -0.3))
+    reached, cost = other.moved(jnp.zeros(2), jnp.array([0.6, 0.8]))
+    np.testing.assert_allclose(reached, [0.12, 0.16], rtol=1e-12)
+    assert float(cost) == pytest.approx(3.0, rel=1e-12) and float(other.reward(jnp.array([1.1, 0.0]))) == -7.5
+    run = smc.run(models.mountain_hike(other, 1, prior_std=0.2, discount=0.9), jax.random.key(0), 4000)
+    first, alive = run.history.start["p_first"], run.history.alive[1]
+    np.testing.assert_allclose(first.mean(0), [0.2, -0.3], atol=5 * 0.5 / np.sqrt(4000))
+    np.testing.assert_allclose(first.std(0), 0.5, atol=5 * 0.5 / np.sqrt(8000))
+    assert float(alive.mean()) == pytest.approx(0.9, abs=5 * 0.3 / np.sqrt(4000))
+
+
 def total(p, a, noise):
     reached, cost = TASK.moved(p, a)
     return TASK.reward(reached + TASK.noise_std.astype(p.dtype) * noise) - cost

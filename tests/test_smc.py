@@ -182,11 +182,20 @@ def test_filtered_marginals_are_the_posterior_given_optimality_so_far():
     np.testing.assert_allclose(run.filtered["s"][3], expected, atol=0.02)
 
 
+def knowledge(name, informed):
+    """What particles are told: nothing, or where control goes and what it expects, and to be drawn anew always."""
+    if not informed:
+        return {}
+    solution = exact.solve(program(name))
+    return {"proposal": solution, "twist": solution.value, "threshold": 1.0}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("informed", [False, True])
 @pytest.mark.parametrize("name", ["plain", "discounted_final"])
-def test_backward_sampling_draws_from_the_posterior(name):
+def test_backward_sampling_draws_from_the_posterior(name, informed):
     prog = program(name)
-    paths = smc.smooth(prog, jax.random.key(5), 2000, 4000)
+    paths = smc.smooth(prog, jax.random.key(5), 2000, 4000, **knowledge(name, informed))
     states, decisions = tables(prog, paths.trajectories, jnp.full(4000, 1 / 4000))
     truth = exact.posterior_marginals(prog)
     for found, expected in [(states, truth.state), *((decisions[d], truth.decision[d]) for d in decisions)]:
@@ -194,11 +203,18 @@ def test_backward_sampling_draws_from_the_posterior(name):
         assert (np.abs(found - expected) <= 5 * error + 1e-9).all()
 
 
-@pytest.mark.parametrize("name", ["plain", pytest.param("discounted_final", marks=pytest.mark.slow)])
-def test_particle_gibbs_has_the_posterior_as_its_invariant_law(name):
+@pytest.mark.parametrize(
+    ("name", "informed"),
+    [
+        ("plain", False),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("discounted_final", False), ("plain", True))),
+        pytest.param("discounted_final", True, marks=pytest.mark.slow),
+    ],
+)
+def test_particle_gibbs_has_the_posterior_as_its_invariant_law(name, informed):
     """One long chain with three particles beside the reference is as good as n / 4 independent draws."""
     prog, n = program(name), 2000
-    paths = smc.particle_gibbs(prog, jax.random.key(6), 4, n)
+    paths = smc.particle_gibbs(prog, jax.random.key(6), 4, n, **knowledge(name, informed))
     states, decisions = tables(prog, paths.trajectories, jnp.full(n, 1 / n))
     truth = exact.posterior_marginals(prog)
     for found, expected in [(states, truth.state), *((decisions[d], truth.decision[d]) for d in decisions)]:

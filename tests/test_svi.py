@@ -159,5 +159,7 @@ def test_gradient_of_the_bound_is_finite_where_the_prior_is_zero():
 def test_a_progress_bar_is_shown_on_request(capsys):
     svi.fit(GALLERY["lottery"](), KEY, progress=True)
     assert "svi" in capsys.readouterr().err
-    svi.fit(GALLERY["lottery"](), KEY)
-    assert capsys.readouterr().err == ""
+    fit = svi.fit(GALLERY["lottery"](), KEY, 1)
+    assert capsys.readouterr().err == "" and not fit.converged
+    fit.resume(2, progress=True)
+    assert "svi" in capsys.readouterr().err

@@ -10,6 +10,7 @@
     bands        where vectors go, and how policies react
     temperature  value and policy from the prior to the hard optimum
     graphs       the graph of one time step
+    looks        colours and dashes
     arviz        labelled arrays, for ArviZ and netCDF
     results      all of it on disk
 

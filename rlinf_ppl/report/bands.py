@@ -14,6 +14,7 @@ import numpy as np
 
 from rlinf_ppl.inference import exact
 from rlinf_ppl.report import arviz, horizons, kinds
+from rlinf_ppl.report.looks import COLOURS, DASHES
 from rlinf_ppl.report.recovery import Answers
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACROSS = 2
-COLOURS = {"exact": "#006ba4", "conditioned": "#ff800e"}  # told apart by the colour-blind
-GAIN_COLOURS = ("#000000", "#c85200", "#5f9ed1", "#ababab")
-DASHES = {"exact": "-", "conditioned": "--"}
+ANSWERS = ("exact", "conditioned")
+COLOUR = dict(zip(ANSWERS, COLOURS, strict=False))
+DASH = dict(zip(ANSWERS, DASHES, strict=False))
+GAIN_COLOURS = ("#000000", COLOURS[5], COLOURS[4], COLOURS[3])
 
 
 def draw(answers: Answers, titles: Mapping[str, str], heading: str) -> Figure:
@@ -64,8 +66,8 @@ def draw_state(panels: list[Axes], answers: Answers, titles: Mapping[str, str], 
         steps = np.arange(len(mean))
         for i, (axes, name) in enumerate(zip(panels, names, strict=False)):
             low, high = mean[:, i] - spread[:, i], mean[:, i] + spread[:, i]
-            axes.fill_between(steps, low, high, color=COLOURS[kind], alpha=0.2, linewidth=0)
-            axes.plot(steps, mean[:, i], color=COLOURS[kind], linestyle=DASHES[kind], label=titles[kind])
+            axes.fill_between(steps, low, high, color=COLOUR[kind], alpha=0.2, linewidth=0)
+            axes.plot(steps, mean[:, i], color=COLOUR[kind], linestyle=DASH[kind], label=titles[kind])
             axes.set(title=name, xlabel="t (steps)", xlim=(0, steps[-1]))
 
 
@@ -78,7 +80,7 @@ def draw_gains(axes: Axes, answers: Answers, name: str, i: int, names: Mapping[s
         for place, j in enumerate(met):
             colour = GAIN_COLOURS[place % len(GAIN_COLOURS)]
             label = f"on {names[f'{name}_given'][j]}" if kind == "exact" else None
-            axes.plot(over_time[:, j], color=colour, linestyle=DASHES[kind], label=label)
+            axes.plot(over_time[:, j], color=colour, linestyle=DASH[kind], label=label)
     axes.axhline(0, color="0.75", linewidth=1, zorder=0)
     axes.set(title=f"gain of {names[kinds.coordinate(name)][i]}", xlabel="t (steps)")
     axes.legend(frameon=False, fontsize=8)

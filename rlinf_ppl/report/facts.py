@@ -87,7 +87,8 @@ def transition_facts(task: MDP) -> str:
     """Whether the transition is a table or lists of successors, and whether chance has a part in it."""
     dense = task.transition is not None
     probabilities = np.asarray(task.transition if dense else task.probabilities)
-    where = "a dense table" if dense else f"{probabilities.shape[-1]} successors a state"
+    listed = probabilities.shape[-1]
+    where = "a dense table" if dense else f"{listed} {plural('successor', listed)} a state"
     return f"{chance_in(probabilities)}, {where}"
 
 

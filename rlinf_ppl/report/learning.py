@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, Int
 from rlinf_ppl import models
 from rlinf_ppl.inference import execution, q_learning
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.report.looks import COLOURS, DASHES, DOTS_PER_INCH
 from rlinf_ppl.tasks import StochasticGame, gallery
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 SEEDS = 100
 BETA = 0.1
 CERTAIN = 0.9
-COLOURS = ("#006ba4", "#ff800e", "#595959")  # told apart by the colour-blind
-DASHES = ("-", "--", ":")
 
 
 class Experiment(NamedTuple):
@@ -203,7 +202,7 @@ def write(found: Mapping[str, Sequence[tuple[Experiment, Curves]]], folder: Path
     files = []
     for name, played in found.items():
         files.append(folder / f"{name}.png")
-        draw(played, name.replace("_", " ")).savefig(files[-1], dpi=130)
+        draw(played, name.replace("_", " ")).savefig(files[-1], dpi=DOTS_PER_INCH)
     rows = [row(name, *each) for name, played in found.items() for each in played]
     files.append(folder / "learning.json")
     files[-1].write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -20,9 +20,8 @@ from pathlib import Path
 from jaxtyping import Array
 
 from rlinf_ppl.report import arviz, graphs, learning, plots, table, temperature
+from rlinf_ppl.report.looks import DOTS_PER_INCH
 from rlinf_ppl.report.recovery import Answers, Row
-
-DOTS_PER_INCH = 130
 
 
 def write_case(answers: Answers, key: Array, folder: Path) -> list[Path]:

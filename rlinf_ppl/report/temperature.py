@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 from numpyro import handlers
 
 from rlinf_ppl.inference import exact
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.report.looks import COLOURS, DASHES
 from rlinf_ppl.report.plots import alternatives, heading, starting_row
 from rlinf_ppl.report.recovery import Answers
 
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 
 DECADES = 2.5
 POINTS = 101
-COLOURS = ("#006ba4", "#ff800e", "#595959", "#ababab", "#5f9ed1", "#c85200")  # told apart by the colour-blind
-DASHES = ("-", "--", ":", "-.")
 
 
 class Sweep(NamedTuple):
@@ -50,11 +50,9 @@ class Sweep(NamedTuple):
 
 
 def sweep(answers: Answers) -> Sweep:
-    """Solves a case at many inverse temperatures in one vmapped call, as many below its own as above."""
+    """Solves a case at many inverse temperatures in one compiled call, as many below its own as above."""
     program = answers.case.program(answers.task, beta=1.0)
 
-    @jax.jit
-    @jax.vmap
     def at(beta: Array) -> Any:
         solution = exact.solve(tempered(program, beta))
         earned = exact.evaluate(tempered(program, jnp.asarray(jnp.inf)), solution.policy)
@@ -64,7 +62,7 @@ def sweep(answers: Answers) -> Sweep:
     middle = np.log10(answers.case.beta)
     betas = jnp.logspace(middle - DECADES, middle + DECADES, POINTS)
     betas = jnp.concatenate([jnp.zeros(1), betas, jnp.full(1, jnp.inf)])
-    return Sweep(betas, *at(betas))
+    return Sweep(betas, *jax.jit(lambda betas: lax.map(at, betas))(betas))
 
 
 def tempered(program: ControlProgram, beta: Array) -> ControlProgram:
