@@ -95,23 +95,21 @@ def sample_steps(
         survival: (this step's `given`, next state) -> the probability of living on (n,); None: the discount itself.
     """
     varying, constant = algebra.by_time(chain.step)
-    step_sites = chain.step.sites if chain.alive is None else (*chain.step.sites, chain.alive)
+    latent = chain.step.sites if chain.alive is None else (*chain.step.sites, chain.alive)
 
     def body(carry: Any, now: Any) -> Any:
-        state, alive = carry
-        fresh = noise_of(step_sites, now[0], n)
-        step = algebra.at_time(eqx.combine(now[1], constant))
-        here = algebra.at_time(now[2])
-        following, seen = sample_slice(step, fresh, lambda s, noise, at: drawn(s, noise, here, at, alive), state)
+        (state, alive), (noise, varying, given) = carry, now
+        step, here = algebra.at_time((eqx.combine(varying, constant), given))
+        following, seen = sample_slice(step, noise, lambda s, own, at: drawn(s, own, here, at, alive), state)
         still = alive
         if chain.alive is not None:
             p = chain.alive.content.table.array[1] if survival is None else survival(here, following)
-            still = alive & (fresh[chain.alive.name] < p)
+            still = alive & (noise[chain.alive.name] < p)
         return (following, still), (state, seen, alive)
 
-    keys = jax.random.split(key, chain.size()[TIME])
+    noise = noise_of(latent, key, (chain.size()[TIME], n))
     living = jnp.ones(n, dtype=bool)
-    (last, still), (states, seen, alive) = lax.scan(body, (state, living), (keys, varying, given))
+    (last, still), (states, seen, alive) = lax.scan(body, (state, living), (noise, varying, given))
     result = {name: jnp.moveaxis(jnp.concatenate([states[name], last[name][None]]), 0, 1) for name in chain.state}
     result |= {name: jnp.moveaxis(array, 0, 1) for name, array in seen.items()}
     if chain.alive is not None:
@@ -127,12 +125,12 @@ def first_state(
     def drawn(site: Site, noise: Array, at: dict[str, Array]) -> Array:
         return site.content.draw(noise, at, None if tilts is None else tilts[site.name], scale)
 
-    return sample_slice(chain.initial, noise_of(chain.initial.sites, key, n), drawn, {})[0]
+    return sample_slice(chain.initial, noise_of(chain.initial.sites, key, (n,)), drawn, {})[0]
 
 
-def noise_of(sites: tuple[Site, ...], key: Array, n: int) -> dict[str, Array]:
-    """What n draws of the latent sites are made from."""
-    return fresh_noise(key, n, {site.name: site.content.normals for site in sites if site.kind != "optimality"})
+def noise_of(sites: tuple[Site, ...], key: Array, shape: tuple[int, ...]) -> dict[str, Array]:
+    """What draws of the latent sites are made from."""
+    return fresh_noise(key, shape, {site.name: site.content.normals for site in sites if site.kind != "optimality"})
 
 
 def sample_slice(

@@ -29,7 +29,7 @@ def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
     """The logits of small random action values, for every decision."""
     size = chain.size()
     zeros = {name: chain.zero.over(axes, size) for name, axes in chain.axes().items()}
-    normals = fresh_noise(key, chain.horizon or 1, {name: zero.freedom for name, zero in zeros.items()})
+    normals = fresh_noise(key, (chain.horizon or 1,), {name: zero.freedom for name, zero in zeros.items()})
     values = {}
     for name, zero in zeros.items():
         rows = jax.vmap(lambda row, w=zero: INITIAL_SPREAD * w.perturbation(row).array)(normals[name])

@@ -259,4 +259,4 @@ def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
 def noise_of(form: Form, key: Array, n: int, discounted: bool) -> dict[str, Array]:
     """What n particles draw their sites from, and with a discount whether they live on."""
     normals = {s.name: len(s.support) if isinstance(s.support, Real) else 0 for s in form.latent}
-    return fresh_noise(key, n, normals | ({"alive": 0} if discounted else {}))
+    return fresh_noise(key, (n,), normals | ({"alive": 0} if discounted else {}))
