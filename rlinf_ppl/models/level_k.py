@@ -34,6 +34,7 @@ What this is, and is not:
 import functools
 from typing import Any, NamedTuple
 
+import jax
 import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Categorical
@@ -153,6 +154,7 @@ def worth(game: StochasticGame, horizon: int | None, action_values: ArrayLike | 
     return values
 
 
+@jax.jit
 def replies(prior: Float[Array, "..."], values: Float[Array, "..."], tau: Float[Array, ""]) -> Float[Array, "..."]:
     """The soft best replies p(y | s) exp(tau u(s, x, y)) / Z, over the last axis of `values`, (..., S, x, y)."""
     rows = prior[..., None, :]
