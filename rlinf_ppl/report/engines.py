@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Float
@@ -132,24 +132,16 @@ def particles(
         ValueError: As `smc.run`: where there is no end, or no joint model.
         FloatingPointError: Where a site's numbers were no law or factor in one of the runs.
     """
-    keys = jax.random.split(key, num_runs)
-    log_evidence, faults = runs(program, exact.solve(program), keys, num_particles)
-    check_faults(faults)
-    return averaged(log_evidence)
-
-
-@eqx.filter_jit
-def runs(
-    program: ControlProgram, solution: exact.Solution, keys: Array, num_particles: int
-) -> tuple[Float[Array, " runs"], dict[str, Array]]:
-    """The log evidence that each run estimates, and the last fault of any at each site and time."""
+    solution = exact.solve(program)
 
     def one(key: Array) -> tuple[Array, dict[str, Array]]:
         run = smc.run(program, key, num_particles, proposal=solution, twist=solution.value)
         return run.log_evidence, run.faults
 
-    log_evidence, faults = lax.map(one, keys)
-    return log_evidence, {name: jnp.max(each, 0) for name, each in faults.items()}
+    # One run after the other is one particle filter to compile, and holds one history.
+    log_evidence, faults = lax.map(one, jax.random.split(key, num_runs))
+    check_faults({name: np.max(each, 0) for name, each in faults.items()})
+    return averaged(log_evidence)
 
 
 def averaged(log_evidence: Float[Array, " runs"]) -> Particles:
