@@ -1,4 +1,23 @@
-"""Arrays in, arrays out: named tables and the one elimination that every engine runs."""
+"""Arrays in, arrays out: functions of named variables, and the one elimination that every engine runs.
+
+    chain                   a program that was read: laws and factors in order, and how the next state arises
+    messages                what the elimination asks of an algebra
+    elimination             the walk: a step from last to first, then backwards in time, or without end
+    fixed_point             where a walk without end arrives, and how that depends on the program
+    marginals               forwards in time, as the derivative of the walk
+    equilibrium             decisions that do not see each other
+
+    tables, arrivals        the first algebra: finite variables
+    numerics, regularizers  their soft maxima, and what a decision pays for leaving its prior
+    columns                 the same for many states, a few of which can follow each
+    quadratics, gaussians   the second algebra: vectors
+    affine, coordinates, small_matrices
+                            their next state, their coordinates side by side, and factorisations
+
+    noise, resampling       random numbers for draws, and particles drawn anew
+
+Nothing here knows a program, an engine, a model or a task.
+"""
 
 from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.algebra.arrivals import Arrival
