@@ -100,7 +100,7 @@ def sample_steps(
     def body(carry: Any, now: Any) -> Any:
         (state, alive), (noise, varying, given) = carry, now
         step, here = algebra.at_time((eqx.combine(varying, constant), given))
-        following, seen = sample_slice(step, noise, lambda s, own, at: drawn(s, own, here, at, alive), state)
+        following, seen = sample_slice(step, noise, lambda s, own, at: drawn(s, own, here, at, alive), n, state)
         still = alive
         if chain.alive is not None:
             p = chain.alive.content.table.array[1] if survival is None else survival(here, following)
@@ -125,7 +125,7 @@ def first_state(
     def drawn(site: Site, noise: Array, at: dict[str, Array]) -> Array:
         return site.content.draw(noise, at, None if tilts is None else tilts[site.name], scale)
 
-    return sample_slice(chain.initial, noise_of(chain.initial.sites, key, (n,)), drawn, {})[0]
+    return sample_slice(chain.initial, noise_of(chain.initial.sites, key, (n,)), drawn, n)[0]
 
 
 def noise_of(sites: tuple[Site, ...], key: Array, shape: tuple[int, ...]) -> dict[str, Array]:
@@ -134,7 +134,7 @@ def noise_of(sites: tuple[Site, ...], key: Array, shape: tuple[int, ...]) -> dic
 
 
 def sample_slice(
-    part: Slice, noise: dict[str, Array], drawn: Any, state: dict[str, Array]
+    part: Slice, noise: dict[str, Array], drawn: Any, n: int, state: dict[str, Array] | None = None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Sample the sites of one slice in order: the next state, and each site's value or log probability.
 
@@ -142,9 +142,10 @@ def sample_slice(
         part: the slice.
         noise: for each latent site what it is drawn by; all lead with the axis of particles.
         drawn: (site, its noise, values so far) -> values of the site.
-        state: the state variables before it.
+        n: the number of particles.
+        state: the state variables before it, where there are any.
     """
-    at, seen, n = dict(state), {}, len(next(iter((*noise.values(), *state.values()))))
+    at, seen = dict(state or {}), {}
     for site in part.sites:
         if site.kind == "optimality":
             seen[site.name] = jnp.broadcast_to(site.content.rows(at), (n,))
