@@ -129,7 +129,7 @@ def tempered_step(transition, reward, prior, tau, s):
     return {"s": numpyro.sample("s_next", Categorical(probs=transition[s, a]))}
 
 
-@pytest.mark.parametrize("tau", [pytest.param(0.6, marks=pytest.mark.slow), 1e-4, 0.0, -0.7])
+@pytest.mark.parametrize("tau", [*(pytest.param(tau, marks=pytest.mark.slow) for tau in (0.6, 0.0, -0.7)), 1e-4])
 def test_gradients_in_the_inverse_temperature(tau):
     """The values' derivative at tau = 0 is half a variance; both answers, zero probabilities included."""
     arrays = [TASK[name] for name in ("transition", "reward", "prior")]

@@ -113,6 +113,7 @@ def test_a_shared_seed_keeps_the_correlation():
     assert abs(share - together) < 5 * np.sqrt(together * (1 - together) / 20_000)
 
 
+@pytest.mark.slow
 def test_without_end_the_loss_of_a_repeated_game_is_that_of_one_step_over_all_steps():
     endless, once = coordination(horizon=None, discount=0.9), coordination()
     policy = exact.solve(endless).policy
@@ -170,6 +171,7 @@ def test_one_key_gives_one_roll_out():
     np.testing.assert_array_equal(first.returns, second.returns)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_batch_of_games_is_differentiated_and_vmapped():
     def loss(beta):
         program = coordination(beta)

@@ -201,7 +201,7 @@ def test_a_value_that_depends_on_no_state():
 
 
 @pytest.mark.parametrize("discount", [pytest.param(0.9, marks=pytest.mark.slow), 0.999])
-@pytest.mark.parametrize("tau", [-0.5, -20.0])
+@pytest.mark.parametrize("tau", [-0.5, pytest.param(-20.0, marks=pytest.mark.slow)])
 def test_a_minimiser_has_its_fixed_point(tau, discount):
     def step(s):
         a = decide("a", Categorical(probs=jnp.full(3, 1 / 3)), 10.0)

@@ -117,6 +117,7 @@ def test_the_opponents_action_follows_the_chain_of_replies(level, betas):
     np.testing.assert_allclose(joint.sum(-1), opponents_law(game.reward[0], level, *betas), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_thoughts_deep_enough_tend_to_the_joint_policy_of_rommeo():
     game, beta = gallery.penalty_game(), 0.1
     rommeo = exact.solve(models.rommeo(game, 1, beta))

@@ -333,6 +333,7 @@ def test_single_precision_over_a_hundred_steps():
         assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_gradients_and_vmap_over_the_inverse_temperature():
     problem, prior, _, _ = case()
     function = jax.jit(lambda tau: exact.solve(program_of(problem, prior, tau)).elbo)

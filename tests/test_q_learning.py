@@ -234,6 +234,7 @@ def test_rommeo_and_pr2_learn_the_same():
     np.testing.assert_allclose(learning.play(pr2, jax.random.key(0)).joint, curves.joint, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_figures_and_the_table_are_written(tmp_path):
     files = learning.write(games(), tmp_path / "deeper")
     assert {path.name for path in files} == {"friend_or_foe.png", "climbing.png", "learning.json"}

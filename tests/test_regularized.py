@@ -176,7 +176,7 @@ def double_tsallis(x, prior):
 OWN = {"entropy": (half_entropy, ("negative_entropy", 0.5)), "tsallis": (double_tsallis, ("tsallis", 2.0))}
 
 
-@pytest.mark.parametrize("own", OWN)
+@pytest.mark.parametrize("own", ["entropy", pytest.param("tsallis", marks=pytest.mark.slow)])
 def test_a_regularizer_of_ones_own_needs_its_conjugate_only(own):
     conjugate, (name, scale) = OWN[own]
     value, policy = truth(oracle.scaled(getattr(oracle, name), scale))

@@ -190,6 +190,7 @@ def float32_case():
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_single_precision_keeps_its_error_bound(name):
     solution = float32_case()[NAMES.index(name)]

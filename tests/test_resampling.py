@@ -77,6 +77,7 @@ def test_where_no_weight_differs_from_another_all_are_alike(log_weights):
     np.testing.assert_array_equal(resampling.systematic(KEYS[0], weights), np.arange(4))
 
 
+@pytest.mark.slow
 def test_in_float32_a_million_particles_leave_no_child_to_one_without_weight():
     rng = np.random.default_rng(3)
     weights = rng.random(1_000_000).astype(np.float32) * (rng.random(1_000_000) < 0.3)

@@ -77,7 +77,7 @@ def test_solve_follows_small_steps_from_the_priors(betas):
     assert program.scopes == {"a": ("s",), "b": ("s",)}
 
 
-@pytest.mark.parametrize("seed", [4, 13])
+@pytest.mark.parametrize("seed", [4, pytest.param(13, marks=pytest.mark.slow)])
 def test_branches_that_pass_close_by_are_kept_apart(seed):
     """Steps eight times as slack as the library's change over in the second game, 32 times as slack in the first."""
     w, uniform = np.random.default_rng(seed).normal(size=(3, 4)), (np.full(3, 1 / 3), np.full(4, 1 / 4))
@@ -153,6 +153,7 @@ def test_the_value_lies_between_those_of_the_leaders():
         assert np.all(np.diff(np.stack(values), axis=0) >= -1e-12)
 
 
+@pytest.mark.slow
 def test_large_inverse_temperatures_give_minimax_play():
     pennies = solved(gallery.matching_pennies(), 500.0, -500.0)
     assert float(pennies.value[0, 0]) == pytest.approx(0.0, abs=1e-3)
@@ -203,6 +204,7 @@ def test_gradients_meet_differences():
         assert float(found[0][1, 2]) == pytest.approx(float(slope), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_many_inverse_temperatures_at_once():
     game = StochasticGame.from_payoffs(R)
     betas = jnp.asarray([0.1, 1.0, 4.0])

@@ -29,7 +29,7 @@ MODELS = {
     "single_agent": lambda: models.single_agent(mdp(5), 4, 0.8, discount=0.9),
 }
 PROGRAMS = {name: pair.control for name, pair in PAIRS.items() if pair.joint} | MODELS
-QUICK = {"single_agent", "final_only"}
+QUICK = {"single_agent"}
 EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in PROGRAMS]
 
 
@@ -171,6 +171,7 @@ def test_trajectories_lead_back_through_the_ancestors_and_hold_what_the_step_mak
     assert ((run.ess >= 1 - 1e-9) & (run.ess <= n + 1e-9)).all()
 
 
+@pytest.mark.slow
 def test_filtered_marginals_are_the_posterior_given_optimality_so_far():
     """Row t of a program of T steps is the last row but one of the smoothed marginals of one of t + 1 steps."""
     task = mdp(10)

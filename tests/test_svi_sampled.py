@@ -74,6 +74,7 @@ def test_the_gradient_is_unbiased_at_every_horizon(horizon, name):
     np.testing.assert_allclose(losses.mean(), loss, atol=1e-12 + 4 * losses.std() / np.sqrt(1000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_step_that_is_credited_its_own_reward_only_would_be_found_out(name):
     program = random_task(10)

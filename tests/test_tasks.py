@@ -126,7 +126,7 @@ class TestTerminal:
 
 
 class TestDense:
-    @settings(max_examples=8)  # each new shape compiles
+    @settings(max_examples=4)  # each new shape compiles
     @given(st.integers(0, 2**32 - 1), st.booleans())
     def test_is_the_sum_over_successors(self, seed, shared):
         rng = np.random.default_rng(seed)
@@ -142,7 +142,7 @@ class TestDense:
         np.testing.assert_allclose(sparse.dense().transition, expected, rtol=1e-14)
         np.testing.assert_array_equal(sparse.dense().terminal, sparse.terminal)
 
-    @settings(max_examples=8)  # each new shape compiles
+    @settings(max_examples=4)  # each new shape compiles
     @given(st.integers(0, 2**32 - 1))
     def test_and_back_lists_each_successor_once_and_in_order(self, seed):
         rng = np.random.default_rng(seed)

@@ -23,7 +23,7 @@ def random_dynamics(draw):
 
 
 class TestConventions:
-    @settings(max_examples=30)  # each new shape compiles
+    @settings(max_examples=15)  # each new shape compiles
     @given(random_dynamics())
     def test_action_first_round_trip(self, dynamics):
         transition, reward = dynamics
@@ -33,7 +33,7 @@ class TestConventions:
         np.testing.assert_array_equal(back.reward, reward)
         assert all(np.array_equal(there[a, s], transition[s, a]) for s, a in np.ndindex(reward.shape))
 
-    @settings(max_examples=30)  # each new shape compiles
+    @settings(max_examples=15)  # each new shape compiles
     @given(random_dynamics())
     def test_next_state_first_round_trip(self, dynamics):
         transition, _ = dynamics
@@ -42,7 +42,7 @@ class TestConventions:
         np.testing.assert_allclose(there.sum(0), 1)
         assert all(there[n, s, a] == transition[s, a, n] for s, a, n in np.ndindex(transition.shape))
 
-    @settings(max_examples=30)  # each new shape compiles
+    @settings(max_examples=15)  # each new shape compiles
     @given(random_dynamics())
     def test_outcome_table_round_trip(self, dynamics):
         transition, reward = dynamics
@@ -55,7 +55,7 @@ class TestConventions:
         np.testing.assert_array_equal(back.transition, transition)
         np.testing.assert_allclose(back.reward, reward, rtol=1e-14)
 
-    @settings(max_examples=30)  # each new shape compiles
+    @settings(max_examples=15)  # each new shape compiles
     @given(random_dynamics())
     def test_reward_of_a_whole_transition_is_averaged(self, dynamics):
         transition, _ = dynamics
@@ -115,7 +115,7 @@ class TestImpossibleActions:
         np.testing.assert_allclose(prior, [[0.5, 0, 0.5], [0, 0, 1], [1 / 3, 1 / 3, 1 / 3]])
         assert prior.dtype == reward.dtype == jnp.float64
 
-    @settings(max_examples=30)  # each new shape compiles
+    @settings(max_examples=15)  # each new shape compiles
     @given(random_dynamics(), st.integers(0, 2**32 - 1))
     def test_round_trip(self, dynamics, seed):
         _, reward = dynamics

@@ -92,7 +92,7 @@ class TestGridWorld:
         for state in (3, 4, 5):
             np.testing.assert_array_equal(table[state], np.tile(np.eye(6)[5], (4, 1)))
 
-    @settings(max_examples=10)  # each new shape compiles
+    @settings(max_examples=5)  # each new shape compiles
     @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
     def test_rows_are_distributions_over_neighbours(self, seed, slip):
         rng = np.random.default_rng(seed)

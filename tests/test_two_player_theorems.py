@@ -61,6 +61,7 @@ def test_who_leads_a_zero_sum_game_gets_no_more_than_who_follows(seed, beta, opp
     assert (leads <= follows + 1e-9).all()
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 5))
 def test_the_order_is_no_matter_at_equal_inverse_temperatures_and_then_beta_v_is_that_of_pr2(seed, beta):
