@@ -10,8 +10,11 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 BENCH_STAMP := .venv/.installed-bench
 WORKERS ?= 2
-# Most of a test's time is compilation of code that runs once; the slow tests run what users run.
-QUICKLY_COMPILED := --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1
+# Most of a test's time, and much of a recovery's, is compilation of code that runs once or for a second. XLA's older
+# emitters compile it in a third of the time. The slow tests run what users run.
+QUICKLY_COMPILED := --xla_cpu_use_fusion_emitters=false
+FOR_RECOVERY := $(QUICKLY_COMPILED) --xla_backend_optimization_level=1
+FOR_TESTS := $(QUICKLY_COMPILED) --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1
 
 # No picture opens a window, and no test depends on the user's own settings.
 export MPLBACKEND := Agg
@@ -36,10 +39,10 @@ $(BENCH_STAMP): $(STAMP)
 setup: $(STAMP) ## make .venv and install the package in it
 
 recover: $(STAMP) ## ask every engine about every task; tables, and figures in results/
-	@$(BIN)/rlinf recover
+	@XLA_FLAGS="$(FOR_RECOVERY) $$XLA_FLAGS" $(BIN)/rlinf recover
 
 test: $(STAMP) ## the tests, without the slow ones
-	@XLA_FLAGS="$(QUICKLY_COMPILED)" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+	@XLA_FLAGS="$(FOR_TESTS) $$XLA_FLAGS" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP) ## only the slow tests
 	@$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist worksteal
