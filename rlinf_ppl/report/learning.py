@@ -182,10 +182,10 @@ def band(axes: Axes, steps: Array, values: Array, place: int, label: str) -> Non
     axes.plot(steps, np.mean(values, axis=0), color=COLOURS[place], linestyle=DASHES[place], label=label)
 
 
-def play_all(key: Array, seeds: int = SEEDS) -> dict[str, list[tuple[Experiment, Curves]]]:
+def play_all(key: Array) -> dict[str, list[tuple[Experiment, Curves]]]:
     """The curves of all experiments, by game."""
     games = {"friend_or_foe": friend_or_foe(), "climbing": climbing()}
-    return {name: [(each, play(each, key, seeds)) for each in experiments] for name, experiments in games.items()}
+    return {name: [(each, play(each, key)) for each in experiments] for name, experiments in games.items()}
 
 
 def write(found: Mapping[str, Sequence[tuple[Experiment, Curves]]], folder: Path) -> list[Path]:
