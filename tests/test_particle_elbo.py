@@ -137,7 +137,8 @@ def test_one_particle_finds_the_elbo_of_any_finite_program(name):
 
 @pytest.mark.slow
 def test_a_fit_by_trajectories_finds_the_closed_form_and_goes_on_unbroken(tmp_path):
-    program, options = control(3), {"loss": svi.ParticleELBO(50), "optimizer": optax.adam(0.05)}
+    # Longer steps leave a KL of about .01 by their noise alone.
+    program, options = control(3), {"loss": svi.ParticleELBO(50), "optimizer": optax.adam(0.02)}
     unbroken = svi.fit(program, KEY, 1200, **options)
     broken = svi.fit(program, KEY, 130, **options)
     svi.save(broken, tmp_path / "fit.npz")
