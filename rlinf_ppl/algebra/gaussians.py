@@ -116,7 +116,7 @@ class LinearGaussian(Named):
         law = self
         if message is not None:
             law = message.tilt(self, Quadratic((), (), jnp.reshape(jnp.asarray(tau), (1, 1))))[1]
-        return stacked_values(law.axes, at) @ law.map.T + noise @ law.root.T
+        return stacked_values(law.axes, at) @ law.map.T + noise.astype(law.map.dtype) @ law.root.T
 
     def cost(self, q: "LinearGaussian") -> Quadratic:
         """KL(q || this law) in nats, a function of what either depends on."""

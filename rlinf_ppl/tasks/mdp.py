@@ -196,7 +196,7 @@ class MDP(eqx.Module):
         """The same task with a sparse transition: the successors that each state and action can have.
 
         They are listed in increasing order, (S, A, K) with K the most that any state and action has; shorter lists are
-        padded with state 0 at probability 0.
+        filled up with other states at probability 0.
 
         Raises:
             ValueError: Under JAX's transformations, where K is not known.
@@ -206,10 +206,10 @@ class MDP(eqx.Module):
         if not checks.is_concrete(self.transition):
             raise ValueError("as_sparse counts the successors of each state: call it outside of jit, grad and vmap.")
         table = np.asarray(self.transition)
-        count = (table > 0).sum(-1, keepdims=True)
-        listed = np.argsort(table <= 0, axis=-1, kind="stable")[..., : count.max()]
+        most = (table > 0).sum(-1).max()
+        listed = np.argsort(table <= 0, axis=-1, kind="stable")[..., :most]
         lists = {
-            "successors": jnp.asarray(np.where(np.arange(count.max()) < count, listed, 0), jnp.int32),
+            "successors": jnp.asarray(listed, jnp.int32),
             "probabilities": jnp.asarray(np.take_along_axis(table, listed, axis=-1)),
         }
         return checks.assemble(type(self), vars(self) | {"transition": None, **lists})
