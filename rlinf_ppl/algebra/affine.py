@@ -62,7 +62,7 @@ class Arrival(eqx.Module):
         source = dict(self.sources)
         taken = [source[name] for name in v.axes]
         if all(taken) and len(set(taken)) == len(taken):
-            return Quadratic(tuple(str(name) for name in taken), v.sizes, v.array)
+            return dataclasses.replace(v, axes=tuple(str(name) for name in taken))
         size = dict(zip(v.axes, v.sizes, strict=True))
         laws = [
             self.maps[name] if source[name] is None else identity(name, str(source[name]), size[name])
@@ -70,7 +70,7 @@ class Arrival(eqx.Module):
         ]
         space = union(*laws)
         whole = jnp.concatenate([*(aligned_map(law, space) for law in laws), unit_row(space)])
-        return Quadratic(*space, whole.T @ v.array @ whole)
+        return v.substituted(space, whole)
 
 
 def identity(name: str, source: str, size: int) -> LinearGaussian:

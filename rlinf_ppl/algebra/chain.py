@@ -46,6 +46,8 @@ class Chain(eqx.Module):
         scopes: for each decision the variables that its policy depends on.
         sizes: number of values, or of coordinates, of each state variable and site.
         zero: the message of nothing to come.
+        origin: where vectors are counted from, by variable, in the user's coordinates: numbers stay small, and the
+            difference of two far away is taken by the user's own arithmetic. Nothing for finite variables.
     """
 
     initial: Slice
@@ -59,6 +61,12 @@ class Chain(eqx.Module):
     scopes: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     sizes: tuple[tuple[str, int], ...] = eqx.field(static=True)
     zero: Message
+    origin: dict[str, Array] = eqx.field(default_factory=dict)
+
+    @property
+    def home(self) -> dict[str, Array]:
+        """The user's origin in the coordinates of this chain."""
+        return {name: -x for name, x in self.origin.items()}
 
     @property
     def times(self) -> tuple[str, ...]:

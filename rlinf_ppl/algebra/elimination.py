@@ -13,6 +13,7 @@ The three answers are three sets of `Rules`, and nothing here knows which algebr
 is no rule at all: it is the chance site `alive` between two steps, with 0 for the message of the dead.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.chain import Chain, Site, Slice
 from rlinf_ppl.algebra.fixed_point import fixed_point
-from rlinf_ppl.algebra.messages import Law, Message, at, at_time, by_time, stacked, with_array
+from rlinf_ppl.algebra.messages import Law, Message, at_time, by_time, stacked, with_array
 
 
 class Rules(NamedTuple):
@@ -44,6 +45,7 @@ class Walked(NamedTuple):
 
     Attributes:
         values: the messages V_0..V_T over the carried state variables, stacked; without end the one message V.
+        first: the message V_0 of the first state, with what its algebra has counted; without end V.
         kept: what was kept of each walk, stacked over T steps.
         residual: how far V is from what a further step makes of it, 0 at a finite horizon; or how far decisions that
             do not see each other are from their replies, where that is more.
@@ -52,15 +54,11 @@ class Walked(NamedTuple):
     """
 
     values: Message
+    first: Message
     kept: Any
     residual: Array
     error_bound: Array
     steps: Array
-
-    @property
-    def first(self) -> Message:
-        """The message of the first state."""
-        return at(self.values, 0) if self.values.timed else self.values
 
 
 class Found(NamedTuple):
@@ -176,9 +174,9 @@ def backward(
         v = w.over(chain.carried, size)
         return v, (v.array, None if found is None else found(met), met.residuals)
 
-    _, (values, kept, residuals) = lax.scan(body, last, (varying, given), length=chain.horizon, reverse=True)
+    first, (values, kept, residuals) = lax.scan(body, last, (varying, given), length=chain.horizon, reverse=True)
     every = stacked(last, jnp.concatenate([values, last.array[None]]))
-    return Walked(every, kept, worst(residuals), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
+    return Walked(every, first, kept, worst(residuals), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
 
 
 def endless(
@@ -196,12 +194,12 @@ def endless(
     def pulled(v: Array) -> Message:
         return step.arrival.pull(survive(chain, step.arrival.following(with_array(nothing, v)), rules))
 
-    def walked(w: Message) -> tuple[Array, Found]:
+    def walked(w: Message) -> tuple[Message, Found]:
         v, met = walk(step.sites, w, rules)
-        return v.over(chain.carried, size).array, met
+        return v.over(chain.carried, size), met
 
     def value(w: Message) -> Array:
-        return walked(w)[0]
+        return walked(w)[0].array
 
     precision = float(jnp.finfo(nothing.array.dtype).eps)
     goal = jnp.asarray(precision**0.75) if tolerance is None else tolerance
@@ -212,9 +210,10 @@ def endless(
         lambda v: step.arrival.linearized(pulled, value, v),
         nothing.monotone,
     )
-    met = walked(pulled(solved.value))[1]
+    again, met = walked(pulled(solved.value))
     kept, residual = None if found is None else found(met), jnp.maximum(solved.residual, worst(met.residuals))
-    return Walked(with_array(nothing, solved.value), kept, residual, solved.error_bound, solved.steps)
+    first = dataclasses.replace(again, array=solved.value)
+    return Walked(with_array(nothing, solved.value), first, kept, residual, solved.error_bound, solved.steps)
 
 
 def worst(residuals: list[Array]) -> Array:

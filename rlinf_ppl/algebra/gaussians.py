@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
 from rlinf_ppl.algebra.messages import TIME, Named, where_timed
-from rlinf_ppl.algebra.quadratics import AffinePolicy, Quadratic, with_constant
+from rlinf_ppl.algebra.quadratics import AffinePolicy, Quadratic, stacked_origin
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
 
 
@@ -55,6 +55,13 @@ class LinearGaussian(Named):
             return cholesky(self.cov)
         return self.factor if self.core is None else self.factor @ cholesky(self.core)
 
+    def shifted(self, origin: dict[str, Array]) -> "LinearGaussian":
+        """The same law with its variables counted from other origins; those not named stay."""
+        moved = self.map[..., :-1] @ stacked_origin(self, origin)
+        if self.name in origin:
+            moved = moved - jnp.broadcast_to(origin[self.name], moved.shape)
+        return dataclasses.replace(self, map=self.map.at[..., -1].add(moved))
+
     @property
     def at_origin(self) -> "LinearGaussian":
         """The same law with the mean 0 where all of its parents are."""
@@ -71,28 +78,15 @@ class LinearGaussian(Named):
         sizes = tuple(size[name] for name in scope if name != TIME)
         return LinearGaussian(self.name, scope, sizes, jnp.concatenate([gain, offset[..., None]], -1), covariance=cov)
 
-    def within(self, w: Quadratic, root: Array) -> tuple[Space, Array]:
+    def within(self, w: Any, root: Array) -> Any:
         """A message with the variable replaced by H [z, 1] + root e; z are its other variables and the law's parents.
 
         Returns:
-            The space of z, and M over e, z and the constant.
+            The message over e, z and the constant; its axes and sizes are those of z.
         """
         place = w.axes.index(self.name)
         space = union(without(w, place), self)
-        mean = aligned_map(self, space)
-        before, size = sum(w.sizes[:place]), w.sizes[place]
-        here = slice(before, before + size)
-        noise, fresh = root.shape[1], mean.shape[1] - (len(w.array) - size)
-
-        def spread(rows: Array) -> Array:
-            """Rows for e, z and the constant from those of the message: its other variables come first in z."""
-            zeros = [jnp.zeros((n, rows.shape[1]), rows.dtype) for n in (noise, fresh)]
-            return jnp.concatenate([zeros[0], rows[:before], rows[before + size : -1], zeros[1], rows[-1:]])
-
-        whole = jnp.concatenate([root, mean], 1)
-        # What is added to the terms without the variable is symmetric by construction: nothing else damps rounding.
-        half = (spread(w.array[:, here]) + whole.T @ (w.array[here, here] / 2)) @ whole
-        return space, spread(spread(w.array).T) + half + half.T
+        return w.replaced(place, space, aligned_map(self, space), root)
 
     def reply(self, space: Space, moved: Array, core: Array) -> "LinearGaussian":
         """The law of the variable where e is normal with the mean `moved` [z, 1] and the covariance `core`."""
@@ -125,7 +119,8 @@ class LinearGaussian(Named):
         precision, pivots = inverse(self.cov)
         trace = jnp.sum(precision * q.cov) - len(self.cov)
         log_ratio = jnp.sum(jnp.log(pivots)) - 2 * jnp.sum(jnp.log(jnp.diagonal(cholesky(q.cov))))
-        return Quadratic(*space, with_constant(apart.T @ precision @ apart, trace + log_ratio) / 2)
+        half = Quadratic(*space, apart.T @ precision @ apart / 2)
+        return half.with_constant((trace + log_ratio) / 2)
 
 
 class Noise(eqx.Module):
@@ -140,14 +135,12 @@ class Noise(eqx.Module):
     size: int = eqx.field(static=True)
     root: None = None
 
-    def within(self, w: Quadratic, root: None) -> tuple[Space, Array]:
+    def within(self, w: Any, root: None) -> Any:
         """The message over e, its other variables and the constant."""
         place = w.axes.index(self.name)
-        if not place:
-            return without(w, 0), w.array
-        before, order = sum(w.sizes[:place]), np.arange(len(w.array))
+        before, order = sum(w.sizes[:place]), np.arange(sum(w.sizes) + 1)
         order = np.r_[order[before : before + self.size], order[:before], order[before + self.size :]]
-        return without(w, place), w.array[order][:, order]
+        return w.reordered(without(w, place), order)
 
     def reply(self, space: Space, moved: Array, core: Array) -> LinearGaussian:
         """The law of e."""
@@ -160,15 +153,16 @@ def by_noise(prior: LinearGaussian, node: Any) -> Any:
     E comes first and has the name of u; a node that knows nothing of u stays. What is put in terms of e once, for all
     times together, need not be done inside a recursion.
     """
-    if not isinstance(node, LinearGaussian | Quadratic) or prior.name not in node.axes:
+    if not isinstance(node, Named) or prior.name not in node.axes:
         return node
     place = node.axes.index(prior.name) - node.timed
     others = without(node, place)
     time = (TIME,) if node.timed or prior.timed else ()
     space = union(others, Space(prior.axes[prior.timed :], prior.sizes))
     axes, sizes = (*time, prior.name, *space[0]), (prior.root.shape[-1], *space[1])
-    if isinstance(node, Quadratic):
-        return Quadratic(axes, sizes, where_timed(lambda w, law: law.within(w, law.root)[1], node, prior))
+    if not isinstance(node, LinearGaussian):
+        found = where_timed(lambda w, law: law.within(w, law.root), node, prior)
+        return dataclasses.replace(found, axes=axes, sizes=sizes)
 
     def moved(law: LinearGaussian, prior: LinearGaussian) -> Array:
         start, size = sum(law.sizes[:place]), law.sizes[place]

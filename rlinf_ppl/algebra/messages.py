@@ -11,6 +11,7 @@ A message is a function of named variables with these methods; a law is what a s
     w.tilt(law, tau)             max_q E_q w - cost(q) / tau, and the q that attains it
     w.equilibrium(laws, taus)    the same of several laws at once, each against the others, and how nearly they do
     w.constant                   the value of a function of nothing
+    w.filled(value)              a function of nothing with another value
     w.whole                      the message as one array, where an algebra also has a quicker form
     law.cost(q)                  what it costs in nats to follow q instead, a message
 
@@ -29,10 +30,12 @@ off also asks
     w.answer, law.answer(scope, size)      what users are given: arrays, or named tuples of them
     law.given(answer, scope, size)         a law in the place of this one, from what users give
     law.follow(reply)                      a law found in the place of this one, in its own variables
-    w.measure(weights, centred)            marginals as users are given them, from derivatives in a message
+    w.measure(weights, centred, origin)    marginals as users are given them, from derivatives in a message
     w.centred(tree)                        a program with all means 0, for the second moments, or None
     w.expectation(weights)                 the mean of the message under such derivatives
     w.perturbation(normals)                a random message of the same variables, from as many as its `freedom`
+    w.rounding                             how far it may be off by rounding, or None
+    w.shifted(origin), law.shifted(origin) the same with vectors counted from other origins
     w.monotone                             whether a larger message means a larger array, entry by entry
     w.rows(values), law.draw(...)          the message, or a draw from the law, at values of its variables
     law.normals                            how many standard normals a draw takes; 0: one uniform
@@ -40,16 +43,28 @@ off also asks
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 TIME = "t"
 
 Message: TypeAlias = Any
 Law: TypeAlias = Any
+
+
+class Rounding(NamedTuple):
+    """What rounding may have done to a message and to all that led to it.
+
+    Attributes:
+        absolute: how far its constant may be off.
+        relative: how far pivots may be off, hence covariances, and gains in units of the noise.
+    """
+
+    absolute: Float[Array, "..."]
+    relative: Float[Array, "..."]
 
 
 class Named(eqx.Module):
@@ -62,6 +77,20 @@ class Named(eqx.Module):
         return axes[:1] == (TIME,)
 
     @property
+    def forgotten(self) -> dict[str, None]:
+        """What does not hold of another array in the place of this one."""
+        return {}
+
+    @property
+    def rounding(self) -> Rounding | None:
+        """What rounding may have done; None where sums lose next to nothing."""
+        return None
+
+    def shifted(self, origin: dict[str, Array]) -> Any:
+        """The same with vectors counted from other origins."""
+        return self
+
+    @property
     def at_origin(self) -> Any:
         """The same without what depends on where the origin of vectors is."""
         return self
@@ -69,12 +98,12 @@ class Named(eqx.Module):
 
 def with_array(message: Message, array: Array) -> Message:
     """A message of the same variables with another array."""
-    return dataclasses.replace(message, array=array)
+    return dataclasses.replace(message, array=array, **message.forgotten)
 
 
 def stacked(message: Message, array: Array) -> Message:
     """Messages of the same variables at several times, from their arrays stacked."""
-    return dataclasses.replace(message, axes=(TIME, *message.axes), array=array)
+    return dataclasses.replace(with_array(message, array), axes=(TIME, *message.axes))
 
 
 def at(message: Message, t: int) -> Message:

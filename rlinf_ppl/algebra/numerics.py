@@ -108,8 +108,9 @@ def relative_entropy(q: Float[Array, "... K"], p: Float[Array, "... K"]) -> Floa
 def expm1_over(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """(e^x - 1) / x with its limit 1 at 0, differentiable there."""
     small = jnp.abs(x) < 0.05
-    # Taylor coefficients 1 / (n + 1)!: the first one left out is below 1e-16 inside the radius.
-    near = jnp.polyval(jnp.asarray([1 / 40320, 1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0], x.dtype), x)
+    # Taylor coefficients 1 / (n + 1)!: the first one left out is below 1e-16 inside the radius, where x stays.
+    series = jnp.asarray([1 / 40320, 1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0], x.dtype)
+    near = jnp.polyval(series, jnp.where(small, x, 0.0))
     safe = jnp.where(small, 1.0, x)
     return jnp.where(small, near, jnp.expm1(safe) / safe)
 
@@ -117,7 +118,9 @@ def expm1_over(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def log1p_over(y: Float[Array, "..."]) -> Float[Array, "..."]:
     """log(1 + y) / y with its limit 1 at 0, differentiable there."""
     small = jnp.abs(y) < 0.02
-    near = jnp.polyval(jnp.asarray([(-1.0) ** n / (n + 1) for n in range(9, -1, -1)], y.dtype), y)
+    # The series must not see a large y: its powers overflow, and infinity times 0 is NaN in the gradient.
+    series = jnp.asarray([(-1.0) ** n / (n + 1) for n in range(9, -1, -1)], y.dtype)
+    near = jnp.polyval(series, jnp.where(small, y, 0.0))
     safe = jnp.where(small, 1.0, y)
     return jnp.where(small, near, jnp.log1p(safe) / safe)
 

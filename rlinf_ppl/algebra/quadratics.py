@@ -9,21 +9,30 @@ elimination asks for is, with y = M_kk for one coordinate e_k after the other,
 
 At tau = 0 this is the expectation: M stays, and W gains y. It exists while every pivot 1 - 2 tau y is positive; where
 one is not, the answer is NaN, and results say so.
+
+Every message counts its rounding (`rounding`). Where it is too large, the sums of squares in `squares` keep the digits.
 """
 
-from typing import NamedTuple, TypeVar
+import dataclasses
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra import rounding
 from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
-from rlinf_ppl.algebra.messages import Law, Named, is_named
+from rlinf_ppl.algebra.messages import Law, Named, Rounding, is_named
+from rlinf_ppl.algebra.rounding import Count
 from rlinf_ppl.algebra.small_matrices import eliminate
 from rlinf_ppl.algebra.tables import Conditional
 
 Tree = TypeVar("Tree")
+
+# How many times what a count of rounding finds it may be.
+SAFETY = 8.0
 
 
 class Quadratic(Named):
@@ -33,11 +42,13 @@ class Quadratic(Named):
         axes: the variables' names; a leading "t" is the time index.
         sizes: the number of coordinates of each variable but the time.
         array: M, shape (N + 1, N + 1), symmetric, N the sum of the sizes; leads with time where the axes do.
+        count: of the rounding of M; None: its last digits.
     """
 
     axes: tuple[str, ...] = eqx.field(static=True)
     sizes: tuple[int, ...] = eqx.field(static=True)
     array: Float[Array, "..."]
+    count: Count | None = None
 
     @property
     def constant(self) -> Array:
@@ -45,9 +56,66 @@ class Quadratic(Named):
         return self.array[..., -1, -1]
 
     @property
+    def counted(self) -> Count:
+        """What was counted; what was just read is off by its last digits."""
+        return rounding.counted(self.array) if self.count is None else self.count
+
+    @property
+    def rounding(self) -> Rounding:
+        """How far off a function of nothing may be, and all eliminations that led to it."""
+        eps, count = SAFETY * float(jnp.finfo(self.array.dtype).eps), self.counted
+        return Rounding(eps * rounding.of_constant(count), eps * count.strain)
+
+    def filled(self, value: Array) -> "Quadratic":
+        """A function of nothing with another value."""
+        return Quadratic((), (), jnp.reshape(value, (1, 1)))
+
+    def substituted(self, space: Space, place: Array) -> "Quadratic":
+        """The function of other coordinates that those of this one are `place` (N + 1, K + 1) times."""
+        array = place.T @ self.array @ place
+        return Quadratic(*space, array, rounding.substituted(self.counted, place, array))
+
+    def replaced(self, variable: int, space: Space, mean: Array, root: Array) -> "Quadratic":
+        """The function with a variable, by number, replaced by mean [z, 1] + root e: of e, the z in `space`, and 1."""
+        before, size = sum(self.sizes[:variable]), self.sizes[variable]
+        here = slice(before, before + size)
+        noise, fresh = root.shape[1], mean.shape[1] - (len(self.array) - size)
+
+        def spread(rows: Array) -> Array:
+            """Rows for e, z and the constant from those of the function: its other variables come first in z."""
+            zeros = [jnp.zeros((n, rows.shape[1]), rows.dtype) for n in (noise, fresh)]
+            return jnp.concatenate([zeros[0], rows[:before], rows[before + size : -1], zeros[1], rows[-1:]])
+
+        whole = jnp.concatenate([root, mean], 1)
+        # What is added to the terms without the variable is symmetric by construction: nothing else damps rounding.
+        half = (spread(self.array[:, here]) + whole.T @ (self.array[here, here] / 2)) @ whole
+        array = spread(spread(self.array).T) + half + half.T
+        place = spread(jnp.eye(len(self.array))).at[:, here].add(whole.T).T
+        return Quadratic(*space, array, rounding.substituted(self.counted, place, array))
+
+    def reordered(self, space: Space, order: Any) -> "Quadratic":
+        """The function with its coordinates in another order; `space` are those after the noise, which comes first."""
+        if np.array_equal(order, np.arange(len(order))):
+            return Quadratic(*space, self.array, self.counted)
+        return Quadratic(*space, self.array[order][:, order], rounding.placed(self.counted, order))
+
+    def shifted(self, origin: dict[str, Array]) -> "Quadratic":
+        """The same function of the variables counted from other origins; those not named stay."""
+        if not any(name in origin for name in self.axes):
+            return self
+        n, moved = sum(self.sizes), stacked_origin(self, origin)
+        place = jnp.eye(n + 1).at[:n, n].set(moved)
+        return dataclasses.replace(self, array=jnp.einsum("ji,...jk,kl->...il", place, self.array, place))
+
+    @property
     def whole(self) -> "Quadratic":
         """The function itself."""
         return self
+
+    @property
+    def forgotten(self) -> dict[str, None]:
+        """What was counted of another array's rounding."""
+        return {"count": None}
 
     @property
     def answer(self) -> "QuadraticValue":
@@ -55,8 +123,8 @@ class Quadratic(Named):
         n = sum(self.sizes)
         return QuadraticValue(self.array[..., :n, :n], 2 * self.array[..., :n, n], self.array[..., n, n])
 
-    def measure(self, weights: Array, centred: Array | None) -> "Gaussian":
-        """Mean and covariance from the derivatives in a quadratic, which are second moments.
+    def measure(self, weights: Array, centred: Array | None, origin: dict[str, Array]) -> "Gaussian":
+        """Mean and covariance from the derivatives in a quadratic, which are second moments, about an origin.
 
         The difference of E x x' and the square of a large mean has few digits left; so the covariance is taken from
         the derivatives of the centred program, where there are any.
@@ -66,9 +134,10 @@ class Quadratic(Named):
         )
         assert moments is not None
         mean = moments[..., :-1, -1]
+        moved = mean + jnp.broadcast_to(stacked_origin(self, origin), mean.shape)
         if about is None:
-            return Gaussian(mean, moments[..., :-1, :-1] - mean[..., :, None] * mean[..., None, :])
-        return Gaussian(mean, about[..., :-1, :-1])
+            return Gaussian(moved, moments[..., :-1, :-1] - mean[..., :, None] * mean[..., None, :])
+        return Gaussian(moved, about[..., :-1, :-1])
 
     def centred(self, tree: Tree) -> Tree:
         """The same laws and messages with the mean 0 everywhere: covariances do not depend on it."""
@@ -79,8 +148,7 @@ class Quadratic(Named):
         """Without its linear terms and its constant; a constant stays."""
         if not self.sizes:
             return self
-        array = self.array.at[..., -1, :].set(0.0).at[..., :, -1].set(0.0)
-        return Quadratic(self.axes, self.sizes, array)
+        return dataclasses.replace(self, array=self.array.at[..., -1, :].set(0.0).at[..., :, -1].set(0.0))
 
     def expectation(self, weights: Array) -> Array:
         """The mean of the function under second moments."""
@@ -94,8 +162,7 @@ class Quadratic(Named):
     def perturbation(self, normals: Array) -> "Quadratic":
         """A linear function with standard normal coefficients."""
         n, slope = self.freedom, normals / 2
-        array = jnp.zeros_like(self.array).at[:n, n].set(slope).at[n, :n].set(slope)
-        return Quadratic(self.axes, self.sizes, array)
+        return dataclasses.replace(self, array=jnp.zeros_like(self.array).at[:n, n].set(slope).at[n, :n].set(slope))
 
     @property
     def monotone(self) -> bool:
@@ -109,26 +176,31 @@ class Quadratic(Named):
 
     def over(self, axes: tuple[str, ...], size: dict[str, int]) -> "Quadratic":
         """The same function, of all of `axes` in this order."""
-        space = Space(axes, tuple(size[name] for name in axes))
-        return Quadratic(*space, self.aligned(space))
+        return self.aligned(Space(axes, tuple(size[name] for name in axes)))
 
-    def aligned(self, space: "Space") -> Array:
-        """M over the coordinates of `space`."""
+    def aligned(self, space: "Space") -> "Quadratic":
+        """The same function over the coordinates of `space`."""
         index = space.index(Space(self.axes, self.sizes))
         if index is None:
-            return self.array
-        return jnp.pad(self.array, ((0, 1), (0, 1)))[index][:, index]
+            return Quadratic(*space, self.array, self.counted)
+        array = jnp.pad(self.array, ((0, 1), (0, 1)))[index][:, index]
+        return Quadratic(*space, array, rounding.placed(self.counted, index))
 
     def __add__(self, other: "Quadratic") -> "Quadratic":
         space = union(self, other)
-        return Quadratic(*space, self.aligned(space) + other.aligned(space))
+        one, two = self.aligned(space), other.aligned(space)
+        return Quadratic(*space, one.array + two.array, rounding.added(one.counted, two.counted))
 
     def __sub__(self, other: "Quadratic") -> "Quadratic":
-        return self + Quadratic(other.axes, other.sizes, -other.array)
+        return self + dataclasses.replace(other, array=-other.array)
 
     def divided(self, divisor: "Quadratic | None") -> "Quadratic":
         """The function divided by a constant one; None: by 1."""
-        return self if divisor is None else Quadratic(self.axes, self.sizes, self.array / divisor.constant)
+        return self if divisor is None else self.scaled(1 / divisor.constant)
+
+    def scaled(self, factor: Array) -> "Quadratic":
+        """The function times a number."""
+        return Quadratic(self.axes, self.sizes, factor * self.array, rounding.scaled(self.counted, factor))
 
     def gated(self, name: str) -> "Gated":
         """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
@@ -138,11 +210,10 @@ class Quadratic(Named):
         """E[W | parents]: averaged over a variable."""
         if law.name not in self.axes:
             return self
-        space: Space
-        space, array = law.within(self, jnp.zeros((law.map.shape[0], 0), law.map.dtype))
+        w = law.within(self, jnp.zeros((law.map.shape[0], 0), law.map.dtype))
         start = sum(self.sizes[: self.axes.index(law.name)])
         here = slice(start, start + law.map.shape[0])
-        return Quadratic(*space, with_constant(array, jnp.sum(self.array[here, here] * law.cov)))
+        return w.with_constant(jnp.sum(self.array[here, here] * law.cov))
 
     def log_mean(self, law: Law, tau: "Quadratic | None") -> "Quadratic":
         """(1 / tau) log E[exp(tau W) | parents]: averaged over a variable in the exponent."""
@@ -153,15 +224,24 @@ class Quadratic(Named):
         if law.name not in self.axes:
             return self, law
         scale = jnp.ones(()) if tau is None else tau.constant
-        space: Space
-        space, array = law.within(self, law.root)
-        r = len(array) - sum(space[1]) - 1
-        cross = array[:r, r:]
-        solved, gain = eliminate(array[:r], scale)
-        value = with_constant(array[r:, r:] + 2 * scale * cross.T @ solved[:, r:], gain)
-        # G^-1 = 1 + 2 tau G^-1 block.
-        moved, core = 2 * scale * solved[:, r:], jnp.eye(r) + 2 * scale * solved[:, :r]
-        return Quadratic(*space, value), law.reply(space, moved, core)
+        # A function of the noise e, which comes first, and of the others
+        w = law.within(self, law.root)
+        r = len(w.array) - sum(w.sizes) - 1
+        cross = w.array[:r, r:]
+        solved, core, gain = eliminate(w.array[:r], scale)
+        moved = 2 * scale * solved
+        array = w.array[r:, r:] + cross.T @ moved
+        array = with_constant(array, gain)
+        own, far = rounding.sizes_of(w.array).at[:r].set(0.0), jnp.sqrt(jnp.abs(w.constant))
+        gained = array[-1, -1] - w.constant
+        count = rounding.eliminated(w.counted, core, moved, scale, own, rounding.sizes_of(array), far, gained)
+        return Quadratic(w.axes, w.sizes, array, count), law.reply(Space(w.axes, w.sizes), moved, core)
+
+    def with_constant(self, constant: Array) -> "Quadratic":
+        """The function plus a number."""
+        array, count = with_constant(self.array, constant), self.counted
+        count = dataclasses.replace(count, constant=rounding.with_digits(count.constant, array[-1, -1]))
+        return Quadratic(self.axes, self.sizes, array, count)
 
 
 class QuadraticValue(NamedTuple):
@@ -194,7 +274,7 @@ class Gated(eqx.Module):
 
     def mean(self, law: Conditional) -> Quadratic:
         """E over the Bernoulli variable."""
-        return Quadratic(self.message.axes, self.message.sizes, law.table.array[1] * self.message.array)
+        return self.message.scaled(law.table.array[1])
 
     def log_mean(self, law: Conditional, tau: Quadratic | None) -> Quadratic:
         """There is none: exp W of the living and the dead is a mixture."""
@@ -202,6 +282,13 @@ class Gated(eqx.Module):
             "with a discount the posterior of a linear-Gaussian program is a mixture of the living and the dead, not "
             "Gaussian; condition it at discount 1, or use exact.solve."
         )
+
+
+def stacked_origin(w: Any, origin: dict[str, Array]) -> Array:
+    """The origins of a message's or law's variables side by side, 0 where there is none."""
+    axes = w.axes[w.timed :]
+    parts = [origin[name] if name in origin else jnp.zeros(n) for name, n in zip(axes, w.sizes, strict=True)]
+    return jnp.concatenate([jnp.zeros(0), *parts])
 
 
 def with_constant(array: Array, constant: Array) -> Array:

@@ -11,24 +11,27 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.numerics import log1p_over
 
 
-def eliminate(rows: Array, tau: Array) -> tuple[Array, Array]:
+def eliminate(rows: Array, tau: Array) -> tuple[Array, Array, Array]:
     """Eliminate standard normal coordinates e from exp(tau (e' block e + 2 e' cross z)), one after the other.
 
-    In the Gauss-Jordan form on G = 1 - 2 tau block that never forms G, which keeps all digits where tau is small.
+    In the Gauss-Jordan form on G = 1 - 2 tau block that never forms G, which keeps all digits where tau is small, and
+    divides the row of a pivot instead of correcting it, which keeps them where the pivot is large. G^-1 grows in the
+    columns of the block that are done with: it is no small difference of large numbers.
 
     Args:
         rows: block beside cross, shape (r, r + N).
         tau: the scale.
 
     Returns:
-        G^-1 times the rows, and -log det(G) / (2 tau).
+        G^-1 cross (r, N), G^-1 (r, r), and -log det(G) / (2 tau).
     """
-    gain = jnp.zeros((), rows.dtype)
-    for k in range(rows.shape[0]):
+    r, gain = rows.shape[0], jnp.zeros((), rows.dtype)
+    for k in range(r):
         y = rows[k, k]
         gain = gain + y * log1p_over(-2 * tau * y)
-        rows = rows + (2 * tau / (1 - 2 * tau * y)) * rows[:, k, None] * rows[None, k]
-    return rows, gain
+        row = rows[k].at[k].set(1.0) / (1 - 2 * tau * y)
+        rows = (rows.at[:, k].set(0.0) + 2 * tau * rows[:, k, None] * row[None]).at[k].set(row)
+    return rows[:, r:], rows[:, :r], gain
 
 
 def inverse(matrix: Array) -> tuple[Array, Array]:
@@ -64,3 +67,30 @@ def solve(matrix: Array, right: Array) -> Array:
         return (rows - jnp.outer(rows[:, k], row)).at[k].set(row)
 
     return lax.fori_loop(0, n, step, jnp.concatenate([matrix, right], 1))[:, n:]
+
+
+def semidefinite_root(matrix: Array) -> tuple[Array, Array]:
+    """Lower triangular L with L L' = matrix, and whether there is one; what is rounding beside the diagonal counts as 0.
+
+    A column is zero where the matrix has no more rank.
+    """
+    n, columns, rest = len(matrix), [], matrix
+    own = jnp.diagonal(matrix)
+    noise, fits = 8 * n * jnp.finfo(matrix.dtype).eps * jnp.abs(own), jnp.all(own >= 0)
+    for k in range(n):
+        pivot, positive = rest[k, k], rest[k, k] > noise[k]
+        column = jnp.where(positive, rest[:, k] / jnp.sqrt(jnp.where(positive, pivot, 1.0)), 0.0)
+        columns.append(column)
+        beside = jnp.abs(rest[k:, k]) <= jnp.sqrt(noise[k] * noise[k:]) + jnp.sqrt(noise[k] * jnp.maximum(own[k:], 0.0))
+        fits &= positive | ((pivot >= -noise[k]) & jnp.all(beside))
+        rest = rest - jnp.outer(column, column)
+    return jnp.tril(jnp.stack(columns, 1)) if columns else matrix, fits
+
+
+def upper_solve(triangle: Array, right: Array) -> Array:
+    """The inverse of an upper triangular matrix (n, n) times a matrix (n, m), from the last row to the first."""
+    rows: list[Array] = []
+    for k in reversed(range(len(triangle))):
+        known = sum((triangle[k, k + 1 + i] * row for i, row in enumerate(rows)), jnp.zeros_like(right[k]))
+        rows.insert(0, (right[k] - known) / triangle[k, k])
+    return jnp.stack(rows) if rows else right

@@ -45,6 +45,10 @@ class Table(Named):
         """The value of a function of nothing."""
         return self.array
 
+    def filled(self, value: Array) -> "Table":
+        """A function of nothing with another value."""
+        return Table((), value)
+
     def over(self, axes: tuple[str, ...], sizes: dict[str, int]) -> "Table":
         """The same function, broadcast over all of `axes`."""
         return Table(axes, jnp.broadcast_to(self.aligned(axes), [sizes[name] for name in axes]))
@@ -54,7 +58,7 @@ class Table(Named):
         """The values, as users are given them."""
         return self.array
 
-    def measure(self, weights: Array, centred: Array | None) -> Array:
+    def measure(self, weights: Array, centred: Array | None, origin: dict[str, Array]) -> Array:
         """Marginals from derivatives in a table: what a linear solver left below zero is zero."""
         return jnp.maximum(weights, 0.0)
 

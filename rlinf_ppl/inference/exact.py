@@ -5,10 +5,15 @@ optimality (Levine 2018, sections 3 and 2). Values and ELBO are in the units of 
 Everything here is differentiable in the program's arrays, and can be vmapped over them.
 """
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
+from rlinf_ppl.algebra import Chain
+from rlinf_ppl.algebra.squares import as_squares
 from rlinf_ppl.inference.arguments import check_tolerance
 from rlinf_ppl.inference.chains import answers, trajectories
 from rlinf_ppl.inference.chains.answers import Marginals, Posterior, Solution
@@ -38,6 +43,9 @@ __all__ = [
 ]
 
 
+Answer = TypeVar("Answer", Solution, Posterior)
+
+
 def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
     """The policy that maximises the ELBO under the true dynamics, and its value.
 
@@ -55,6 +63,7 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
     chain = read(program)
     solution = answers.solve(chain, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
+        solution = carefully(chain, solution, answers.solve)
         check_exists(chain, solution, algebra.solve_rules())
     return solution
 
@@ -73,6 +82,7 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     chain, tau = read(program), posterior_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
+        posterior = carefully(chain, posterior, lambda chain: answers.condition(chain, tau))
         check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
     if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
         low, high = answers.growth(chain, tau)
@@ -82,6 +92,14 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
             "temperature or the discount, or condition program.unroll(T)."
         )
     return posterior
+
+
+def carefully(chain: Chain, answer: Answer, again: Callable[[Chain], Answer]) -> Answer:
+    """An answer about vectors, or the same by sums of squares where these say that they keep more digits."""
+    if isinstance(answer.converged, jax.core.Tracer) or bool(answer.converged) or chain.horizon is None:
+        return answer
+    other = again(as_squares(chain))
+    return other if bool(other.converged) else answer
 
 
 def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = None) -> Solution:

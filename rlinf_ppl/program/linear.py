@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import TIME, Chain, Conditional, Site, Slice, Table
@@ -45,9 +46,13 @@ def linearize(
     }
     slices: dict[str, Slice] = {}
     faults: Faults = {}
+    origins: dict[str, dict[str, Array]] = {}
+    state: dict[str, Array] = {}
     for (part, form), own in zip(parts.items(), constants, strict=True):
         if form is not None:
-            slices[part], faults[part] = Reader(form, own, leaves, known[part]).slice()
+            reader = Reader(form, own, leaves, known[part], state)
+            slices[part], faults[part] = reader.slice()
+            state, origins[part] = reader.state, reader.origin
     alive = None
     if structure.discounted:
         alive = Site("alive", "chance", Conditional("alive", Table(("alive",), jnp.stack([1.0 - discount, discount]))))
@@ -64,6 +69,7 @@ def linearize(
         scopes=structure.scopes,
         sizes=tuple((name, len(support)) for name, support in structure.supports().items()),
         zero=Quadratic((), (), jnp.zeros((1, 1))),
+        origin=origins["step"],
     )
     return chain, faults
 
@@ -100,10 +106,28 @@ def describe(structure: Structure, faults: Faults) -> str | None:
 
 
 class Reader:
-    """Reads one part of a program: evaluates its traced arithmetic and takes derivatives of it."""
+    """Reads one part of a program: evaluates its traced arithmetic and takes derivatives of it.
 
-    def __init__(self, form: Form, constants: tuple[Array, ...], leaves: list[Array], supports: dict[str, Support]):
+    Attributes:
+        state: the origins of the state variables; those of the first state, where `initial` is read.
+        origin: those of all variables of this part that were read so far.
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        constants: tuple[Array, ...],
+        leaves: list[Array],
+        supports: dict[str, Support],
+        state: dict[str, Array],
+    ):
         self.form, self.constants, self.leaves, self.supports = form, constants, leaves, supports
+        self.state, self.origin = dict(state), dict(state)
+        # A site that becomes a state variable is counted from where that one is.
+        self.becomes: dict[str, str] = {}
+        for following in form.following:
+            if following.source in form.supports():
+                self.becomes.setdefault(following.source, following.name)
 
     def slice(self) -> tuple[Slice, dict[str, dict[str, Array]]]:
         """The sites and the arrival of this part, and what is wrong with each."""
@@ -118,24 +142,31 @@ class Reader:
             sites.append(Site(site.name, site.kind, content, tau))
         sources, maps = [], {}
         for i, following in enumerate(form.following, len(form.sites) + len(decisions)):
-            sources.append((following.name, following.source))
-            if following.source is None:
-                maps[following.name], faults[following.name] = self.move(following.name, i, following.parents)
+            name, source = following.name, following.source
+            if name not in self.state:
+                self.state[name] = self.origin[source] if source else self.place(i, following.parents)
+            elif source is not None and self.becomes.get(source, source) != name:
+                source = None
+            sources.append((name, source))
+            if source is None:
+                maps[name], faults[name] = self.move(name, i, following.parents)
         return Slice(tuple(sites), Arrival(tuple(sources), maps)), faults
 
     def law(self, name: str, index: int, parents: tuple[str, ...]) -> tuple[LinearGaussian, dict[str, Array]]:
         """The law of a site."""
         names, size = self.space(parents)
+        place = self.state.get(self.becomes.get(name, ""))
+        self.origin[name] = self.place(index, parents) if place is None else place
 
         def at(z: Array, t: Array) -> tuple[Array, Array]:
             output = self.output(index, parents, z, t)
             return output[:, 0], output[:, 1:]
 
         def read(t: Array) -> tuple[Array, Array, dict[str, Array]]:
-            origin, other = points(sum(size))
+            origin, other = self.points(names)
             mean, factor = at(origin, t)
             slope = jax.jacfwd(lambda z: at(z, t)[0])
-            matrix = jnp.concatenate([slope(origin), mean[:, None]], 1)
+            matrix = jnp.concatenate([slope(origin), (mean - self.origin[name])[:, None]], 1)
             faults = {
                 "covariance": jnp.any(jnp.isnan(factor)) & ~jnp.any(jnp.isnan(mean)),
                 "infinite": ~jnp.all(jnp.isfinite(mean)) | jnp.any(jnp.isinf(factor)),
@@ -153,10 +184,10 @@ class Reader:
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[Array, dict[str, Array]]:
-            origin, other = points(sum(size))
+            origin, other = self.points(names)
             value = lambda z: jnp.reshape(self.output(index, parents, z, t), -1)  # noqa: E731
             slope = jax.jacfwd(value)
-            matrix = jnp.concatenate([slope(origin), value(origin)[:, None]], 1)
+            matrix = jnp.concatenate([slope(origin), (value(origin) - self.state[name])[:, None]], 1)
             faults = {"infinite": ~jnp.all(jnp.isfinite(matrix)), "moved": differs(slope(origin), slope(other))}
             return matrix, faults
 
@@ -169,7 +200,7 @@ class Reader:
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[Array, dict[str, Array]]:
-            origin, other = points(sum(size))
+            origin, other = self.points(names)
             value = lambda z: self.output(index, parents, z, t)  # noqa: E731
             curve = jax.hessian(value)
             block, slope = curve(origin) / 2, jax.grad(value)(origin)[:, None] / 2
@@ -191,6 +222,20 @@ class Reader:
         names = tuple(name for name in parents if name != TIME)
         return names, tuple(len(self.supports[name]) for name in names)
 
+    def points(self, names: tuple[str, ...]) -> tuple[Array, Array]:
+        """The origins of variables side by side, and a point in no special direction from there."""
+        at = jnp.concatenate([jnp.zeros(0), *(self.origin[name] for name in names)])
+        return at, at + jnp.cos(1.0 + jnp.arange(at.shape[0]))
+
+    def place(self, index: int, parents: tuple[str, ...]) -> Array:
+        """One output with all variables at their origins, at the first time: where the variable itself is counted from.
+
+        No answer depends on where that is, so no derivative does.
+        """
+        names, _ = self.space(parents)
+        output = self.output(index, parents, self.points(names)[0], jnp.zeros((), int))
+        return lax.stop_gradient(output[:, 0] if output.ndim == 2 else jnp.reshape(output, -1))
+
     def output(self, index: int, parents: tuple[str, ...], z: Array, t: Array) -> Array:
         """One output at the vectors' coordinates z and the time t, the other inputs at their first value."""
         inputs, place = {name: first_value(self.supports[name]) for name in self.form.inputs}, 0
@@ -210,11 +255,6 @@ class Reader:
         times = self.supports[TIME]
         assert isinstance(times, range)
         return jax.vmap(read)(values_of(times)), (TIME, *names)
-
-
-def points(size: int) -> tuple[Array, Array]:
-    """The origin, and a point in no special direction."""
-    return jnp.zeros(size), jnp.cos(1.0 + jnp.arange(size))
 
 
 def differs(first: Array, second: Array) -> Array:

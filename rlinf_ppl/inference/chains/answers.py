@@ -14,6 +14,10 @@ from rlinf_ppl.algebra.messages import each_time, over_time, with_array
 from rlinf_ppl.inference.chains.policies import as_answers, as_kept
 
 
+# What rounding may leave of the answers about vectors, by the size of a number in bytes.
+EXACTNESS = {4: 1e-3, 8: 1e-6}
+
+
 class Solution(NamedTuple):
     """The soft-optimal policy. At an infinite horizon nothing has the axis of time.
 
@@ -77,10 +81,9 @@ def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
     walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
-    bound = algebra.start(chain, walked.first, rules)
-    return Solution(
-        as_kept(chain, walked.kept), over_states(chain, walked.values), bound, *verdict(chain, walked, bound, tolerance)
-    )
+    begun = algebra.through(chain.initial, walked.first, rules)[0]
+    policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
+    return Solution(policy, values, begun.constant, *verdict(chain, walked, begun, tolerance))
 
 
 @eqx.filter_jit
@@ -88,19 +91,20 @@ def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -
     """The posterior given optimality at the common inverse temperature `tau`."""
     rules = algebra.condition_rules(constant(chain, tau))
     walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
-    evidence = algebra.start(chain, walked.first, rules)
-    evidence = evidence if tau is None else tau * evidence
+    begun = algebra.through(chain.initial, walked.first, rules)[0]
+    evidence = begun.constant if tau is None else tau * begun.constant
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
-    return Posterior(policy, values, evidence, *verdict(chain, walked, evidence, tolerance))
+    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance))
 
 
 @eqx.filter_jit
 def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = None) -> Solution:
     """The value of a policy."""
     walked = algebra.backward(chain, evaluated, policy, None, tolerance)
-    total = unforgiving(algebra.start(chain, walked.first, algebra.solve_rules()))
+    begun = algebra.through(chain.initial, walked.first, algebra.solve_rules())[0]
+    total = unforgiving(begun.constant)
     values = jax.tree.map(unforgiving, over_states(chain, walked.values))
-    return Solution(as_answers(chain, policy), values, total, *verdict(chain, walked, total, tolerance))
+    return Solution(as_answers(chain, policy), values, total, *verdict(chain, walked, begun, tolerance))
 
 
 @eqx.filter_jit
@@ -122,17 +126,31 @@ def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
     return alive * jnp.exp(jnp.min(growth)), alive * jnp.exp(jnp.max(growth))
 
 
-def verdict(chain: Chain, walked: algebra.Walked, answer: Array, tolerance: Array | None) -> tuple[Array, ...]:
-    """Whether the answer has converged, then the residual, the error bound and the number of steps."""
+def verdict(chain: Chain, walked: algebra.Walked, begun: Message, tolerance: Array | None) -> tuple[Array, ...]:
+    """Whether the answer has converged, then the residual, the error bound and the number of steps.
+
+    Args:
+        chain: the program.
+        walked: what was found.
+        begun: the message that is left in the end, a constant.
+        tolerance: of the fixed point, without end.
+    """
+    answer, rounding = begun.constant, begun.rounding
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
     precision = float(jnp.finfo(answer.dtype).eps) ** 0.5
+    error_bound = walked.error_bound
+    if rounding is not None:
+        # Without end every step adds its own.
+        absolute = rounding.absolute * (weights(chain)[0] if chain.horizon is None else 1.0)
+        error_bound, goal = jnp.maximum(error_bound, absolute), EXACTNESS[answer.dtype.itemsize]
+        finite &= (rounding.relative <= goal) & (absolute <= goal * jnp.maximum(1.0, jnp.abs(answer)))
     if chain.horizon is None:
         # Half of the bound may be rounding.
         goal = precision if tolerance is None else 2 * tolerance
         finite &= walked.error_bound <= goal * jnp.maximum(1.0, jnp.max(jnp.abs(walked.values.array)))
     else:
         finite &= walked.residual <= precision
-    return finite, walked.residual, walked.error_bound, walked.steps
+    return finite, walked.residual, error_bound, walked.steps
 
 
 def unforgiving(total: Array) -> Array:
@@ -176,8 +194,8 @@ def measured(forward: Callable[..., tuple[Array, dict[str, Array]]], chain: Chai
     states, decisions = forward(chain, given)
     centred = None if chain.horizon is None else chain.zero.centred((chain, given))
     about, each = (None, dict.fromkeys(axes)) if centred is None else forward(*centred)
-    joint = {name: chain.zero.over(axes[name], size).measure(decisions[name], each[name]) for name in axes}
-    return Marginals(chain.zero.over(chain.state, size).measure(states, about), joint)
+    joint = {name: chain.zero.over(axes[name], size).measure(decisions[name], each[name], chain.origin) for name in axes}
+    return Marginals(chain.zero.over(chain.state, size).measure(states, about, chain.origin), joint)
 
 
 @eqx.filter_jit
@@ -229,9 +247,9 @@ def free(chain: Chain) -> tuple[str, ...]:
 
 def over_states(chain: Chain, values: Message) -> Any:
     """The values over all state variables, with T + 1 rows, as users are given them."""
-    return over_time(values, chain.state, chain.size()).answer
+    return over_time(values, chain.state, chain.size()).shifted(chain.home).answer
 
 
 def constant(chain: Chain, tau: Array | None) -> Message | None:
     """A common inverse temperature as a message of nothing."""
-    return None if tau is None else with_array(chain.zero, jnp.reshape(tau, chain.zero.array.shape))
+    return None if tau is None else chain.zero.filled(tau)

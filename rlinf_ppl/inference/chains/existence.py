@@ -28,7 +28,7 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
         matrix, vector, constant = (np.asarray(part[t + 1]) for part in answer.value)
         whole = np.block([[matrix, vector[:, None] / 2], [vector[None] / 2, constant[None, None]]])
         everywhere = chain.zero.over(chain.state, chain.size())
-        following = with_array(everywhere, jnp.asarray(whole))
+        following = with_array(everywhere, jnp.asarray(whole)).shifted(chain.origin)
     met = through(step, survive(chain, following, rules), rules)[1].message
     site = culprit(chain, met)
     if site in dict(chain.scopes):

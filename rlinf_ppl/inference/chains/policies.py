@@ -55,7 +55,10 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
 def laws_of(chain: Chain, answers: dict[str, Any]) -> dict[str, Law]:
     """What users give, with its time axis and over the whole scope, as laws."""
     priors, size = chain.priors(), chain.size()
-    return {name: priors[name].given(answers[name], (*chain.times, *scope), size) for name, scope in chain.scopes}
+    return {
+        name: priors[name].given(answers[name], (*chain.times, *scope), size).shifted(chain.origin)
+        for name, scope in chain.scopes
+    }
 
 
 def shaped(chain: Chain, policy: Policy) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def wrong_rows(arrays: dict[str, Array]) -> dict[str, Array]:
 
 def as_found(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
     """What users are given of one step's policies, over their whole scopes."""
-    return {name: laws[name].answer(scope, chain.size()) for name, scope in chain.scopes}
+    return {name: laws[name].shifted(chain.home).answer(scope, chain.size()) for name, scope in chain.scopes}
 
 
 def as_kept(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:

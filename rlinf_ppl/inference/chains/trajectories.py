@@ -35,7 +35,7 @@ def draw_posterior(
 @eqx.filter_jit
 def draw_values(chain: Chain, supports: Supports, key: Array, policy: dict[str, Law], n: int) -> dict[str, Array]:
     """Trajectories under a policy, in values of the supports."""
-    return in_values(supports, draw_positions(chain, key, policy, n))
+    return in_values(supports, chain.origin, draw_positions(chain, key, policy, n))
 
 
 def draw_positions(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> dict[str, Array]:
@@ -77,7 +77,8 @@ def draw_posterior_values(
     first_key, key = jax.random.split(key)
     state = first_state(chain, first_key, n, start, scale)
     following = with_array(values, values.array[1:])
-    return in_values(supports, sample_steps(chain, key, state, drawn, (messages, following), n, survival))
+    found = sample_steps(chain, key, state, drawn, (messages, following), n, survival)
+    return in_values(supports, chain.origin, found)
 
 
 def sample_steps(
@@ -154,13 +155,13 @@ def sample_slice(
     return {name: jnp.broadcast_to(x, (n, *x.shape[1:])) for name, x in part.arrival.positions_at(at).items()}, seen
 
 
-def in_values(supports: Supports, drawn: dict[str, Array]) -> dict[str, Array]:
-    """Positions as values of the supports, vectors in the shape of their variables."""
+def in_values(supports: Supports, origin: dict[str, Array], drawn: dict[str, Array]) -> dict[str, Array]:
+    """Positions as values of the supports, vectors from the user's origin and in the shape of their variables."""
     found = dict(drawn)
     for name, x in drawn.items():
         support = supports.get(name)
         if isinstance(support, Real):
-            found[name] = x.reshape(*x.shape[:2], *support.shape)
+            found[name] = (x + jnp.broadcast_to(origin[name], x.shape)).reshape(*x.shape[:2], *support.shape)
         elif support is not None:
             found[name] = values_of(support)[x]
     return found
