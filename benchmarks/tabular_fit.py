@@ -20,7 +20,7 @@ from benchmarks.measure import Line, Mismatch, Settings, at_least, at_most, same
 from rlinf_ppl import ControlProgram, models
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.fitting import guides
-from rlinf_ppl.inference.fitting.loop import STEPS_AT_ONCE, State, advance, summary
+from rlinf_ppl.inference.fitting.loop import STEPS_AT_ONCE, State, advance
 from rlinf_ppl.inference.fitting.losses import ProgramELBO, SampledELBO, ScoreFunctionELBO
 from rlinf_ppl.inference.fitting.updates import NATURAL, Update, by_optimizer
 from rlinf_ppl.program import read
@@ -99,7 +99,7 @@ def by_fit(program: ControlProgram, update: Update, error: Callable[[Any], Any])
 
     state, done = run(first, 1), 1
     # Once the target is reached within STEPS_AT_ONCE, the timed run is one call.
-    while (off := float(error(summary(update, chain, state.guide)[0]["a"]))) >= LIMIT and done < MOST_STEPS:
+    while (off := float(error(update.loss.summary(chain, state.guide)[0]["a"]))) >= LIMIT and done < MOST_STEPS:
         state, done = run(state, 1), done + 1
     seconds = []
     for _ in range(15):
