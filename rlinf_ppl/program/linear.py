@@ -1,7 +1,7 @@
 """Read a linear-Gaussian program as quadratics: laws by the jacobians of their means, factors by their hessians.
 
-Everything is taken at the origin, and once more at another point: where a jacobian of a mean, a hessian of a factor or
-a covariance is not the same there, the step is not linear-Gaussian.
+That the means are linear and the factors quadratic is known from the arithmetic (`linearity`), so their derivatives at
+the origin are their coefficients, provided that they are derivatives of what is computed (`plain`).
 """
 
 from typing import Any
@@ -16,17 +16,15 @@ from rlinf_ppl.algebra.affine import Arrival
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.linearity import check_linear, degrees_given, known_values
+from rlinf_ppl.program.plain import evaluate
 from rlinf_ppl.program.sites import Support, first_value, values_of
 from rlinf_ppl.program.tracing import Form
 
 PROBLEMS = {
-    "nonlinear": "its mean is not linear in {parents}: the jacobian changes with the point",
-    "heteroscedastic": "its covariance depends on {parents}",
     "covariance": "its covariance is not positive definite",
     "infinite": "its mean or covariance is not finite",
-    "curved": "it is not quadratic in {parents}: the hessian changes with the point",
     "unbounded": "it is not finite",
-    "moved": "the next value is not linear in {parents}: the jacobian changes with the point",
 }
 
 Faults = dict[str, dict[str, dict[str, Any]]]
@@ -38,11 +36,7 @@ def linearize(
 ) -> tuple[Chain, Faults]:
     """The program as a chain of quadratics, and for each part and site what is wrong with it."""
     parts = {"initial": structure.initial, "step": structure.step, "final": structure.final}
-    known = {
-        "initial": structure.initial.supports(),
-        "step": structure.supports() | structure.times(),
-        "final": dict(structure.state),
-    }
+    known = known_values(structure)
     slices: dict[str, Slice] = {}
     faults: Faults = {}
     for (part, form), own in zip(parts.items(), constants, strict=True):
@@ -74,28 +68,25 @@ def read_gaussian(
     """A linear-Gaussian program as a chain.
 
     Raises:
-        ValueError: where concrete arrays show that a site is not linear-Gaussian.
+        ValueError: where the program is not linear-Gaussian by its arithmetic, or concrete arrays hold a covariance
+            that is not positive definite or numbers that are not finite.
     """
+    check_linear(structure)
     chain, faults = linearize(structure, discount, leaves, constants)
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(faults)):
-        wrong = describe(structure, jax.device_get(faults))
+        wrong = describe(jax.device_get(faults))
         if wrong is not None:
             raise ValueError(wrong)
     return chain
 
 
-def describe(structure: Structure, faults: Faults) -> str | None:
+def describe(faults: Faults) -> str | None:
     """The first thing that is wrong, and what to do; None where all is right."""
     for part, sites in faults.items():
-        form = getattr(structure, part)
-        parents = {site.name: site.parents for site in form.sites} | {
-            next.name: next.parents for next in form.following
-        }
         for name, problems in sites.items():
             for problem, wrong in problems.items():
                 if wrong:
-                    what = PROBLEMS[problem].format(parents=" and ".join(p for p in parents[name] if p != TIME) or "t")
-                    return f"{part}: {name!r} is not linear-Gaussian: {what}."
+                    return f"{part}: {name!r} is not linear-Gaussian: {PROBLEMS[problem]}."
     return None
 
 
@@ -132,15 +123,13 @@ class Reader:
             return output[:, 0], output[:, 1:]
 
         def read(t: Array) -> tuple[Array, Array, dict[str, Array]]:
-            origin, other = points(sum(size))
+            origin = jnp.zeros(sum(size))
             mean, factor = at(origin, t)
             slope = jax.jacfwd(lambda z: at(z, t)[0])
             matrix = jnp.concatenate([slope(origin), mean[:, None]], 1)
             faults = {
                 "covariance": jnp.any(jnp.isnan(factor)) & ~jnp.any(jnp.isnan(mean)),
                 "infinite": ~jnp.all(jnp.isfinite(mean)) | jnp.any(jnp.isinf(factor)),
-                "nonlinear": differs(slope(origin), slope(other)),
-                "heteroscedastic": differs(factor, at(other, t)[1]),
             }
             return matrix, factor, faults
 
@@ -153,12 +142,11 @@ class Reader:
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[Array, dict[str, Array]]:
-            origin, other = points(sum(size))
+            origin = jnp.zeros(sum(size))
             value = lambda z: jnp.reshape(self.output(index, parents, z, t), -1)  # noqa: E731
             slope = jax.jacfwd(value)
             matrix = jnp.concatenate([slope(origin), value(origin)[:, None]], 1)
-            faults = {"infinite": ~jnp.all(jnp.isfinite(matrix)), "moved": differs(slope(origin), slope(other))}
-            return matrix, faults
+            return matrix, {"infinite": ~jnp.all(jnp.isfinite(matrix))}
 
         (matrix, faults), axes = self.over_time(read, parents, names)
         nothing = jnp.zeros((*matrix.shape[:-1], matrix.shape[-2]))
@@ -169,13 +157,13 @@ class Reader:
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[Array, dict[str, Array]]:
-            origin, other = points(sum(size))
+            origin = jnp.zeros(sum(size))
             value = lambda z: self.output(index, parents, z, t)  # noqa: E731
-            curve = jax.hessian(value)
-            block, slope = curve(origin) / 2, jax.grad(value)(origin)[:, None] / 2
+            # Forwards, as a loop of unknown length has no other derivative.
+            slope_at = jax.jacfwd(value)
+            block, slope = jax.jacfwd(slope_at)(origin) / 2, slope_at(origin)[:, None] / 2
             matrix = jnp.block([[block, slope], [slope.T, value(origin)[None, None]]])
-            faults = {"unbounded": ~jnp.all(jnp.isfinite(matrix)), "curved": differs(curve(origin), curve(other))}
-            return matrix, faults
+            return matrix, {"unbounded": ~jnp.all(jnp.isfinite(matrix))}
 
         (matrix, faults), axes = self.over_time(read, parents, names)
         return Quadratic(axes, size, matrix), any_time(faults)
@@ -201,7 +189,9 @@ class Reader:
             support = self.supports[name]
             inputs[name] = jnp.reshape(z[place : place + len(support)], inputs[name].shape)
             place += len(support)
-        return self.form.arithmetic(self.constants, *inputs.values(), *self.leaves)[index]
+        given = degrees_given(self.form, self.supports)
+        outputs = evaluate(self.form.arithmetic.jaxpr, self.constants, [*inputs.values(), *self.leaves], given)
+        return jnp.asarray(outputs[index])
 
     def over_time(self, read: Any, parents: tuple[str, ...], names: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
         """What `read` gives, at all times where it depends on the time, and the axes of it."""
@@ -210,18 +200,6 @@ class Reader:
         times = self.supports[TIME]
         assert isinstance(times, range)
         return jax.vmap(read)(values_of(times)), (TIME, *names)
-
-
-def points(size: int) -> tuple[Array, Array]:
-    """The origin, and a point in no special direction."""
-    return jnp.zeros(size), jnp.cos(1.0 + jnp.arange(size))
-
-
-def differs(first: Array, second: Array) -> Array:
-    """Whether two arrays differ by more than rounding."""
-    tolerance = float(jnp.finfo(first.dtype).eps) ** 0.5
-    scale = jnp.max(jnp.abs(first), initial=1.0)
-    return jnp.any(jnp.abs(first - second) > tolerance * scale)
 
 
 def any_time(faults: dict[str, Array]) -> dict[str, Array]:
