@@ -17,7 +17,7 @@ from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.linearity import check_linear, degrees_given, known_values
-from rlinf_ppl.program.plain import evaluate
+from rlinf_ppl.program.plain import evaluate, only
 from rlinf_ppl.program.sites import Support, first_value, values_of
 from rlinf_ppl.program.tracing import Form
 
@@ -190,8 +190,9 @@ class Reader:
             inputs[name] = jnp.reshape(z[place : place + len(support)], inputs[name].shape)
             place += len(support)
         given = degrees_given(self.form, self.supports)
-        outputs = evaluate(self.form.arithmetic.jaxpr, self.constants, [*inputs.values(), *self.leaves], given)
-        return jnp.asarray(outputs[index])
+        jaxpr = only(self.form.arithmetic.jaxpr, index)
+        (output,) = evaluate(jaxpr, self.constants, [*inputs.values(), *self.leaves], given)
+        return jnp.asarray(output)
 
     def over_time(self, read: Any, parents: tuple[str, ...], names: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
         """What `read` gives, at all times where it depends on the time, and the axes of it."""

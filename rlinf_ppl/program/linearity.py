@@ -45,8 +45,8 @@ def check_linear(structure: Structure) -> None:
     """Raise where a program of real variables is not linear-Gaussian.
 
     Raises:
-        ValueError: a mean or a next value is not linear, a factor not quadratic, or a covariance or an inverse
-            temperature not known.
+        ValueError: a mean or a next value is not linear, a factor not quadratic, or a covariance not
+            known.
     """
     wrong = faults_of(structure)
     if wrong:
@@ -92,19 +92,15 @@ def faults_of(structure: Structure) -> tuple[str, ...]:
 def claims(form: Form, outputs: list[Entries]) -> list[tuple[str, tuple[str, ...], str, int, int]]:
     """Of each output: its name and parents, what is said where it has another degree, its degree, and the highest."""
     made: list[tuple[str, tuple[str, ...], str, int, int]] = []
-    after = len(form.sites)
-    for site, output in zip(form.sites, outputs[:after], strict=True):
+    for site, output in zip(form.sites, outputs, strict=False):
         if site.kind == "optimality":
             made.append((site.name, site.parents, "it is not quadratic in {parents}", output.top, 2))
             continue
         mean, factor = top(output.degree[:, 0]), top(output.degree[:, 1:])
         made.append((site.name, site.parents, "its mean is not linear in {parents}", mean, 1))
         made.append((site.name, site.parents, "its covariance depends on {parents}", factor, 0))
-    decisions = [site for site in form.sites if site.kind == "decision"]
-    for site, output in zip(decisions, outputs[after:], strict=False):
-        claim = "its inverse temperature depends on {parents}"
-        made.append((site.name, site.temperature_parents, claim, output.top, 0))
-    for following, output in zip(form.following, outputs[after + len(decisions) :], strict=True):
+    next_values = outputs[len(outputs) - len(form.following) :]
+    for following, output in zip(form.following, next_values, strict=True):
         made.append((following.name, following.parents, "the next value is not linear in {parents}", output.top, 1))
     return made
 
