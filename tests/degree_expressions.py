@@ -167,6 +167,10 @@ MEANS = {
         lambda x, u, t: lax.dynamic_update_slice(x, u[None], (t % 2,)),
         lambda x, u, t: np.array([x[0], u]),
     ),
+    "permutation": (
+        lambda x, u, t: x[jnp.argsort(jnp.array([2.0, 1.0]))] + lax.sort((JG, x), num_keys=1)[1],
+        lambda x, u, t: 2 * x[::-1],
+    ),
     "roll": (lambda x, u, t: jnp.roll(x, 1), lambda x, u, t: np.roll(x, 1)),
     "fft": (lambda x, u, t: jnp.fft.irfft(jnp.fft.rfft(x) * 2.0, 2), lambda x, u, t: 2 * x),
     "interp": (lambda x, u, t: jnp.interp(0.25, jnp.arange(2.0), x) + x, lambda x, u, t: 0.75 * x[0] + 0.25 * x[1] + x),

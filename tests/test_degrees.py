@@ -212,6 +212,7 @@ def test_refusals_need_no_numbers():
     program = program_of(lambda x, u, t: Normal(jnp.sin(x), 1.0).to_event(1))
     with pytest.raises(ValueError, match="takes sin"):
         jax.eval_shape(read, program)
+    jax.eval_shape(read, sites({}, {"one array": MEANS["one array"]}))
 
 
 def test_all_that_is_wrong_is_said_at_once():

@@ -26,7 +26,7 @@ from rlinf_ppl.program.degrees import (
 )
 
 SAME = "copy copy_p stop_gradient optimization_barrier device_put name sharding_constraint layout_constraint".split()
-LINEAR = "neg conj real imag reduce_precision".split()
+LINEAR = "neg conj real imag".split()
 SUMS = "add sub add_any complex".split()
 MOVES = (
     "reshape transpose broadcast_in_dim squeeze rev slice expand_dims concatenate stack unstack split tile pad".split()
@@ -46,6 +46,7 @@ COMPARISONS = {
 LOGIC = {"and": np.bitwise_and, "or": np.bitwise_or, "not": np.invert}
 ARITHMETIC = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
 FEWEST_BITS = 16
+FEWEST_MANTISSA_BITS = 7
 
 
 def folded(equation: Any, ins: list[Entries]) -> Any:
@@ -104,6 +105,12 @@ def convert(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entri
         return None
     exact = entries.fill is not None and (inexact or np.asarray(entries.fill).dtype.kind in "biu")
     return [Entries(entries.degree, np.asarray(entries.fill).astype(dtype)[()] if exact else None)]
+
+
+def round_off(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
+    """Numbers of fewer digits, but not so few that their steps count."""
+    few = equation.params["mantissa_bits"] < FEWEST_MANTISSA_BITS
+    return None if few else [Entries(ins[0].degree)]
 
 
 def compare(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
@@ -213,6 +220,13 @@ def convolve(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entr
     return [spread(product(ins[0].top, ins[1].top), equation.outvars[0].aval.shape)]
 
 
+def order(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
+    """Entries in the order of known keys."""
+    if not all(entries.known for entries in ins[: equation.params["num_keys"]]):
+        return None
+    return [spread(entries.top, entries.degree.shape) for entries in ins]
+
+
 def scatter(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
     """Entries set or added at a known place; a function of them (`x.at[i].apply`) comes as the same primitive."""
     operand, place, updates = ins
@@ -232,10 +246,12 @@ def solve_triangular(analysis: Analysis, equation: Any, ins: list[Entries]) -> l
     return [spread(ins[1].top, ins[1].degree.shape)] if ins[0].known else None
 
 
-def solve(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
-    """What the solver of a linear system computes; that it solves one is only what its author says."""
+def solve(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
+    """What the solver of a known linear system computes; that it solves one is only what its author says."""
     lengths = equation.params["const_lengths"]
     start, stop = lengths.matvec + lengths.vecmat, sum(lengths)
+    if not all(entries.known for entries in ins[:stop]):
+        return None
     given = [*ins[start : start + lengths.solve], *ins[stop:]]
     return analysis.within(None, equation.params["jaxprs"].solve, given)
 
@@ -263,11 +279,13 @@ RULES: dict[str, Rule] = {
     "mul": multiply,
     "div": divide,
     "convert_element_type": convert,
+    "reduce_precision": round_off,
     "is_finite": finite,
     "select_n": select,
     "reduce_sum": sum_over,
     "dot_general": contract,
     "conv_general_dilated": convolve,
+    "sort": order,
     "scatter": scatter,
     "triangular_solve": solve_triangular,
     "custom_linear_solve": solve,

@@ -1,9 +1,10 @@
 """Traced arithmetic evaluated so that its derivatives are those of what it computes.
 
-A derivative that a user writes (`jax.custom_jvp`, `jax.custom_vjp`, a linear solver's) or stops (`stop_gradient`) need
-not be that of the value. Coefficients of a polynomial are derivatives, so where the polynomial's variables go in, such
+A derivative that a user writes (`jax.custom_jvp`, `jax.custom_vjp`) or stops (`stop_gradient`) need not be that of the
+value. Coefficients of a polynomial are derivatives, so where the polynomial's variables go in, such
 a rule is replaced by the arithmetic under it. Where they do not, it stays: what an ELBO's gradient with respect to
-known numbers goes through is the user's to say.
+known numbers goes through is the user's to say. The derivative of a solved linear system in its right-hand side is
+the same solver's, so that stays as well, and with it the derivative in the matrix.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from rlinf_ppl.program.degree_loops import row_of, settled
 from rlinf_ppl.program.degree_rules import RULES
 from rlinf_ppl.program.degrees import INNER, Analysis, Entries, entries_of
 
-OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_linear_solve", "stop_gradient")
+OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "stop_gradient")
 
 
 def evaluate(jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Any], given: Sequence[Entries]) -> list[Any]:
@@ -102,14 +103,6 @@ def stop_gradient(equation: Any, values: list[Any], ins: list[Entries]) -> list[
     return values
 
 
-def solve(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
-    """What the solver of a linear system computes."""
-    lengths, solver = equation.params["const_lengths"], equation.params["jaxprs"].solve
-    start, stop = lengths.matvec + lengths.vecmat, sum(lengths)
-    taken = [*range(start, start + lengths.solve), *range(stop, len(values))]
-    return called(solver, [values[i] for i in taken], [ins[i] for i in taken])
-
-
 def branch(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
     """One of several functions."""
     choices = [lambda *xs, each=each: called(each, xs, ins[1:]) for each in equation.params["branches"]]
@@ -147,7 +140,6 @@ def loop(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
 PLAIN = {
     **dict.fromkeys(INNER, inner),
     "stop_gradient": stop_gradient,
-    "custom_linear_solve": solve,
     "cond": branch,
     "scan": scan,
     "while": loop,
