@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rlinf_ppl.program.degrees import NO_POLYNOMIAL, Analysis, Entries, joined, spread
+from rlinf_ppl.program.degrees import NO_POLYNOMIAL, Analysis, Entries, join, spread
 
 MOST_ROUNDS = 64
 ROUNDS_ENTRY_BY_ENTRY = 16
@@ -25,7 +25,7 @@ def branch(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entrie
     if index.fill is not None:
         branches = [branches[min(max(int(index.fill), 0), len(branches) - 1)]]
     every = [analysis.within(None, each, operands) for each in branches]
-    return [reduce(joined, group) for group in zip(*every, strict=True)]
+    return [reduce(join, group) for group in zip(*every, strict=True)]
 
 
 def scan(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
@@ -41,8 +41,8 @@ def scan(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]
 
     if not 0 < length <= MOST_ROUNDS:
         rows = [row_of(entries) for entries in stacked]
-        carry, outs = settled(lambda carry: body(carry, rows), carry)
-        return [*carry, *(repeated(out, length) for out in outs)]
+        carry, outs = find_fixed_point(lambda carry: body(carry, rows), carry)
+        return [*carry, *(repeat(out, length) for out in outs)]
     made: dict[int, list[Entries]] = {}
     for i in range(length)[:: -1 if params["reverse"] else 1]:
         outs = body(carry, [Entries(entries.degree[i], entries.fill) for entries in stacked])
@@ -57,22 +57,22 @@ def loop(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]
         return None
     a, b = params["cond_nconsts"], params["body_nconsts"]
     body = lambda carry: analysis.within(None, params["body_jaxpr"], [*ins[a : a + b], *carry])  # noqa: E731
-    carry, _ = settled(body, ins[a + b :])
+    carry, _ = find_fixed_point(body, ins[a + b :])
     (test,) = analysis.within(None, params["cond_jaxpr"], [*ins[:a], *carry])
     if test.top >= NO_POLYNOMIAL:
         return [spread(test.top, entries.degree.shape) for entries in carry]
     return carry if test.known else None
 
 
-def settled(
+def find_fixed_point(
     body: Callable[[list[Entries]], list[Entries]], carry: list[Entries]
 ) -> tuple[list[Entries], list[Entries]]:
     """What is carried in any round of a loop, and what its body gives beside it then."""
     rounds = 0
     while True:
         outs = body(carry)
-        after = [joined(before, out) for before, out in zip(carry, outs, strict=False)]
-        if all(same(before, out) for before, out in zip(carry, after, strict=True)):
+        after = [join(before, out) for before, out in zip(carry, outs, strict=False)]
+        if all(equally_known(before, out) for before, out in zip(carry, after, strict=True)):
             return carry, outs[len(carry) :]
         rounds += 1
         # A degree may wander from entry to entry for as many rounds as there are entries.
@@ -80,7 +80,7 @@ def settled(
         carry = [spread(entries.top, entries.degree.shape, entries.fill) if wide else entries for entries in after]
 
 
-def same(first: Entries, second: Entries) -> bool:
+def equally_known(first: Entries, second: Entries) -> bool:
     """Whether as much is known of two arrays."""
     return np.array_equal(first.degree, second.degree) and (first.fill is None) == (second.fill is None)
 
@@ -90,7 +90,7 @@ def row_of(entries: Entries) -> Entries:
     return Entries(entries.degree.max(axis=0, initial=0), entries.fill)
 
 
-def repeated(entries: Entries, length: int) -> Entries:
+def repeat(entries: Entries, length: int) -> Entries:
     """Rows that are alike."""
     return Entries(np.broadcast_to(entries.degree, (length, *entries.degree.shape)), entries.fill)
 

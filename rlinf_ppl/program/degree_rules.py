@@ -19,9 +19,9 @@ from rlinf_ppl.program.degrees import (
     Analysis,
     Entries,
     Rule,
+    common_fill,
     power,
     product,
-    shared_fill,
     spread,
 )
 
@@ -49,7 +49,7 @@ FEWEST_BITS = 16
 FEWEST_MANTISSA_BITS = 7
 
 
-def folded(equation: Any, ins: list[Entries]) -> Any:
+def fold(equation: Any, ins: list[Entries]) -> Any:
     """The number that fills a result of whole numbers or truth values; others would round as the device does."""
     compute = (COMPARISONS | LOGIC | ARITHMETIC).get(equation.primitive.name)
     fills = [entries.fill for entries in ins]
@@ -64,14 +64,14 @@ def keep(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]
     return ins
 
 
-def linear(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
+def keep_degrees(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
     """Entries times a number, or a part of them."""
     return [Entries(entries.degree) for entries in ins]
 
 
 def add(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
     """A sum of two arrays."""
-    return [Entries(np.maximum(ins[0].degree, ins[1].degree), folded(equation, ins))]
+    return [Entries(np.maximum(ins[0].degree, ins[1].degree), fold(equation, ins))]
 
 
 def multiply(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
@@ -80,7 +80,7 @@ def multiply(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entr
         empty = entries.fill is not None and entries.fill == 0 and not isinstance(variable, Literal)
         if empty and max(each.top for each in ins) < NO_POLYNOMIAL:
             return [spread(0, equation.outvars[0].aval.shape, entries.fill)]
-    return [Entries(product(ins[0].degree, ins[1].degree), folded(equation, ins))]
+    return [Entries(product(ins[0].degree, ins[1].degree), fold(equation, ins))]
 
 
 def divide(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
@@ -117,7 +117,7 @@ def compare(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entri
     """What holds whatever finite numbers the variables are: they equal themselves, and are not infinite."""
     shape, test = equation.outvars[0].aval.shape, COMPARISONS[equation.primitive.name]
     if all(entries.known for entries in ins):
-        return [spread(0, shape, folded(equation, ins))]
+        return [spread(0, shape, fold(equation, ins))]
     if max(entries.top for entries in ins) >= NO_POLYNOMIAL:
         return None
     if equation.invars[0] is equation.invars[1]:
@@ -132,16 +132,16 @@ def compare(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entri
 def logic(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
     """Of known truth values a known one."""
     known = all(entries.known for entries in ins)
-    return [spread(0, equation.outvars[0].aval.shape, folded(equation, ins))] if known else None
+    return [spread(0, equation.outvars[0].aval.shape, fold(equation, ins))] if known else None
 
 
-def every(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
+def all_or_any(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
     """Whether all are true, or any is."""
     some = ins[0].known and ins[0].degree.size > 0
     return [spread(0, equation.outvars[0].aval.shape, ins[0].fill)] if some else None
 
 
-def finite(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
+def test_finite(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
     """A polynomial of finite numbers is finite."""
     variable = not ins[0].known and ins[0].top < NO_POLYNOMIAL
     return [spread(0, ins[0].degree.shape, np.bool_(True))] if variable else None
@@ -154,12 +154,12 @@ def select(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entrie
         return None
     if which.fill is not None:
         return [cases[int(which.fill)]]
-    return [Entries(np.max(np.broadcast_arrays(*(case.degree for case in cases)), axis=0), shared_fill(cases))]
+    return [Entries(np.max(np.broadcast_arrays(*(case.degree for case in cases)), axis=0), common_fill(cases))]
 
 
 def move(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
     """What moves entries does the same to their degrees."""
-    return moved(equation, [entries.degree for entries in ins], [], shared_fill(ins))
+    return move_degrees(equation, [entries.degree for entries in ins], [], common_fill(ins))
 
 
 def look_up(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
@@ -174,10 +174,10 @@ def look_up(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entri
         np.full(place.degree.shape, place.fill, variable.aval.dtype)
         for place, variable in zip(places, equation.invars[count:], strict=True)
     ]
-    return moved(equation, [entries.degree for entries in data], indices)
+    return move_degrees(equation, [entries.degree for entries in data], indices)
 
 
-def moved(equation: Any, degrees: list[np.ndarray], indices: list[Any], fill: Any = None) -> list[Entries]:
+def move_degrees(equation: Any, degrees: list[np.ndarray], indices: list[Any], fill: Any = None) -> list[Entries]:
     """A primitive that moves entries, run on degrees unless they are all the same."""
     degree = max((int(each.max(initial=0)) for each in degrees), default=0)
     if all(np.all(each == degree) for each in degrees):
@@ -220,7 +220,7 @@ def convolve(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entr
     return [spread(product(ins[0].top, ins[1].top), equation.outvars[0].aval.shape)]
 
 
-def order(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
+def sort(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
     """Entries in the order of known keys."""
     if not all(entries.known for entries in ins[: equation.params["num_keys"]]):
         return None
@@ -256,7 +256,7 @@ def solve(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries
     return analysis.within(None, equation.params["jaxprs"].solve, given)
 
 
-def inner(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
+def call(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
     """A function of its own."""
     params = equation.params
     return analysis.within(params.get("name"), params[INNER[equation.primitive.name]], ins)
@@ -264,7 +264,7 @@ def inner(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(SAME, keep),
-    **dict.fromkeys(LINEAR, linear),
+    **dict.fromkeys(LINEAR, keep_degrees),
     **dict.fromkeys(SUMS, add),
     **dict.fromkeys(MOVES, move),
     **dict.fromkeys(LOOKUPS, look_up),
@@ -272,20 +272,20 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(SCATTERED_SUMS, scatter),
     **dict.fromkeys(COMPARISONS, compare),
     **dict.fromkeys(LOGIC, logic),
-    **dict.fromkeys(("reduce_and", "reduce_or"), every),
+    **dict.fromkeys(("reduce_and", "reduce_or"), all_or_any),
     **dict.fromkeys(("square", "integer_pow", "pow"), raise_to),
     **dict.fromkeys(("scatter-mul", "scatter_mul"), scatter_product),
-    **dict.fromkeys(INNER, inner),
+    **dict.fromkeys(INNER, call),
     "mul": multiply,
     "div": divide,
     "convert_element_type": convert,
     "reduce_precision": round_off,
-    "is_finite": finite,
+    "is_finite": test_finite,
     "select_n": select,
     "reduce_sum": sum_over,
     "dot_general": contract,
     "conv_general_dilated": convolve,
-    "sort": order,
+    "sort": sort,
     "scatter": scatter,
     "triangular_solve": solve_triangular,
     "custom_linear_solve": solve,

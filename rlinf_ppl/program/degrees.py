@@ -67,12 +67,12 @@ def power(degree: np.ndarray, exponent: int) -> np.ndarray:
     return np.where(degree >= NO_POLYNOMIAL, degree, raised).astype(np.int32)
 
 
-def joined(first: Entries, second: Entries) -> Entries:
+def join(first: Entries, second: Entries) -> Entries:
     """What holds of either of two arrays of one shape."""
-    return Entries(np.maximum(first.degree, second.degree), shared_fill([first, second]))
+    return Entries(np.maximum(first.degree, second.degree), common_fill([first, second]))
 
 
-def shared_fill(entries: Sequence[Entries]) -> Any:
+def common_fill(entries: Sequence[Entries]) -> Any:
     """The number that fills all of some arrays, or None."""
     fills = [each.fill for each in entries]
     alike = bool(fills) and all(fill is not None and fill == fills[0] for fill in fills)

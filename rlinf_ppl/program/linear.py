@@ -17,7 +17,7 @@ from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.linearity import check_linear, degrees_given, known_values
-from rlinf_ppl.program.plain import evaluate, only
+from rlinf_ppl.program.plain import evaluate, part_for
 from rlinf_ppl.program.sites import Support, first_value, values_of
 from rlinf_ppl.program.tracing import Form
 
@@ -129,7 +129,7 @@ class Reader:
             matrix = jnp.concatenate([slope(origin), mean[:, None]], 1)
             faults = {
                 "covariance": jnp.any(jnp.isnan(factor)) & ~jnp.any(jnp.isnan(mean)),
-                "infinite": ~jnp.all(jnp.isfinite(mean)) | jnp.any(jnp.isinf(factor)),
+                "infinite": ~jnp.all(jnp.isfinite(matrix)) | jnp.any(jnp.isinf(factor)),
             }
             return matrix, factor, faults
 
@@ -190,7 +190,7 @@ class Reader:
             inputs[name] = jnp.reshape(z[place : place + len(support)], inputs[name].shape)
             place += len(support)
         given = degrees_given(self.form, self.supports)
-        jaxpr = only(self.form.arithmetic.jaxpr, index)
+        jaxpr = part_for(self.form.arithmetic.jaxpr, index)
         (output,) = evaluate(jaxpr, self.constants, [*inputs.values(), *self.leaves], given)
         return jnp.asarray(output)
 

@@ -22,9 +22,10 @@ ANYWAY = "Or run smc.run, or svi.fit with guide=svi.networks(program, key): they
 ROOT = "Write x @ x for norm(x)**2 or abs(x)**2, without the root"
 BEND = "Leave the bound out where it does not bind, or let it depend on t and on args alone"
 CHOICE = "A choice (where, cond, while) may depend on t and on args, not on a real variable"
-CURVE = "Replace it by its tangent, or a factor by its parabola, about a point of yours"
+CURVE = "Replace it by its tangent (a factor by its parabola) about a point of yours"
 STAIRS = "What rounds, or counts by, a real variable is a staircase of it; leave it real"
 PLACE = "An index may depend on t and on args, not on a real variable"
+MATRIX = "The matrix of a system may depend on t and on args, not on a real variable"
 HINTS = {
     **dict.fromkeys("abs sqrt rsqrt cbrt".split(), ROOT),
     **dict.fromkeys("max min clamp reduce_max reduce_min cummax cummin sort top_k".split(), BEND),
@@ -35,6 +36,7 @@ HINTS = {
     **dict.fromkeys(
         ("pow", "integer_pow"), "A power is a polynomial where its exponent is a number 0, 1, 2 in the text"
     ),
+    **dict.fromkeys("custom_linear_solve triangular_solve lu cholesky eigh qr svd".split(), MATRIX),
     "div": "Multiply by the reciprocal of something known; a real variable divides nothing",
     "reduce_prod": "Write a product of two entries as x[0] * x[1]",
 }

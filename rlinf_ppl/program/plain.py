@@ -1,10 +1,10 @@
 """Traced arithmetic evaluated so that its derivatives are those of what it computes.
 
 A derivative that a user writes (`jax.custom_jvp`, `jax.custom_vjp`) or stops (`stop_gradient`) need not be that of the
-value. Coefficients of a polynomial are derivatives, so where the polynomial's variables go in, such
-a rule is replaced by the arithmetic under it. Where they do not, it stays: what an ELBO's gradient with respect to
-known numbers goes through is the user's to say. The derivative of a solved linear system in its right-hand side is
-the same solver's, so that stays as well, and with it the derivative in the matrix.
+value. Coefficients of a polynomial are derivatives, so where the polynomial's variables go in, such a rule is replaced
+by the arithmetic under it. Where they do not, it stays: what an ELBO's gradient with respect to known numbers goes
+through is the user's to say. A solved linear system differentiates its right-hand side by the same solver, so that
+stays as well, and with it the derivative in the matrix.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 
-from rlinf_ppl.program.degree_loops import row_of, settled
+from rlinf_ppl.program.degree_loops import find_fixed_point, row_of
 from rlinf_ppl.program.degree_rules import RULES
 from rlinf_ppl.program.degrees import INNER, Analysis, Entries, entries_of
 
@@ -42,15 +42,15 @@ def evaluate(jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Any], given:
         ins = [entries_of(variable, degrees) for variable in equation.invars]
         values = [variable.val if isinstance(variable, Literal) else numbers[variable] for variable in equation.invars]
         degrees |= zip(equation.outvars, analysis.equation(equation, ins), strict=True)
-        replace = PLAIN.get(equation.primitive.name)
-        touched = replace is not None and own_rules_of(equation) and not all(entries.known for entries in ins)
-        outs = replace(equation, values, ins) if replace and touched else alone(jaxpr, equation, values)
+        touched = own_rules_of(equation) and not all(entries.known for entries in ins)
+        replace = PLAIN.get(equation.primitive.name) if touched else None
+        outs = evaluate_one(jaxpr, equation, values) if replace is None else replace(equation, values, ins)
         numbers |= zip(equation.outvars, outs, strict=True)
     return [variable.val if isinstance(variable, Literal) else numbers[variable] for variable in jaxpr.outvars]
 
 
 @lru_cache(maxsize=1024)
-def only(jaxpr: Any, index: int) -> Any:
+def part_for(jaxpr: Any, index: int) -> Any:
     """The part of a jaxpr that one of its outputs needs, with that output alone."""
     needed, kept = {jaxpr.outvars[index]} if not isinstance(jaxpr.outvars[index], Literal) else set(), []
     for equation in reversed(jaxpr.eqns):
@@ -79,7 +79,7 @@ def open_jaxpr(jaxpr: Any) -> Any:
     return getattr(jaxpr, "jaxpr", jaxpr)
 
 
-def alone(jaxpr: Any, equation: Any, values: list[Any]) -> list[Any]:
+def evaluate_one(jaxpr: Any, equation: Any, values: list[Any]) -> list[Any]:
     """The outputs of one equation as JAX evaluates it."""
     variables = {v: x for v, x in zip(equation.invars, values, strict=True) if not isinstance(v, Literal)}
     one = jaxpr.replace(
@@ -88,14 +88,14 @@ def alone(jaxpr: Any, equation: Any, values: list[Any]) -> list[Any]:
     return list(jax.core.eval_jaxpr(one, (), *variables.values()))
 
 
-def called(jaxpr: Any, values: Sequence[Any], ins: Sequence[Entries]) -> list[Any]:
+def call(jaxpr: Any, values: Sequence[Any], ins: Sequence[Entries]) -> list[Any]:
     """The outputs of an inner jaxpr."""
     return evaluate(open_jaxpr(jaxpr), getattr(jaxpr, "consts", ()), values, ins)
 
 
-def inner(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
+def call_inner(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
     """A function of its own, with or without a derivative rule."""
-    return called(equation.params[INNER[equation.primitive.name]], values, ins)
+    return call(equation.params[INNER[equation.primitive.name]], values, ins)
 
 
 def stop_gradient(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
@@ -105,7 +105,7 @@ def stop_gradient(equation: Any, values: list[Any], ins: list[Entries]) -> list[
 
 def branch(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
     """One of several functions."""
-    choices = [lambda *xs, each=each: called(each, xs, ins[1:]) for each in equation.params["branches"]]
+    choices = [lambda *xs, each=each: call(each, xs, ins[1:]) for each in equation.params["branches"]]
     return list(jax.lax.switch(values[0], choices, *values[1:]))
 
 
@@ -115,10 +115,10 @@ def scan(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
     n, k = params["num_consts"], params["num_consts"] + params["num_carry"]
     rows = [row_of(entries) for entries in ins[k:]]
     body = params["jaxpr"]
-    carried, _ = settled(lambda carry: Analysis(RULES).within(None, body, [*ins[:n], *carry, *rows]), ins[n:k])
+    carried, _ = find_fixed_point(lambda carry: Analysis(RULES).within(None, body, [*ins[:n], *carry, *rows]), ins[n:k])
 
     def once(carry: list[Any], xs: list[Any]) -> tuple[list[Any], list[Any]]:
-        outs = called(body, [*values[:n], *carry, *xs], [*ins[:n], *carried, *rows])
+        outs = call(body, [*values[:n], *carry, *xs], [*ins[:n], *carried, *rows])
         return outs[: k - n], outs[k - n :]
 
     options = {name: params[name] for name in ("length", "reverse", "unroll")}
@@ -131,14 +131,14 @@ def loop(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
     params = equation.params
     a, b = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     test, body = params["cond_jaxpr"], params["body_jaxpr"]
-    carried, _ = settled(lambda carry: Analysis(RULES).within(None, body, [*ins[a:b], *carry]), ins[b:])
-    again = lambda carry: called(test, [*values[:a], *carry], [*ins[:a], *carried])[0]  # noqa: E731
-    once = lambda carry: called(body, [*values[a:b], *carry], [*ins[a:b], *carried])  # noqa: E731
+    carried, _ = find_fixed_point(lambda carry: Analysis(RULES).within(None, body, [*ins[a:b], *carry]), ins[b:])
+    again = lambda carry: call(test, [*values[:a], *carry], [*ins[:a], *carried])[0]  # noqa: E731
+    once = lambda carry: call(body, [*values[a:b], *carry], [*ins[a:b], *carried])  # noqa: E731
     return list(jax.lax.while_loop(again, once, values[b:]))
 
 
 PLAIN = {
-    **dict.fromkeys(INNER, inner),
+    **dict.fromkeys(INNER, call_inner),
     "stop_gradient": stop_gradient,
     "cond": branch,
     "scan": scan,
