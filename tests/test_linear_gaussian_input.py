@@ -49,19 +49,20 @@ def beginning():
 MISTAKES = {
     "nonlinear": (
         step_with(lambda x, u: numpyro.sample("x_next", Normal(jnp.sin(x) + u, 1.0).to_event(1))),
-        "step: 'x_next' is not linear-Gaussian: its mean is not linear in x and u: the jacobian changes with the point",
+        "step: 'x_next' is not linear-Gaussian: its mean is not linear in x and u: it takes sin of "
+        "them, which is no polynomial. Replace it by its tangent.*Or run smc.run, or svi.fit with guide=svi.networks",
     ),
     "heteroscedastic": (
         step_with(lambda x, u: numpyro.sample("x_next", Normal(x, jnp.exp(u)).to_event(1))),
-        "'x_next' is not linear-Gaussian: its covariance depends on x and u",
+        "'x_next' is not linear-Gaussian: its covariance depends on x and u.\nOr run smc.run",
     ),
     "cubic": (
         step_with(lambda x, u: (optimality(-jnp.sum(u**4)), x)[1]),
-        "'optimality' is not linear-Gaussian: it is not quadratic in u: the hessian changes",
+        "'optimality' is not linear-Gaussian: it is not quadratic in u: it has degree 4",
     ),
     "moved": (
         step_with(lambda x, u: x * u[0]),
-        "step: 'x' is not linear-Gaussian: the next value is not linear in x and u",
+        "step: 'x' is not linear-Gaussian: the next value is not linear in x and u: it has degree 2",
     ),
     "covariance": (
         step_with(lambda x, u: numpyro.sample("x_next", MultivariateNormal(x, jnp.diag(jnp.array([1.0, -1.0]))))),

@@ -16,18 +16,16 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import rounding
-from rlinf_ppl.algebra.chain import Chain, Site
 from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
-from rlinf_ppl.algebra.messages import Law, Named, Rounding, where_timed
-from rlinf_ppl.algebra.quadratics import SAFETY, Quadratic, QuadraticValue, stacked_origin
+from rlinf_ppl.algebra.messages import Law, Named, Rounding
+from rlinf_ppl.algebra.quadratics import SAFETY, QuadraticValue, stacked_origin
 from rlinf_ppl.algebra.rounding import Count
-from rlinf_ppl.algebra.small_matrices import semidefinite_root, upper_solve
+from rlinf_ppl.algebra.small_matrices import upper_solve
 
 
 class Squares(Named):
@@ -248,36 +246,3 @@ def eliminated(w: Squares, after: Array, root: Array, moved: Array, tau: Array) 
     far = jnp.sqrt(jnp.sum(sums[:, -1] ** 2))
     left = sizes.at[-1].set(jnp.sqrt(jnp.abs(after[-1, -1] - sizes[-1] ** 2)))
     return rounding.eliminated(w.counted, root @ root.T, moved, tau, own, left, far, gained)
-
-
-def as_squares(chain: Chain) -> Chain:
-    """A program with its factors as sums of squares; not `valid` where one of them is not concave."""
-    concave: list[Array] = []
-
-    def one(w: Quadratic) -> tuple[Squares, Array]:
-        n = sum(w.sizes)
-        root, fits = semidefinite_root(-w.array[:n, :n])
-        # C = [root', c] with root c = -b: forwards, where a row of C is one.
-        c = jnp.zeros(n)
-        for k in range(n):
-            rest = -w.array[k, n] - jnp.sum(root[k] * c)
-            c = c.at[k].set(jnp.where(root[k, k] > 0, rest / jnp.where(root[k, k] > 0, root[k, k], 1.0), 0.0))
-        left = w.array[:n, n] + root @ c
-        small = 8 * n * jnp.finfo(c.dtype).eps * (jnp.abs(w.array[:n, n]) + jnp.abs(root) @ jnp.abs(c))
-        linear = jnp.where(jnp.abs(left) > small, 2 * left, 0.0)
-        rows = jnp.concatenate([root.T, c[:, None]], 1)
-        last = jnp.append(linear, w.array[n, n] + jnp.sum(c**2))
-        return Squares(w.axes, w.sizes, jnp.concatenate([rows, last[None]])), fits
-
-    def squared(site: Site) -> Site:
-        if site.kind != "optimality":
-            return site
-        found, fits = where_timed(one, site.content)
-        concave.append(jnp.all(fits))
-        return dataclasses.replace(site, content=dataclasses.replace(found, axes=site.content.axes))
-
-    step = dataclasses.replace(chain.step, sites=tuple(squared(site) for site in chain.step.sites))
-    final = tuple(squared(site) for site in chain.final)
-    valid = jnp.all(jnp.stack([chain.valid, *concave]))
-    zero = Squares((), (), jnp.zeros((2, 1)))
-    return dataclasses.replace(chain, step=step, final=final, valid=valid, zero=zero)

@@ -5,24 +5,21 @@ optimality (Levine 2018, sections 3 and 2). Values and ELBO are in the units of 
 Everything here is differentiable in the program's arrays, and can be vmapped over them.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain
-from rlinf_ppl.algebra.squares import as_squares
 from rlinf_ppl.inference.arguments import check_tolerance
 from rlinf_ppl.inference.chains import answers, trajectories
 from rlinf_ppl.inference.chains.answers import Marginals, Posterior, Solution
+from rlinf_ppl.inference.chains.careful import carefully, posterior_chain
 from rlinf_ppl.inference.chains.equilibria import Equilibria, equilibria
 from rlinf_ppl.inference.chains.existence import check_exists
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import posterior_temperature
+from rlinf_ppl.program.reading import check_program
 
 __all__ = [
     "Equilibria",
@@ -43,9 +40,6 @@ __all__ = [
 ]
 
 
-Answer = TypeVar("Answer", Solution, Posterior)
-
-
 def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
     """The policy that maximises the ELBO under the true dynamics, and its value.
 
@@ -63,7 +57,7 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
     chain = read(program)
     solution = answers.solve(chain, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
-        solution = carefully(chain, solution, answers.solve)
+        solution = carefully(program, solution, answers.solve)
         check_exists(chain, solution, algebra.solve_rules())
     return solution
 
@@ -82,7 +76,7 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     chain, tau = read(program), posterior_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
-        posterior = carefully(chain, posterior, lambda chain: answers.condition(chain, tau))
+        posterior = carefully(program, posterior, lambda chain: answers.condition(chain, tau))
         check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
     if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
         low, high = answers.growth(chain, tau)
@@ -92,14 +86,6 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
             "temperature or the discount, or condition program.unroll(T)."
         )
     return posterior
-
-
-def carefully(chain: Chain, answer: Answer, again: Callable[[Chain], Answer]) -> Answer:
-    """An answer about vectors, or the same by sums of squares where these say that they keep more digits."""
-    if isinstance(answer.converged, jax.core.Tracer) or bool(answer.converged) or chain.horizon is None:
-        return answer
-    other = again(as_squares(chain))
-    return other if bool(other.converged) else answer
 
 
 def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = None) -> Solution:
@@ -167,9 +153,12 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
     With a discount, a process that has died collects no more optimality and goes on under its priors and the true
     dynamics; the marginals are over the living and the dead together.
     """
-    chain = read(program)
-    check_ends(chain.horizon, "posterior marginals")
-    return answers.posterior_marginals(chain, posterior_temperature(program))
+    check_program(program)
+    check_ends(program.horizon, "posterior marginals")
+    tau = posterior_temperature(program)
+    if program.structure.gaussian:
+        return answers.marginals(*posterior_chain(program, tau))
+    return answers.posterior_marginals(read(program), tau)
 
 
 def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n: int) -> dict[str, Array]:
@@ -192,8 +181,13 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
 
 def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int) -> dict[str, Array]:
     """Trajectories of the exact posterior given optimality: shapes as in `sample`."""
-    chain, tau = read(program), posterior_temperature(program)
-    check_ends(chain.horizon, "trajectories")
+    check_program(program)
+    check_ends(program.horizon, "trajectories")
+    tau = posterior_temperature(program)
+    if program.structure.gaussian:
+        chain, laws = posterior_chain(program, tau)
+        return trajectories.draw(chain, program.supports, key, laws, n)
+    chain = read(program)
     return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
 
 

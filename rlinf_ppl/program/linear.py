@@ -1,10 +1,11 @@
 """Read a linear-Gaussian program as quadratics: laws by the jacobians of their means, factors by their hessians.
 
-Everything is taken at the origin, and once more at another point: where a jacobian of a mean, a hessian of a factor or
-a covariance is not the same there, the step is not linear-Gaussian.
+That the means are linear and the factors quadratic is known from the arithmetic (`linearity`), so their derivatives at
+the origin are their coefficients, provided that they are derivatives of what is computed (`plain`).
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,41 +17,49 @@ from rlinf_ppl.algebra import TIME, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.algebra.affine import Arrival
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
-from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.algebra.small_matrices import semidefinite_root
+from rlinf_ppl.algebra.squares import Squares
+from rlinf_ppl.program.control_program import ControlProgram, Structure
+from rlinf_ppl.program.linearity import check_linear, degrees_given, known_values
+from rlinf_ppl.program.plain import evaluate, part_for
 from rlinf_ppl.program.sites import Support, first_value, values_of
 from rlinf_ppl.program.tracing import Form
 
 PROBLEMS = {
-    "nonlinear": "its mean is not linear in {parents}: the jacobian changes with the point",
-    "heteroscedastic": "its covariance depends on {parents}",
     "covariance": "its covariance is not positive definite",
     "infinite": "its mean or covariance is not finite",
-    "curved": "it is not quadratic in {parents}: the hessian changes with the point",
     "unbounded": "it is not finite",
-    "moved": "the next value is not linear in {parents}: the jacobian changes with the point",
 }
+
+class Algebra(NamedTuple):
+    """What factors are read as: the message, and its array from a function and the point that z is counted from."""
+
+    message: Any
+    expand: Callable[[Callable[[Array], Array], Array], tuple[Array, dict[str, Array]]]
+
 
 Faults = dict[str, dict[str, dict[str, Any]]]
 
 
 @eqx.filter_jit
 def linearize(
-    structure: Structure, discount: Array, leaves: list[Array], constants: tuple[Any, ...]
+    structure: Structure,
+    discount: Array,
+    leaves: list[Array],
+    constants: tuple[Any, ...],
+    squares: bool = False,
 ) -> tuple[Chain, Faults]:
-    """The program as a chain of quadratics, and for each part and site what is wrong with it."""
+    """The program as a chain of quadratics or of sums of squares, and for each part and site what is wrong with it."""
+    algebra = Algebra(Squares, at_maximum) if squares else Algebra(Quadratic, at_origin)
     parts = {"initial": structure.initial, "step": structure.step, "final": structure.final}
-    known = {
-        "initial": structure.initial.supports(),
-        "step": structure.supports() | structure.times(),
-        "final": dict(structure.state),
-    }
+    known = known_values(structure)
     slices: dict[str, Slice] = {}
     faults: Faults = {}
     origins: dict[str, dict[str, Array]] = {}
     state: dict[str, Array] = {}
     for (part, form), own in zip(parts.items(), constants, strict=True):
         if form is not None:
-            reader = Reader(form, own, leaves, known[part], state)
+            reader = Reader(form, own, leaves, known[part], state, algebra)
             slices[part], faults[part] = reader.slice()
             state, origins[part] = reader.state, reader.origin
     alive = None
@@ -68,7 +77,7 @@ def linearize(
         carried=structure.carried,
         scopes=structure.scopes,
         sizes=tuple((name, len(support)) for name, support in structure.supports().items()),
-        zero=Quadratic((), (), jnp.zeros((1, 1))),
+        zero=algebra.message((), (), jnp.zeros((1 + squares, 1))),
         origin=origins["step"],
     )
     return chain, faults
@@ -80,29 +89,68 @@ def read_gaussian(
     """A linear-Gaussian program as a chain.
 
     Raises:
-        ValueError: where concrete arrays show that a site is not linear-Gaussian.
+        ValueError: where the program is not linear-Gaussian by its arithmetic, or concrete arrays hold a covariance
+            that is not positive definite or numbers that are not finite.
     """
+    check_linear(structure)
     chain, faults = linearize(structure, discount, leaves, constants)
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(faults)):
-        wrong = describe(structure, jax.device_get(faults))
+        wrong = describe(jax.device_get(faults))
         if wrong is not None:
             raise ValueError(wrong)
     return chain
 
 
-def describe(structure: Structure, faults: Faults) -> str | None:
+def read_squares(program: ControlProgram) -> Chain:
+    """A linear-Gaussian program with its factors as sums of squares; not `valid` where one of them is not concave."""
+    leaves = jax.tree.leaves(program.args)
+    return linearize(program.structure, program.discount, leaves, program.constants, squares=True)[0]
+
+
+def describe(faults: Faults) -> str | None:
     """The first thing that is wrong, and what to do; None where all is right."""
     for part, sites in faults.items():
-        form = getattr(structure, part)
-        parents = {site.name: site.parents for site in form.sites} | {
-            next.name: next.parents for next in form.following
-        }
         for name, problems in sites.items():
             for problem, wrong in problems.items():
                 if wrong:
-                    what = PROBLEMS[problem].format(parents=" and ".join(p for p in parents[name] if p != TIME) or "t")
-                    return f"{part}: {name!r} is not linear-Gaussian: {what}."
+                    return f"{part}: {name!r} is not linear-Gaussian: {PROBLEMS[problem]}."
     return None
+
+
+def at_origin(value: Callable[[Array], Array], origin: Array) -> tuple[Array, dict[str, Array]]:
+    """A quadratic function about a point: M over (z, 1), and what is wrong with it."""
+    # Forwards, as a loop of unknown length has no other derivative.
+    slope_at = jax.jacfwd(value)
+    block, slope = jax.jacfwd(slope_at)(origin) / 2, slope_at(origin)[:, None] / 2
+    matrix = jnp.block([[block, slope], [slope.T, value(origin)[None, None]]])
+    return matrix, {"unbounded": ~jnp.all(jnp.isfinite(matrix))}
+
+
+def at_maximum(value: Callable[[Array], Array], origin: Array) -> tuple[Array, dict[str, Array]]:
+    """A concave function as l' [z, 1] - |C [z, 1]|^2 with z counted from a point, C above l, and what is wrong with it.
+
+    It is read where it is largest. There the user's own arithmetic takes the difference from a goal, and what is left
+    of a square is small; a square that is completed by hand would be a small difference of large numbers.
+    """
+    slope_at = jax.jacfwd(value)
+    root, concave = semidefinite_root(-jax.jacfwd(slope_at)(origin) / 2)
+    peak = origin + rise(root, slope_at(origin) / 2)
+    away, slope = peak - origin, slope_at(peak)
+    rows = jnp.concatenate([root.T, -(root.T @ away)[:, None]], 1)
+    array = jnp.concatenate([rows, jnp.append(slope, value(peak) - slope @ away)[None]])
+    return array, {"unbounded": ~jnp.all(jnp.isfinite(array)), "convex": ~concave}
+
+
+def rise(root: Array, slope: Array) -> Array:
+    """The z that maximises 2 slope' z - |root' z|^2, where root is triangular; 0 where it has no rank."""
+    pivots = jnp.diagonal(root)
+    safe = jnp.where(pivots > 0, pivots, 1.0)
+    forwards, z = jnp.zeros_like(slope), jnp.zeros_like(slope)
+    for k in range(len(slope)):
+        forwards = forwards.at[k].set(jnp.where(pivots[k] > 0, (slope[k] - root[k] @ forwards) / safe[k], 0.0))
+    for k in reversed(range(len(slope))):
+        z = z.at[k].set(jnp.where(pivots[k] > 0, (forwards[k] - root[:, k] @ z) / safe[k], 0.0))
+    return z
 
 
 class Reader:
@@ -120,9 +168,11 @@ class Reader:
         leaves: list[Array],
         supports: dict[str, Support],
         state: dict[str, Array],
+        algebra: Algebra,
     ):
         self.form, self.constants, self.leaves, self.supports = form, constants, leaves, supports
         self.state, self.origin = dict(state), dict(state)
+        self.message, self.expand = algebra
         # A site that becomes a state variable is counted from where that one is.
         self.becomes: dict[str, str] = {}
         for following in form.following:
@@ -163,15 +213,13 @@ class Reader:
             return output[:, 0], output[:, 1:]
 
         def read(t: Array) -> tuple[Array, Array, dict[str, Array]]:
-            origin, other = self.points(names)
+            origin = self.point(names)
             mean, factor = at(origin, t)
             slope = jax.jacfwd(lambda z: at(z, t)[0])
             matrix = jnp.concatenate([slope(origin), (mean - self.origin[name])[:, None]], 1)
             faults = {
                 "covariance": jnp.any(jnp.isnan(factor)) & ~jnp.any(jnp.isnan(mean)),
-                "infinite": ~jnp.all(jnp.isfinite(mean)) | jnp.any(jnp.isinf(factor)),
-                "nonlinear": differs(slope(origin), slope(other)),
-                "heteroscedastic": differs(factor, at(other, t)[1]),
+                "infinite": ~jnp.all(jnp.isfinite(matrix)) | jnp.any(jnp.isinf(factor)),
             }
             return matrix, factor, faults
 
@@ -184,32 +232,25 @@ class Reader:
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[Array, dict[str, Array]]:
-            origin, other = self.points(names)
+            origin = self.point(names)
             value = lambda z: jnp.reshape(self.output(index, parents, z, t), -1)  # noqa: E731
             slope = jax.jacfwd(value)
             matrix = jnp.concatenate([slope(origin), (value(origin) - self.state[name])[:, None]], 1)
-            faults = {"infinite": ~jnp.all(jnp.isfinite(matrix)), "moved": differs(slope(origin), slope(other))}
-            return matrix, faults
+            return matrix, {"infinite": ~jnp.all(jnp.isfinite(matrix))}
 
         (matrix, faults), axes = self.over_time(read, parents, names)
         nothing = jnp.zeros((*matrix.shape[:-1], matrix.shape[-2]))
         return LinearGaussian(name, axes, size, matrix, nothing, covariance=nothing), any_time(faults)
 
-    def factor(self, name: str, index: int, parents: tuple[str, ...]) -> tuple[Quadratic, dict[str, Array]]:
-        """A factor as a quadratic."""
+    def factor(self, name: str, index: int, parents: tuple[str, ...]) -> tuple[Any, dict[str, Array]]:
+        """A factor as a function of vectors."""
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[Array, dict[str, Array]]:
-            origin, other = self.points(names)
-            value = lambda z: self.output(index, parents, z, t)  # noqa: E731
-            curve = jax.hessian(value)
-            block, slope = curve(origin) / 2, jax.grad(value)(origin)[:, None] / 2
-            matrix = jnp.block([[block, slope], [slope.T, value(origin)[None, None]]])
-            faults = {"unbounded": ~jnp.all(jnp.isfinite(matrix)), "curved": differs(curve(origin), curve(other))}
-            return matrix, faults
+            return self.expand(lambda z: self.output(index, parents, z, t), self.point(names))
 
-        (matrix, faults), axes = self.over_time(read, parents, names)
-        return Quadratic(axes, size, matrix), any_time(faults)
+        (array, faults), axes = self.over_time(read, parents, names)
+        return self.message(axes, size, array), any_time(faults)
 
     def constant(self, index: int, parents: tuple[str, ...]) -> Quadratic:
         """An inverse temperature."""
@@ -222,10 +263,9 @@ class Reader:
         names = tuple(name for name in parents if name != TIME)
         return names, tuple(len(self.supports[name]) for name in names)
 
-    def points(self, names: tuple[str, ...]) -> tuple[Array, Array]:
-        """The origins of variables side by side, and a point in no special direction from there."""
-        at = jnp.concatenate([jnp.zeros(0), *(self.origin[name] for name in names)])
-        return at, at + jnp.cos(1.0 + jnp.arange(at.shape[0]))
+    def point(self, names: tuple[str, ...]) -> Array:
+        """The origins of variables side by side."""
+        return jnp.concatenate([jnp.zeros(0), *(self.origin[name] for name in names)])
 
     def place(self, index: int, parents: tuple[str, ...]) -> Array:
         """One output with all variables at their origins, at the first time: where the variable itself is counted from.
@@ -233,7 +273,7 @@ class Reader:
         No answer depends on where that is, so no derivative does.
         """
         names, _ = self.space(parents)
-        output = self.output(index, parents, self.points(names)[0], jnp.zeros((), int))
+        output = self.output(index, parents, self.point(names), jnp.zeros((), int))
         return lax.stop_gradient(output[:, 0] if output.ndim == 2 else jnp.reshape(output, -1))
 
     def output(self, index: int, parents: tuple[str, ...], z: Array, t: Array) -> Array:
@@ -246,7 +286,10 @@ class Reader:
             support = self.supports[name]
             inputs[name] = jnp.reshape(z[place : place + len(support)], inputs[name].shape)
             place += len(support)
-        return self.form.arithmetic(self.constants, *inputs.values(), *self.leaves)[index]
+        given = degrees_given(self.form, self.supports)
+        jaxpr = part_for(self.form.arithmetic.jaxpr, index)
+        (output,) = evaluate(jaxpr, self.constants, [*inputs.values(), *self.leaves], given)
+        return jnp.asarray(output)
 
     def over_time(self, read: Any, parents: tuple[str, ...], names: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
         """What `read` gives, at all times where it depends on the time, and the axes of it."""
@@ -255,13 +298,6 @@ class Reader:
         times = self.supports[TIME]
         assert isinstance(times, range)
         return jax.vmap(read)(values_of(times)), (TIME, *names)
-
-
-def differs(first: Array, second: Array) -> Array:
-    """Whether two arrays differ by more than rounding."""
-    tolerance = float(jnp.finfo(first.dtype).eps) ** 0.5
-    scale = jnp.max(jnp.abs(first), initial=1.0)
-    return jnp.any(jnp.abs(first - second) > tolerance * scale)
 
 
 def any_time(faults: dict[str, Array]) -> dict[str, Array]:

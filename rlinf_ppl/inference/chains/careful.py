@@ -1,0 +1,101 @@
+"""Answers about vectors that rounding does not spoil: sums of squares in double precision, where quadratics fail.
+
+Every quadratic answer says what rounding may have done to it (`algebra.rounding`). Where that is too much, the program
+is read again as sums of squares and walked in float64, whatever the dtype of the answer. This is for numbers that are
+known: what is traced by a caller's jit, vmap or grad is answered once, and says by `converged` whether it holds.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from rlinf_ppl import algebra
+from rlinf_ppl.algebra import TIME, Chain, Law, Site
+from rlinf_ppl.inference.chains.answers import Posterior, Solution, constant, verdict
+from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program.linear import read_squares
+
+Answer = TypeVar("Answer", Solution, Posterior)
+Tree = TypeVar("Tree")
+
+
+def carefully(program: ControlProgram, answer: Answer, again: Callable[[Chain], Answer]) -> Answer:
+    """An answer, or where rounding spoils it what `again` makes of the program as sums of squares."""
+    if isinstance(answer.converged, jax.core.Tracer) or bool(answer.converged) or program.horizon is None:
+        return answer
+    chain = read_squares(program)
+    with jax.enable_x64(True):
+        other = jax.tree.map(lambda x, like: x.astype(like.dtype), again(widened(chain)), answer)
+    if not bool(other.converged):
+        return answer
+    total = other.elbo if isinstance(other, Solution) else other.log_evidence
+    last_digit = float(jnp.finfo(total.dtype).eps) * jnp.abs(total)
+    return other._replace(error_bound=jnp.maximum(other.error_bound, last_digit))
+
+
+def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, dict[str, Law]]:
+    """A program of vectors given optimality: its chance follows the posterior, and so does the policy beside it.
+
+    Raises:
+        ValueError: known numbers lose too many digits. Where they are traced the laws are NaN instead.
+    """
+    chain = read(program)
+    laws, converged = posterior_laws(chain, tau)
+    if isinstance(converged, jax.core.Tracer):
+        laws = jax.tree.map(lambda x: jnp.where(converged, x, jnp.nan), laws)
+    elif not bool(converged):
+        squares = read_squares(program)
+        with jax.enable_x64(True):
+            found, converged = posterior_laws(*widened((squares, tau)))
+            laws = jax.tree.map(lambda x: x.astype(chain.zero.array.dtype), found)
+        if not bool(converged):
+            raise ValueError(
+                "rounding spoils the posterior of this program: variances, costs or distances from the origin are too "
+                "far apart in size for its dtype. exact.condition gives what there is, with its error_bound; "
+                "jax.config.update('jax_enable_x64', True) has more digits."
+            )
+    return with_laws(chain, laws), {name: laws["step"][name] for name, _ in chain.scopes}
+
+
+@eqx.filter_jit
+def posterior_laws(chain: Chain, tau: Array | None) -> tuple[dict[str, dict[str, Law]], Bool[Array, ""]]:
+    """For `initial` and `step` each latent site's law given optimality and what stands before it, and a verdict."""
+    rules = algebra.condition_rules(constant(chain, tau))
+    # Given optimality chance is tilted as decisions are.
+    chosen = dataclasses.replace(chain, initial=all_decided(chain.initial), step=all_decided(chain.step))
+    walked = algebra.backward(chosen, lambda _: rules, found=lambda found: found.policy)
+    begun, first = algebra.through(chosen.initial, walked.first, rules)
+    timed = {name: dataclasses.replace(law, axes=(TIME, *law.axes)) for name, law in walked.kept.items()}
+    return {"initial": first.policy, "step": timed}, verdict(chain, walked, begun, None)[0]
+
+
+def all_decided(part: algebra.Slice) -> algebra.Slice:
+    """A slice whose chance sites count as decisions."""
+    return with_sites(
+        part, lambda site: dataclasses.replace(site, kind="decision") if site.kind == "chance" else site
+    )
+
+
+def with_laws(chain: Chain, laws: dict[str, dict[str, Law]]) -> Chain:
+    """A program whose chance sites have other laws."""
+
+    def given(part: str) -> Callable[[Site], Site]:
+        return lambda site: dataclasses.replace(site, content=laws[part].get(site.name, site.content))
+
+    initial, step = with_sites(chain.initial, given("initial")), with_sites(chain.step, given("step"))
+    return dataclasses.replace(chain, initial=initial, step=step)
+
+
+def with_sites(part: algebra.Slice, function: Callable[[Site], Site]) -> algebra.Slice:
+    """A slice with something done to each site."""
+    return dataclasses.replace(part, sites=tuple(function(site) for site in part.sites))
+
+
+def widened(tree: Tree) -> Tree:
+    """Real numbers in the widest dtype there is."""
+    return jax.tree.map(lambda x: x.astype(float) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
