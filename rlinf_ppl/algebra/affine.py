@@ -12,8 +12,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.coordinates import stacked_values, union, unit_row
 from rlinf_ppl.algebra.gaussians import LinearGaussian, Noise, aligned_map, by_noise
-from rlinf_ppl.algebra.messages import is_named
-from rlinf_ppl.algebra.quadratics import Quadratic
+from rlinf_ppl.algebra.messages import Message, is_named
 
 
 class Arrival(eqx.Module):
@@ -40,12 +39,12 @@ class Arrival(eqx.Module):
                 form = (*walked[:i], noise, *walked[i + 1 :]), arrival
         return form
 
-    def following(self, v: Quadratic) -> Quadratic:
+    def following(self, v: Message) -> Message:
         """A message about the next state, as the kind of message that `pull` takes."""
         return v
 
     def linearized(
-        self, before: Callable[[Array], Quadratic], after: Callable[[Quadratic], Array], v: Array
+        self, before: Callable[[Array], Message], after: Callable[[Message], Array], v: Array
     ) -> tuple[Array, Callable[[Array], Array]]:
         """A step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
         return jax.linearize(lambda v: after(before(v)), v)
@@ -57,7 +56,7 @@ class Arrival(eqx.Module):
             for name, source in self.sources
         }
 
-    def pull(self, v: Quadratic) -> Quadratic:
+    def pull(self, v: Message) -> Message:
         """The message about the next state as a function of the variables of this step."""
         source = dict(self.sources)
         taken = [source[name] for name in v.axes]

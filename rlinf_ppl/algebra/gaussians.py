@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
-from rlinf_ppl.algebra.messages import TIME, Named, where_timed
+from rlinf_ppl.algebra.messages import TIME, Named, is_named, where_timed
 from rlinf_ppl.algebra.quadratics import AffinePolicy, Quadratic, stacked_origin
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
 
@@ -153,7 +153,7 @@ def by_noise(prior: LinearGaussian, node: Any) -> Any:
     E comes first and has the name of u; a node that knows nothing of u stays. What is put in terms of e once, for all
     times together, need not be done inside a recursion.
     """
-    if not isinstance(node, Named) or prior.name not in node.axes:
+    if not is_named(node) or prior.name not in node.axes:
         return node
     place = node.axes.index(prior.name) - node.timed
     others = without(node, place)

@@ -70,7 +70,7 @@ def solve(matrix: Array, right: Array) -> Array:
 
 
 def semidefinite_root(matrix: Array) -> tuple[Array, Array]:
-    """Lower triangular L with L L' = matrix, and whether there is one; what is rounding beside the diagonal counts as 0.
+    """Lower triangular L with L L' = matrix, and whether there is one; what is rounding beside its diagonal is 0.
 
     A column is zero where the matrix has no more rank.
     """

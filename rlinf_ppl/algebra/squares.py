@@ -1,9 +1,9 @@
 """Concave quadratic functions as sums of squares: the messages of the second algebra where numbers would be lost.
 
 A message is W(z) = l' [z, 1] - |C [z, 1]|^2. The rows of C are never squared, so that what a wide prior takes away from
-a cost, or what is left of a distance to a goal far away, keeps all of its digits. A variable x = H [z, 1] + L e is put in
-as C's columns are, and its noise is eliminated by an orthogonal triangle (Golub & Van Loan 2013, section 5.2; Kailath,
-Sayed & Hassibi 2000, Linear estimation, chapter 12):
+a cost, or what is left of a distance to a goal far away, keeps all of its digits. A variable x = H [z, 1] + L e is
+put into the columns of C, and its noise is eliminated by an orthogonal triangle (Golub & Van Loan 2013, section 5.2;
+Kailath, Sayed & Hassibi 2000, Linear estimation, chapter 12):
 
     [ sqrt(tau) C_e   sqrt(tau) C_z ]         [ R_e   R_ez ]     cov(e) = (R_e' R_e)^-1 / 2,   E e = R_e^-1 (g - R_ez z)
     [ I / sqrt(2)     0             ]  = Q    [ 0     R_z  ]     with   g = tau R_e^-T l_e / 2
@@ -21,7 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import rounding
-from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
+from rlinf_ppl.algebra.coordinates import Space, union
 from rlinf_ppl.algebra.messages import Law, Named, Rounding
 from rlinf_ppl.algebra.quadratics import SAFETY, QuadraticValue, stacked_origin
 from rlinf_ppl.algebra.rounding import Count
@@ -69,9 +69,7 @@ class Squares(Named):
     def answer(self) -> QuadraticValue:
         """The coefficients, as users are given them."""
         matrix, n = -jnp.swapaxes(self.rows, -1, -2) @ self.rows, sum(self.sizes)
-        return QuadraticValue(
-            matrix[..., :n, :n], 2 * matrix[..., :n, n] + self.array[..., -1, :n], self.constant
-        )
+        return QuadraticValue(matrix[..., :n, :n], 2 * matrix[..., :n, n] + self.array[..., -1, :n], self.constant)
 
     @property
     def forgotten(self) -> dict[str, None]:
@@ -226,15 +224,15 @@ def column_sizes(rows: Float[Array, "*time K N"]) -> Float[Array, "*time N"]:
 
 
 def triangle(rows: Float[Array, "K N"]) -> Float[Array, "M N"]:
-    """R with R' R = rows' rows. The largest rows come first: then every row keeps its own digits (Cox & Higham 1998)."""
+    """R with R' R = rows' rows. The largest rows come first, so that each keeps its own digits (Cox & Higham 1998)."""
     return jnp.linalg.qr(rows[jnp.argsort(-jnp.max(jnp.abs(rows), 1))], mode="r")
 
 
 def eliminated(w: Squares, after: Array, root: Array, moved: Array, tau: Array) -> Count:
     """What is counted once noise that comes first is eliminated from W, of mean `moved` z and covariance root root'.
 
-    With z' = [moved z, z] the loss that is left is |C z'|^2 + |moved z|^2 / (2 tau). Its first term is off by twice what
-    remains of the rows, C z', times the last digits of their sums; the second by its own.
+    With z' = [moved z, z] the loss that is left is |C z'|^2 + |moved z|^2 / (2 tau). Its first term is off by twice
+    what remains of the rows, C z', times the last digits of their sums; the second by its own.
     """
     rows, after, root, moved, tau = lax.stop_gradient((w.rows, after, root, moved, tau))
     place = jnp.concatenate([moved, jnp.eye(moved.shape[1])])

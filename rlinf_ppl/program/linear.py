@@ -31,6 +31,7 @@ PROBLEMS = {
     "unbounded": "it is not finite",
 }
 
+
 class Algebra(NamedTuple):
     """What factors are read as: the message, and its array from a function and the point that z is counted from."""
 

@@ -71,7 +71,7 @@ def eye(n):
 
 
 def log_mean(w, root, tau):
-    """(1 / tau) log E exp(tau W) over e ~ N(0, I) in w of (e, z, 1), the map of (z, 1) to the mean of e, and its cov."""
+    """(1 / tau) log E exp(tau W) over e ~ N(0, I) in w of (e, z, 1), and e's map of (z, 1) to its mean, and its cov."""
     r = root.shape[1]
     g = eye(r) - 2 * tau * w[:r, :r]
     inside, det = inverse(g)

@@ -13,7 +13,6 @@ from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
 from rlinf_ppl.inference.chains.policies import as_answers, as_kept
 
-
 # What rounding may leave of the answers about vectors, by the size of a number in bytes.
 EXACTNESS = {4: 1e-3, 8: 1e-6}
 
@@ -141,8 +140,9 @@ def verdict(chain: Chain, walked: algebra.Walked, begun: Message, tolerance: Arr
     error_bound = walked.error_bound
     if rounding is not None:
         # Without end every step adds its own.
-        absolute = rounding.absolute * (weights(chain)[0] if chain.horizon is None else 1.0)
-        error_bound, goal = jnp.maximum(error_bound, absolute), EXACTNESS[answer.dtype.itemsize]
+        steps = weights(chain)[0] if chain.horizon is None else jnp.ones(())
+        absolute = rounding.absolute * steps
+        error_bound, goal = jnp.maximum(error_bound, absolute), float(EXACTNESS[answer.dtype.itemsize])
         finite &= (rounding.relative <= goal) & (absolute <= goal * jnp.maximum(1.0, jnp.abs(answer)))
     if chain.horizon is None:
         # Half of the bound may be rounding.
@@ -194,8 +194,9 @@ def measured(forward: Callable[..., tuple[Array, dict[str, Array]]], chain: Chai
     states, decisions = forward(chain, given)
     centred = None if chain.horizon is None else chain.zero.centred((chain, given))
     about, each = (None, dict.fromkeys(axes)) if centred is None else forward(*centred)
-    joint = {name: chain.zero.over(axes[name], size).measure(decisions[name], each[name], chain.origin) for name in axes}
-    return Marginals(chain.zero.over(chain.state, size).measure(states, about, chain.origin), joint)
+    zero, origin = chain.zero, chain.origin
+    joint = {name: zero.over(axes[name], size).measure(decisions[name], each[name], origin) for name in axes}
+    return Marginals(zero.over(chain.state, size).measure(states, about, origin), joint)
 
 
 @eqx.filter_jit

@@ -76,9 +76,7 @@ def posterior_laws(chain: Chain, tau: Array | None) -> tuple[dict[str, dict[str,
 
 def all_decided(part: algebra.Slice) -> algebra.Slice:
     """A slice whose chance sites count as decisions."""
-    return with_sites(
-        part, lambda site: dataclasses.replace(site, kind="decision") if site.kind == "chance" else site
-    )
+    return with_sites(part, lambda site: dataclasses.replace(site, kind="decision") if site.kind == "chance" else site)
 
 
 def with_laws(chain: Chain, laws: dict[str, dict[str, Law]]) -> Chain:
