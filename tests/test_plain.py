@@ -1,5 +1,6 @@
 """Coefficients are derivatives of what is computed; what is known keeps the derivative rules of its author."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,3 +99,21 @@ def test_a_solver_whose_matrix_is_a_variable_is_refused():
 
     with pytest.raises(ValueError, match="takes custom_linear_solve of them"):
         exact.condition(program(square))
+
+
+def test_arrays_that_hold_several_degrees_are_read_under_transformations():
+    def square(x, k):
+        several = jnp.stack([x, k * x * x, jnp.ones(())])
+        rows = lax.scan(lambda c, row: (c, lax.stop_gradient(row) * k), 0.0, several)[1]
+        return rows[0] ** 2 + rows[1] + rows[2]
+
+    base = program(square, jnp.asarray(1.0))
+    log_evidence = lambda k: exact.condition(eqx.tree_at(lambda p: p.args[0], base, k)).log_evidence  # noqa: E731
+    ks = jnp.array([0.7, 0.9])
+    one_by_one = [float(log_evidence(k)) for k in ks]
+    np.testing.assert_allclose(jax.jit(jax.vmap(log_evidence))(ks), one_by_one, rtol=1e-12)
+    np.testing.assert_allclose(one_by_one, [float(exact.condition(direct(k)).log_evidence) for k in ks], rtol=1e-12)
+
+
+def direct(k):
+    return program(lambda x, k: 2 * k**2 * x * x + k, k)
