@@ -232,9 +232,9 @@ class Quadratic(Named):
         moved = 2 * scale * solved
         array = w.array[r:, r:] + cross.T @ moved
         array = with_constant(array, gain)
-        own, far = rounding.sizes_of(w.array).at[:r].set(0.0), jnp.sqrt(jnp.abs(w.constant))
-        gained = array[-1, -1] - w.constant
-        count = rounding.eliminated(w.counted, core, moved, scale, own, rounding.sizes_of(array), far, gained)
+        own, far = rounding.sizes_of(w.array)[r:], jnp.sqrt(jnp.abs(w.constant))
+        left, gained = rounding.sizes_of(array), array[-1, -1] - w.constant
+        count = rounding.eliminated(w.counted, core, moved, scale, own, 0.0, left, far, gained)
         return Quadratic(w.axes, w.sizes, array, count), law.reply(Space(w.axes, w.sizes), moved, core)
 
     def with_constant(self, constant: Array) -> "Quadratic":

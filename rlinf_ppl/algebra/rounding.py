@@ -80,7 +80,8 @@ def eliminated(
     core: Float[Array, "R R"],
     moved: Float[Array, "R K"],
     tau: Float[Array, ""],
-    own: Float[Array, " N"],
+    own: Float[Array, " K"],
+    own_pivots: Float[Array, ""] | float,
     left: Float[Array, " K"],
     far: Float[Array, ""],
     gained: Float[Array, ""],
@@ -92,19 +93,21 @@ def eliminated(
         core: G^-1, the covariance of e.
         moved: the map of the others to the mean of e.
         tau: the inverse temperature.
-        own: the roots of what the elimination itself is off by, in the pivots and in what is left.
+        own: the roots of what the elimination itself is off by in what is left.
+        own_pivots: what it is off by, relative to the pivots.
         left: the roots of the diagonal that is left.
         far: the size of the linear term: the root of the constant.
         gained: what the constant has gained.
     """
-    core, moved, tau, own, left, far, gained = lax.stop_gradient((core, moved, tau, own, left, far, gained))
+    core, moved, tau, own, left = lax.stop_gradient((core, moved, tau, own, left))
+    own_pivots, far, gained = lax.stop_gradient((own_pivots, far, gained))
     r, scale = len(core), 2 * jnp.abs(tau)
     noise = count.probes[:, :r]
-    off = jnp.mean(jnp.sum((noise @ core) * noise, -1)) + jnp.sum(own[:r] ** 2 * jnp.diagonal(core))
-    pivots = scale * jnp.abs(off)
+    off = jnp.mean(jnp.sum((noise @ core) * noise, -1))
+    pivots = scale * jnp.abs(off) + own_pivots
     # The mean of e, in its standard deviations, is off by what its linear term is.
     mean = jnp.sqrt(scale * pivots / jnp.maximum(1.0, scale * jnp.abs(gained))) * far
-    probes = count.probes[:, r:] + noise @ moved + digits(own[r:], 2)
+    probes = count.probes[:, r:] + noise @ moved + digits(own, 2)
     error = jnp.mean(probes[:, :-1] ** 2, 0)
     lost = jnp.max(jnp.where(error > 0, error / left[:-1] ** 2, 0.0), initial=0.0)
     strain = jnp.maximum(jnp.maximum(count.strain, pivots), jnp.maximum(mean, lost))
