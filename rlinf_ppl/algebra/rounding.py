@@ -51,14 +51,18 @@ def digits(sizes: Float[Array, "*time N"], kind: int) -> Float[Array, "*time P N
     return sizes.at[..., -1].set(0.0)[..., None, :] * signs
 
 
-def substituted(count: Count, place: Float[Array, "N K"], array: Float[Array, "K K"]) -> Count:
+def substituted(count: Count | None, place: Float[Array, "N K"], array: Float[Array, "K K"]) -> Count | None:
     """What is counted of S' M S, where S is `place` and the product `array`."""
+    if count is None:
+        return None
     probes = count.probes @ lax.stop_gradient(place) + digits(sizes_of(array), 1)
     return Count(probes, with_digits(count.constant, array[-1, -1]), count.strain)
 
 
-def placed(count: Count, index: Any) -> Count:
+def placed(count: Count | None, index: Any) -> Count | None:
     """The same with coordinates in another order; a position behind the last is one that M does not depend on."""
+    if count is None:
+        return None
     return Count(jnp.pad(count.probes, ((0, 0), (0, 1)))[:, index], count.constant, count.strain)
 
 
@@ -69,14 +73,16 @@ def added(one: Count, other: Count) -> Count:
     return Count(probes, together(one.constant, other.constant), jnp.maximum(one.strain, other.strain))
 
 
-def scaled(count: Count, factor: Float[Array, ""]) -> Count:
+def scaled(count: Count | None, factor: Float[Array, ""]) -> Count | None:
     """What is counted of a multiple."""
+    if count is None:
+        return None
     size = jnp.abs(lax.stop_gradient(factor))
     return Count(jnp.sqrt(size) * count.probes, size * count.constant, count.strain)
 
 
 def eliminated(
-    count: Count,
+    count: Count | None,
     core: Float[Array, "R R"],
     moved: Float[Array, "R K"],
     tau: Float[Array, ""],
@@ -85,7 +91,7 @@ def eliminated(
     left: Float[Array, " K"],
     far: Float[Array, ""],
     gained: Float[Array, ""],
-) -> Count:
+) -> Count | None:
     """What is counted once the first coordinates, noise e, are eliminated.
 
     Args:
@@ -99,6 +105,8 @@ def eliminated(
         far: the size of the linear term: the root of the constant.
         gained: what the constant has gained.
     """
+    if count is None:
+        return None
     core, moved, tau, own, left = lax.stop_gradient((core, moved, tau, own, left))
     own_pivots, far, gained = lax.stop_gradient((own_pivots, far, gained))
     r, scale = len(core), 2 * jnp.abs(tau)
@@ -114,6 +122,13 @@ def eliminated(
     # What pivots are off by, their logarithms are, too.
     constant = together(together(count.constant, jnp.abs(off)), own[-1] ** 2)
     return Count(probes, with_digits(constant, left[-1] ** 2), strain)
+
+
+def summed(count: Count | None, constant: Float[Array, ""]) -> Count | None:
+    """What is counted once something was added to the constant, which is this now."""
+    if count is None:
+        return None
+    return Count(count.probes, with_digits(count.constant, constant), count.strain)
 
 
 def with_digits(error: Array, number: Array) -> Array:

@@ -71,10 +71,9 @@ class Squares(Named):
         matrix, n = -jnp.swapaxes(self.rows, -1, -2) @ self.rows, sum(self.sizes)
         return QuadraticValue(matrix[..., :n, :n], 2 * matrix[..., :n, n] + self.array[..., -1, :n], self.constant)
 
-    @property
-    def forgotten(self) -> dict[str, None]:
-        """What was counted of another array's rounding."""
-        return {"magnitudes": None, "count": None}
+    def renewed(self, array: Array) -> "Squares":
+        """The same variables with another array, whose count starts anew."""
+        return Squares(self.axes, self.sizes, array)
 
     @property
     def counted(self) -> Count:
@@ -204,9 +203,8 @@ class Squares(Named):
 
     def with_constant(self, constant: Array) -> "Squares":
         """The function plus a number."""
-        array, count = self.array.at[-1, -1].add(constant), self.counted
-        count = dataclasses.replace(count, constant=rounding.with_digits(count.constant, array[-1, -1]))
-        return Squares(self.axes, self.sizes, array, self.sums, count)
+        array = self.array.at[-1, -1].add(constant)
+        return Squares(self.axes, self.sizes, array, self.sums, rounding.summed(self.counted, array[-1, -1]))
 
 
 class GatedSquares(eqx.Module):
@@ -229,11 +227,11 @@ def triangle(rows: Float[Array, "K N"]) -> Float[Array, "M N"]:
     return jnp.linalg.qr(rows[jnp.argsort(-jnp.max(jnp.abs(rows), 1))], mode="r")
 
 
-def eliminated(w: Squares, after: Array, root: Array, moved: Array, tau: Array) -> Count:
+def eliminated(w: Squares, after: Array, root: Array, moved: Array, tau: Array) -> Count | None:
     """What is counted once noise that comes first is eliminated from W, of mean `moved` z and covariance root root'.
 
-    With z' = [moved z, z] the loss that is left is |C z'|^2 + |moved z|^2 / (2 tau). Beyond its own last digits it is off
-    by twice what remains of the rows, C z', times the last digits that their sums had more.
+    With z' = [moved z, z] the loss that is left is |C z'|^2 + |moved z|^2 / (2 tau). Beyond its own last digits it is
+    off by twice what remains of the rows, C z', times the last digits that their sums had more.
     """
     rows, after, root, moved, tau = lax.stop_gradient((w.rows, after, root, moved, tau))
     place = jnp.concatenate([moved, jnp.eye(moved.shape[1])])
