@@ -90,8 +90,7 @@ def flat_task(noise):
 
 
 def flat(discount=1.0, noise=0.0):
-    prog = models.linear_gaussian(flat_task(noise), STEPS)
-    return ControlProgram(prog.initial, prog.step, STEPS, discount, args=prog.args) if discount != 1 else prog
+    return models.linear_gaussian(flat_task(noise), STEPS, discount=discount)
 
 
 def flat_errors(x, u):

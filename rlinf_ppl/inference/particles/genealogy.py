@@ -149,7 +149,7 @@ def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array
         state = {name: x[before] for name, x in states.items()}
         return (before, state, alive[before]), (state, sites, alive[before], traced)
 
-    own = jax.random.categorical(last_key, jnp.log(weights))
+    own = jax.random.categorical(last_key, jnp.log(weights)).astype(history.ancestors.dtype)
     last = {name: unpacked(support, history.last[name])[own] for name, support in structure.state}
     steps = structure.horizon or 0
     now = (jnp.arange(steps), jax.random.split(steps_key, steps), history.state, history.sites)
