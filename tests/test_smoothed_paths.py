@@ -1,6 +1,5 @@
 """Smoothed paths are ways that a program can go, to the last digits; and they mix wherever there is another way."""
 
-from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -83,7 +82,6 @@ A, B, DRIFT = np.array([[0.9, 0.2], [-0.1, 0.8]]), np.array([[0.3], [0.7]]), np.
 WAY, ACROSS = np.array([0.3, 0.0]), np.array([0.0, 1.0])
 
 
-@cache
 def flat_task(noise):
     rewards = -0.3 * np.eye(2), -0.2 * np.eye(1), np.array([0.5, 0.0])
     return LinearQuadratic(A, B, DRIFT, noise * np.eye(2) + np.outer(WAY, WAY), *rewards, np.zeros(2), np.eye(2))
@@ -186,7 +184,7 @@ def test_jit_changes_nothing():
 
 def line_initial():
     b = numpyro.sample("b", Categorical(THIRDS))
-    return {"s": b, "m": numpyro.sample("m", Categorical(THIRDS))}
+    return {"s": 1 * b, "m": numpyro.sample("m", Categorical(THIRDS))}
 
 
 def line_step(s, m):
@@ -207,7 +205,7 @@ def probabilities(values, count):
 @pytest.mark.parametrize("real", [True, False], ids=["real", "finite"])
 def test_equal_numbers_are_equal_states_that_paths_mix_between(real, engine):
     """m is copied, s + a is a sum without noise: as integers and as real numbers with as few values they mix alike."""
-    twin = ControlProgram(line_initial, line_step, STEPS, sizes={"s": 3 + STEPS, "m": 3})
+    twin = ControlProgram(line_initial, line_step, STEPS, sizes={"s": 3 + STEPS})
     prog = ControlProgram(real_line_initial, line_step, STEPS) if real else twin
     n = 4000
     call = smc.smooth if engine == "smooth" else smc.particle_gibbs
@@ -257,7 +255,7 @@ def test_early_times_keep_more_values_than_ancestors_do_where_states_have_noise(
     paths = smc.smooth(prog, key, 100, 400, threshold=1.0)
     traced = smc.run(prog, key, 100, threshold=1.0).trajectories
     count = lambda x: len(np.unique(np.asarray(x)[:, 0], axis=0))  # noqa: E731
-    assert not bool(paths.traced_back) and count(paths.trajectories["x"]) > 2 * count(traced["x"])
+    assert not bool(paths.traced_back) and count(paths.trajectories["x"]) > 1.2 * count(traced["x"])
 
 
 @pytest.mark.slow
