@@ -190,7 +190,7 @@ def line_initial():
 def line_step(s, m):
     a = decide("a", Categorical(jnp.array([0.5, 0.5])))
     optimality(-0.2 * (s - 2 * m) ** 2 + 0.3 * a)
-    return {"s": s + a, "m": m}
+    return {"s": jnp.minimum(s + a, 2 + STEPS), "m": m}
 
 
 def real_line_initial():
