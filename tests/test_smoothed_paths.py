@@ -265,12 +265,8 @@ def test_early_times_keep_more_values_than_ancestors_do_where_states_have_noise(
 def test_linear_states_have_the_means_and_spreads_of_the_closed_form(engine, noise):
     """Over 40 independent runs; a chain leaves its first steps out, a filter of 2000 particles has little bias."""
     prog = flat(noise=noise)
-    call = (
-        (lambda key: smc.smooth(prog, key, 2000, 200))
-        if engine == "smooth"
-        else (lambda key: smc.particle_gibbs(prog, key, 30, 600))
-    )
-    paths = jax.lax.map(call, jax.random.split(jax.random.key(4), 40))
+    call, counts = (smc.smooth, (2000, 200)) if engine == "smooth" else (smc.particle_gibbs, (30, 600))
+    paths = jax.lax.map(lambda key: call(prog, key, *counts), jax.random.split(jax.random.key(4), 40))
     assert np.asarray(paths.traced_back).all() == (noise == 0)
     x = np.asarray(paths.trajectories["x"])[:, 100 if engine == "particle_gibbs" else 0 :]
     truth = exact.posterior_marginals(prog).state
