@@ -180,7 +180,11 @@ def ancestor(key: Array, log_p: Array, reached: Array, true: Array) -> tuple[Arr
     """
     log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
     possible, other = log_p[true] > -jnp.inf, jnp.arange(log_p.shape[0]) != true
-    before = jnp.where(possible, jax.random.categorical(key, log_p).astype(true.dtype), true)
+    # The compiler may work log_p out once for each use, and round it otherwise each time: what is drawn has to be
+    # possible whatever `possible` says, so the true ancestor is never without some probability.
+    others = jnp.where(possible, log_p, -jnp.inf)
+    own = jnp.maximum(log_p, jnp.finfo(log_p.dtype).min / 2)
+    before = jax.random.categorical(key, jnp.where(other, others, own)).astype(true.dtype)
     return before, jnp.any(other & ~reached) & ~(possible & jnp.any(other & reached))
 
 
