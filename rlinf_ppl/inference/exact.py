@@ -77,7 +77,7 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
         ValueError: where the inverse temperatures differ, the numbers are no distributions or not finite, or, at an
             infinite horizon, rewards grow faster than the discount forgets them, so that there is no posterior.
     """
-    chain, tau = read(program).counting, posterior_temperature(program)
+    chain, tau = read(program, impossible=True).counting, posterior_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
         posterior = carefully(program, posterior, lambda chain: answers.condition(chain, tau))
@@ -162,7 +162,7 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
     tau = posterior_temperature(program)
     if program.structure.gaussian:
         return answers.marginals(*posterior_chain(program, tau))
-    return answers.posterior_marginals(read(program), tau)
+    return answers.posterior_marginals(read(program, impossible=True), tau)
 
 
 def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n: int) -> dict[str, Array]:
@@ -191,7 +191,7 @@ def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int)
     if program.structure.gaussian:
         chain, laws = posterior_chain(program, tau)
         return trajectories.draw(chain, program.supports, key, laws, n)
-    chain = read(program)
+    chain = read(program, impossible=True)
     return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
 
 

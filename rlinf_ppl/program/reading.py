@@ -27,8 +27,13 @@ TOLERANCE = 1e-5
 MOST_ENTRIES = 2**31 - 1
 
 
-def read(program: ControlProgram) -> Chain:
+def read(program: ControlProgram, impossible: bool = False) -> Chain:
     """The program as laws and factors over named finite variables.
+
+    Args:
+        program: any program.
+        impossible: whether factors may be minus infinity, as data and hard constraints are that cannot be met: given
+            them there is a posterior all the same.
 
     Raises:
         TypeError: it is no program.
@@ -51,7 +56,7 @@ def read(program: ControlProgram) -> Chain:
         for part, form, constants in zip((chain.initial, chain.step), parts, program.constants[:2], strict=True)
     )
     chain = eqx.tree_at(lambda chain: (chain.initial, chain.step), chain, whole)
-    bad = find_bad(chain)
+    bad = find_bad(chain, impossible)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bad)):
         return eqx.tree_at(lambda chain: chain.valid, chain, ~jnp.any(jnp.stack(jax.tree.leaves(bad))))
     check(program, chain, jax.device_get(bad))
@@ -198,12 +203,13 @@ def check(program: ControlProgram, chain: Chain, bad: dict[str, Any]) -> None:
 
 
 @eqx.filter_jit
-def find_bad(chain: Chain) -> dict[str, Any]:
+def find_bad(chain: Chain, impossible: bool) -> dict[str, Any]:
     """For each site whether any number of it is wrong."""
 
     def wrong(site: Site) -> Array:
         if site.kind == "optimality":
-            return ~jnp.all(jnp.isfinite(site.content.array))
+            fine = jnp.isfinite(site.content.array)
+            return ~jnp.all(fine | jnp.isneginf(site.content.array) if impossible else fine)
         p = site.content.table.array
         # Two plain reductions: anything elementwise in front of them would write a table of the law's size.
         return ~(jnp.all(jnp.abs(jnp.sum(p, -1) - 1) <= TOLERANCE) & (jnp.min(p) >= 0))
@@ -241,6 +247,12 @@ def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
         array = np.asarray(site.content.array)
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         where = describe_place(site.content.axes, at)
+        form = getattr(program.structure, part)
+        if np.isneginf(array[at]) and any(each.observed for each in form.sites if each.name == site.name):
+            return (
+                f"{part}: the data {site.name!r} have probability zero{where}; exact.solve and fits leave chance at "
+                "its prior, so that their value is minus infinity: exact.condition and smc.run go by the posterior."
+            )
         return (
             f"{part}: optimality {site.name!r} is {array[at]}{where}; rewards must be finite: give prior 0 to "
             "impossible actions."

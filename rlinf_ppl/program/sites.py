@@ -16,6 +16,9 @@ from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZE
 
 RESERVED = ("t", "alive")
 
+# Where every number is possible there is nothing to check, and a quadratic stays one.
+EVERYWHERE = (dist.constraints.real, dist.constraints.real_vector)
+
 
 @dataclass(frozen=True)
 class Real:
@@ -59,7 +62,7 @@ class Sites(Messenger):
             self.kinds[name] = "optimality"
             if not msg["infer"].get("is_auxiliary"):
                 self.observed.add(name)
-            self.contents[name] = self._factor(name, fn.log_prob(msg["value"]))
+            self.contents[name] = self._factor(name, data_log_prob(self.part, name, fn, msg["value"]))
             return
         decision = bool(msg["infer"].get(DECISION))
         self.kinds[name] = "decision" if decision else "chance"
@@ -94,6 +97,33 @@ class Sites(Messenger):
                 "so index the reward by every variable it depends on, and declare a vector of data by to_event(1)."
             )
         return jnp.asarray(log_prob, dtype=float)
+
+
+def data_log_prob(part: str, name: str, fn: Any, value: Any) -> Array:
+    """The log probability of data: minus infinity outside the law's support, which NumPyro checks in no traced law.
+
+    Raises:
+        ValueError: known data are NaN.
+    """
+    if isinstance(fn, dist.Unit):
+        return fn.log_prob(value)
+    if isinstance(fn, dist.MaskedDistribution):
+        inner = data_log_prob(part, name, fn.base_dist, value) if fn._mask is not False else jnp.zeros(fn.batch_shape)
+        return jnp.where(fn._mask, inner, 0.0)
+    if not isinstance(value, jax.core.Tracer) and np.any(np.isnan(np.asarray(value, dtype=float))):
+        raise ValueError(
+            f"{part}: the data of site {name!r} are NaN; leave out what is missing, such as "
+            "optimality(jnp.where(known, law.log_prob(y), 0.0), name) with a number in the place of NaN."
+        )
+    if fn.support in EVERYWHERE:
+        return fn.log_prob(value)
+    inside = jnp.asarray(fn.support(value))
+    rest = jnp.shape(value)[inside.ndim :]
+    spread = jnp.broadcast_to(jnp.reshape(inside, inside.shape + (1,) * len(rest)), jnp.shape(value))
+    # A value that is possible stands in, so that no derivative is NaN.
+    log_prob = fn.log_prob(jnp.where(spread, value, fn.support.feasible_like(jnp.asarray(value))))
+    outside = jnp.where(jnp.isnan(value), jnp.nan, -jnp.inf) if jnp.ndim(value) == 0 else -jnp.inf
+    return jnp.where(inside, log_prob, outside)
 
 
 def check_names(part: str, sites: tuple[str, ...], state: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ from numpyro.primitives import Messenger
 from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.language import DECISION, check_handled
-from rlinf_ppl.program.sites import Real, Support, law_of, positions_of, probabilities, values_of
+from rlinf_ppl.program.sites import Real, Support, data_log_prob, law_of, positions_of, probabilities, values_of
 from rlinf_ppl.types import ArrayLike
 
 # Stands for log 0: its exponential is exactly 0, and NumPyro's validation accepts it.
@@ -105,9 +105,38 @@ class Tempered(Messenger):
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
-        """Scale the log factor."""
-        if self.tau is not None and is_factor(msg):
-            msg["fn"] = dist.Unit(self.tau * msg["fn"].log_factor)
+        """Scale the log factor, and let data outside their law's support have probability zero."""
+        if is_factor(msg):
+            msg["fn"] = msg["fn"] if self.tau is None else dist.Unit(self.tau * msg["fn"].log_factor)
+        elif msg["type"] == "sample" and msg["is_observed"]:
+            msg["fn"] = OnSupport(msg["fn"])
+
+
+class OnSupport(dist.Distribution):
+    """A law of data that is minus infinity outside its support, which NumPyro's own laws need not be.
+
+    Args:
+        law: of the data.
+    """
+
+    pytree_data_fields = ("law",)
+
+    def __init__(self, law: dist.Distribution):
+        self.law = law
+        super().__init__(law.batch_shape, law.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """That of the law."""
+        return self.law.support
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw from the law."""
+        return self.law.sample(key, sample_shape)
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        """Log probability, minus infinity outside the support."""
+        return data_log_prob("the model", "data", self.law, value)
 
 
 class Learned(Messenger):

@@ -1,5 +1,6 @@
 """What the exact engine answers, as compiled functions of a program that has been read."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,7 +53,8 @@ class Posterior(NamedTuple):
     Attributes:
         policy: for each decision (T, scope, K) probabilities p(d | scope, O), of a process still alive.
         value: V, shape (T + 1, states), in units of optimality.
-        log_evidence: log p(O) in nats.
+        log_evidence: log p(O) in nats; -inf where data or hard constraints cannot be met. Where they cannot from a
+            state on, its value is -inf, and its policy means nothing.
         converged, residual, error_bound, iterations: as a solution's.
     """
 
@@ -90,12 +92,33 @@ def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
 @eqx.filter_jit
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
-    rules = algebra.condition_rules(constant(chain, tau))
+    chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
     walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
     begun = algebra.through(chain.initial, walked.first, rules)[0]
     evidence = begun.constant if tau is None else tau * begun.constant
-    policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
+    evidence = jnp.where(begun.constant < ruled_out(evidence) / 2, -jnp.inf, evidence)
+    values = jax.tree.map(lambda v: jnp.where(v < ruled_out(v) / 2, -jnp.inf, v), over_states(chain, walked.values))
+    policy = as_kept(chain, walked.kept)
     return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance))
+
+
+def with_impossible(chain: Chain) -> Chain:
+    """Factors of minus infinity as a number beside which no other counts: infinities that meet would be NaN."""
+
+    def one(site: algebra.Site) -> algebra.Site:
+        if site.kind != "optimality":
+            return site
+        w = site.content.array
+        factor = with_array(site.content, jnp.where(jnp.isneginf(w), ruled_out(w), w))
+        return dataclasses.replace(site, content=factor)
+
+    step = dataclasses.replace(chain.step, sites=tuple(map(one, chain.step.sites)))
+    return dataclasses.replace(chain, step=step, final=tuple(map(one, chain.final)))
+
+
+def ruled_out(array: Array) -> float:
+    """The logarithm that stands for that of 0: far below any other, and many of them can be added up."""
+    return -(float(jnp.finfo(array.dtype).max) ** 0.7)
 
 
 @eqx.filter_jit
@@ -184,7 +207,7 @@ def posterior_marginals(chain: Chain, tau: Array | None) -> Marginals:
     """Where the posterior given optimality goes."""
 
     def pushed(chain: Chain, tau: Array | None) -> tuple[Array, dict[str, Array]]:
-        rules = algebra.condition_rules(constant(chain, tau))
+        chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
         return algebra.posterior_forward(chain, algebra.backward(chain, lambda _: rules).values, rules, by_priors)
 
     return measured(pushed, chain, tau)

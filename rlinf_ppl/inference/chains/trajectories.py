@@ -13,6 +13,7 @@ from rlinf_ppl.algebra import TIME, Chain, Law, Message, Site, Slice
 from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.chains.answers import with_impossible
 from rlinf_ppl.program.sites import Real, Support, values_of
 
 Supports = dict[str, Support]
@@ -55,7 +56,7 @@ def draw_posterior_values(
     chain: Chain, supports: Supports, key: Array, tau: Message | None, n: int
 ) -> dict[str, Array]:
     """Trajectories of the posterior, in values of the supports."""
-    rules = algebra.condition_rules(tau)
+    chain, rules = with_impossible(chain), algebra.condition_rules(tau)
     scale = 1.0 if tau is None else tau.constant
     # The message at each site before it was eliminated is what its prior is tilted by.
     walked = algebra.backward(chain, lambda _: rules, found=lambda found: found.message)
