@@ -77,5 +77,5 @@ def test_second_derivatives_where_a_probability_is_zero(tau):
     p, w = jnp.array([0.5, 0.5, 0.0]), jnp.array([0.0, 0.01, 3.0])
     plain = jax.hessian(lambda p, w: jnp.log(p @ jnp.exp(tau * w)) / tau, (0, 1))(p, w)
     found = jax.hessian(by_array, (0, 1))(p, w, jnp.asarray(tau))
-    np.testing.assert_allclose(found[0][1] .T@ AWAY, plain[0][1].T @ AWAY, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(found[0][1].T @ AWAY, plain[0][1].T @ AWAY, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(AWAY @ found[0][0] @ AWAY, AWAY @ plain[0][0] @ AWAY, rtol=1e-6)
