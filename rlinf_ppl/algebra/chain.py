@@ -64,6 +64,11 @@ class Chain(eqx.Module):
     origin: dict[str, Array] = eqx.field(default_factory=dict)
 
     @property
+    def counting(self) -> "Chain":
+        """The same program, walked with a count of its rounding where its algebra needs one."""
+        return eqx.tree_at(lambda chain: chain.zero, self, self.zero.counting)
+
+    @property
     def home(self) -> dict[str, Array]:
         """The user's origin in the coordinates of this chain."""
         return {name: -x for name, x in self.origin.items()}

@@ -34,7 +34,7 @@ off also asks
     w.centred(tree)                        a program with all means 0, for the second moments, or None
     w.expectation(weights)                 the mean of the message under such derivatives
     w.perturbation(normals)                a random message of the same variables, from as many as its `freedom`
-    w.rounding                             how far it may be off by rounding, or None
+    w.counting, w.rounding                 how far it may be off by rounding: counted from here on, and up to here
     w.shifted(origin), law.shifted(origin) the same with vectors counted from other origins
     w.monotone                             whether a larger message means a larger array, entry by entry
     w.rows(values), law.draw(...)          the message, or a draw from the law, at values of its variables
@@ -76,15 +76,19 @@ class Named(eqx.Module):
         axes: tuple[str, ...] = self.axes  # type: ignore[attr-defined]
         return axes[:1] == (TIME,)
 
-    @property
-    def forgotten(self) -> dict[str, None]:
-        """What does not hold of another array in the place of this one."""
-        return {}
+    def renewed(self, array: Array) -> Any:
+        """The same variables with another array."""
+        return dataclasses.replace(self, array=array)  # type: ignore[call-arg]
 
     @property
     def rounding(self) -> Rounding | None:
-        """What rounding may have done; None where sums lose next to nothing."""
+        """What rounding may have done; None where that is not counted."""
         return None
+
+    @property
+    def counting(self) -> Any:
+        """The same, and its rounding is counted from here on where its algebra needs that."""
+        return self
 
     def shifted(self, origin: dict[str, Array]) -> Any:
         """The same with vectors counted from other origins."""
@@ -98,7 +102,7 @@ class Named(eqx.Module):
 
 def with_array(message: Message, array: Array) -> Message:
     """A message of the same variables with another array."""
-    return dataclasses.replace(message, array=array, **message.forgotten)
+    return message.renewed(array)
 
 
 def stacked(message: Message, array: Array) -> Message:

@@ -10,7 +10,8 @@ elimination asks for is, with y = M_kk for one coordinate e_k after the other,
 At tau = 0 this is the expectation: M stays, and W gains y. It exists while every pivot 1 - 2 tau y is positive; where
 one is not, the answer is NaN, and results say so.
 
-Every message counts its rounding (`rounding`). Where it is too large, the sums of squares in `squares` keep the digits.
+A message can count its rounding (`rounding`); a walk from one that does counts all the way, and takes half as long
+again. Where there was too much of it, the sums of squares in `squares` keep the digits.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ class Quadratic(Named):
         axes: the variables' names; a leading "t" is the time index.
         sizes: the number of coordinates of each variable but the time.
         array: M, shape (N + 1, N + 1), symmetric, N the sum of the sizes; leads with time where the axes do.
-        count: of the rounding of M; None: its last digits.
+        count: of the rounding of M; None: it is not counted.
     """
 
     axes: tuple[str, ...] = eqx.field(static=True)
@@ -56,15 +57,12 @@ class Quadratic(Named):
         return self.array[..., -1, -1]
 
     @property
-    def counted(self) -> Count:
-        """What was counted; what was just read is off by its last digits."""
-        return rounding.counted(self.array) if self.count is None else self.count
-
-    @property
-    def rounding(self) -> Rounding:
+    def rounding(self) -> Rounding | None:
         """How far off a function of nothing may be, and all eliminations that led to it."""
-        eps, count = SAFETY * float(jnp.finfo(self.array.dtype).eps), self.counted
-        return Rounding(eps * rounding.of_constant(count), eps * count.strain)
+        if self.count is None:
+            return None
+        eps = SAFETY * float(jnp.finfo(self.array.dtype).eps)
+        return Rounding(eps * rounding.of_constant(self.count), eps * self.count.strain)
 
     def filled(self, value: Array) -> "Quadratic":
         """A function of nothing with another value."""
@@ -73,7 +71,7 @@ class Quadratic(Named):
     def substituted(self, space: Space, place: Array) -> "Quadratic":
         """The function of other coordinates that those of this one are `place` (N + 1, K + 1) times."""
         array = place.T @ self.array @ place
-        return Quadratic(*space, array, rounding.substituted(self.counted, place, array))
+        return Quadratic(*space, array, rounding.substituted(self.count, place, array))
 
     def replaced(self, variable: int, space: Space, mean: Array, root: Array) -> "Quadratic":
         """The function with a variable, by number, replaced by mean [z, 1] + root e: of e, the z in `space`, and 1."""
@@ -91,31 +89,38 @@ class Quadratic(Named):
         half = (spread(self.array[:, here]) + whole.T @ (self.array[here, here] / 2)) @ whole
         array = spread(spread(self.array).T) + half + half.T
         place = spread(jnp.eye(len(self.array))).at[:, here].add(whole.T).T
-        return Quadratic(*space, array, rounding.substituted(self.counted, place, array))
+        return Quadratic(*space, array, rounding.substituted(self.count, place, array))
 
     def reordered(self, space: Space, order: Any) -> "Quadratic":
         """The function with its coordinates in another order; `space` are those after the noise, which comes first."""
         if np.array_equal(order, np.arange(len(order))):
-            return Quadratic(*space, self.array, self.counted)
-        return Quadratic(*space, self.array[order][:, order], rounding.placed(self.counted, order))
+            return Quadratic(*space, self.array, self.count)
+        return Quadratic(*space, self.array[order][:, order], rounding.placed(self.count, order))
 
     def shifted(self, origin: dict[str, Array]) -> "Quadratic":
         """The same function of the variables counted from other origins; those not named stay."""
         if not any(name in origin for name in self.axes):
             return self
         n, moved = sum(self.sizes), stacked_origin(self, origin)
-        place = jnp.eye(n + 1).at[:n, n].set(moved)
-        return dataclasses.replace(self, array=jnp.einsum("ji,...jk,kl->...il", place, self.array, place))
+        slope = self.array[..., :, n] + self.array[..., :, :n] @ moved
+        constant = slope[..., n] + slope[..., :n] @ moved
+        array = self.array.at[..., :n, n].set(slope[..., :n]).at[..., n, :n].set(slope[..., :n])
+        return dataclasses.replace(self, array=array.at[..., n, n].set(constant))
 
     @property
     def whole(self) -> "Quadratic":
         """The function itself."""
         return self
 
+    def renewed(self, array: Array) -> "Quadratic":
+        """The same variables with another array, whose count starts anew."""
+        count = None if self.count is None else rounding.counted(array)
+        return dataclasses.replace(self, array=array, count=count)
+
     @property
-    def forgotten(self) -> dict[str, None]:
-        """What was counted of another array's rounding."""
-        return {"count": None}
+    def counting(self) -> "Quadratic":
+        """The same function, and its rounding is counted from here on."""
+        return dataclasses.replace(self, count=rounding.counted(self.array))
 
     @property
     def answer(self) -> "QuadraticValue":
@@ -182,14 +187,17 @@ class Quadratic(Named):
         """The same function over the coordinates of `space`."""
         index = space.index(Space(self.axes, self.sizes))
         if index is None:
-            return Quadratic(*space, self.array, self.counted)
+            return Quadratic(*space, self.array, self.count)
         array = jnp.pad(self.array, ((0, 1), (0, 1)))[index][:, index]
-        return Quadratic(*space, array, rounding.placed(self.counted, index))
+        return Quadratic(*space, array, rounding.placed(self.count, index))
 
     def __add__(self, other: "Quadratic") -> "Quadratic":
         space = union(self, other)
         one, two = self.aligned(space), other.aligned(space)
-        return Quadratic(*space, one.array + two.array, rounding.added(one.counted, two.counted))
+        count = None
+        if one.count is not None or two.count is not None:
+            count = rounding.added(*(rounding.counted(w.array) if w.count is None else w.count for w in (one, two)))
+        return Quadratic(*space, one.array + two.array, count)
 
     def __sub__(self, other: "Quadratic") -> "Quadratic":
         return self + dataclasses.replace(other, array=-other.array)
@@ -200,7 +208,7 @@ class Quadratic(Named):
 
     def scaled(self, factor: Array) -> "Quadratic":
         """The function times a number."""
-        return Quadratic(self.axes, self.sizes, factor * self.array, rounding.scaled(self.counted, factor))
+        return Quadratic(self.axes, self.sizes, factor * self.array, rounding.scaled(self.count, factor))
 
     def gated(self, name: str) -> "Gated":
         """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
@@ -232,16 +240,15 @@ class Quadratic(Named):
         moved = 2 * scale * solved
         array = w.array[r:, r:] + cross.T @ moved
         array = with_constant(array, gain)
-        own, far = rounding.sizes_of(w.array).at[:r].set(0.0), jnp.sqrt(jnp.abs(w.constant))
-        gained = array[-1, -1] - w.constant
-        count = rounding.eliminated(w.counted, core, moved, scale, own, rounding.sizes_of(array), far, gained)
+        own, far = rounding.sizes_of(w.array)[r:], jnp.sqrt(jnp.abs(w.constant))
+        left, gained = rounding.sizes_of(array), array[-1, -1] - w.constant
+        count = rounding.eliminated(w.count, core, moved, scale, own, 0.0, left, far, gained)
         return Quadratic(w.axes, w.sizes, array, count), law.reply(Space(w.axes, w.sizes), moved, core)
 
     def with_constant(self, constant: Array) -> "Quadratic":
         """The function plus a number."""
-        array, count = with_constant(self.array, constant), self.counted
-        count = dataclasses.replace(count, constant=rounding.with_digits(count.constant, array[-1, -1]))
-        return Quadratic(self.axes, self.sizes, array, count)
+        array = with_constant(self.array, constant)
+        return Quadratic(self.axes, self.sizes, array, rounding.summed(self.count, array[-1, -1]))
 
 
 class QuadraticValue(NamedTuple):

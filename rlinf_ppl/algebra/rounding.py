@@ -51,14 +51,18 @@ def digits(sizes: Float[Array, "*time N"], kind: int) -> Float[Array, "*time P N
     return sizes.at[..., -1].set(0.0)[..., None, :] * signs
 
 
-def substituted(count: Count, place: Float[Array, "N K"], array: Float[Array, "K K"]) -> Count:
+def substituted(count: Count | None, place: Float[Array, "N K"], array: Float[Array, "K K"]) -> Count | None:
     """What is counted of S' M S, where S is `place` and the product `array`."""
+    if count is None:
+        return None
     probes = count.probes @ lax.stop_gradient(place) + digits(sizes_of(array), 1)
     return Count(probes, with_digits(count.constant, array[-1, -1]), count.strain)
 
 
-def placed(count: Count, index: Any) -> Count:
+def placed(count: Count | None, index: Any) -> Count | None:
     """The same with coordinates in another order; a position behind the last is one that M does not depend on."""
+    if count is None:
+        return None
     return Count(jnp.pad(count.probes, ((0, 0), (0, 1)))[:, index], count.constant, count.strain)
 
 
@@ -69,22 +73,25 @@ def added(one: Count, other: Count) -> Count:
     return Count(probes, together(one.constant, other.constant), jnp.maximum(one.strain, other.strain))
 
 
-def scaled(count: Count, factor: Float[Array, ""]) -> Count:
+def scaled(count: Count | None, factor: Float[Array, ""]) -> Count | None:
     """What is counted of a multiple."""
+    if count is None:
+        return None
     size = jnp.abs(lax.stop_gradient(factor))
     return Count(jnp.sqrt(size) * count.probes, size * count.constant, count.strain)
 
 
 def eliminated(
-    count: Count,
+    count: Count | None,
     core: Float[Array, "R R"],
     moved: Float[Array, "R K"],
     tau: Float[Array, ""],
-    own: Float[Array, " N"],
+    own: Float[Array, " K"],
+    own_pivots: Float[Array, ""] | float,
     left: Float[Array, " K"],
     far: Float[Array, ""],
     gained: Float[Array, ""],
-) -> Count:
+) -> Count | None:
     """What is counted once the first coordinates, noise e, are eliminated.
 
     Args:
@@ -92,25 +99,36 @@ def eliminated(
         core: G^-1, the covariance of e.
         moved: the map of the others to the mean of e.
         tau: the inverse temperature.
-        own: the roots of what the elimination itself is off by, in the pivots and in what is left.
+        own: the roots of what the elimination itself is off by in what is left.
+        own_pivots: what it is off by, relative to the pivots.
         left: the roots of the diagonal that is left.
         far: the size of the linear term: the root of the constant.
         gained: what the constant has gained.
     """
-    core, moved, tau, own, left, far, gained = lax.stop_gradient((core, moved, tau, own, left, far, gained))
+    if count is None:
+        return None
+    core, moved, tau, own, left = lax.stop_gradient((core, moved, tau, own, left))
+    own_pivots, far, gained = lax.stop_gradient((own_pivots, far, gained))
     r, scale = len(core), 2 * jnp.abs(tau)
     noise = count.probes[:, :r]
-    off = jnp.mean(jnp.sum((noise @ core) * noise, -1)) + jnp.sum(own[:r] ** 2 * jnp.diagonal(core))
-    pivots = scale * jnp.abs(off)
+    off = jnp.mean(jnp.sum((noise @ core) * noise, -1))
+    pivots = scale * jnp.abs(off) + own_pivots
     # The mean of e, in its standard deviations, is off by what its linear term is.
     mean = jnp.sqrt(scale * pivots / jnp.maximum(1.0, scale * jnp.abs(gained))) * far
-    probes = count.probes[:, r:] + noise @ moved + digits(own[r:], 2)
+    probes = count.probes[:, r:] + noise @ moved + digits(own, 2)
     error = jnp.mean(probes[:, :-1] ** 2, 0)
     lost = jnp.max(jnp.where(error > 0, error / left[:-1] ** 2, 0.0), initial=0.0)
     strain = jnp.maximum(jnp.maximum(count.strain, pivots), jnp.maximum(mean, lost))
     # What pivots are off by, their logarithms are, too.
     constant = together(together(count.constant, jnp.abs(off)), own[-1] ** 2)
     return Count(probes, with_digits(constant, left[-1] ** 2), strain)
+
+
+def summed(count: Count | None, constant: Float[Array, ""]) -> Count | None:
+    """What is counted once something was added to the constant, which is this now."""
+    if count is None:
+        return None
+    return Count(count.probes, with_digits(count.constant, constant), count.strain)
 
 
 def with_digits(error: Array, number: Array) -> Array:

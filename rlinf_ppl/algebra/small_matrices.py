@@ -5,6 +5,7 @@ such calls can stop for ever on two CPU cores (jaxlib 0.10). Most loops are unro
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array
 
@@ -15,8 +16,8 @@ def eliminate(rows: Array, tau: Array) -> tuple[Array, Array, Array]:
     """Eliminate standard normal coordinates e from exp(tau (e' block e + 2 e' cross z)), one after the other.
 
     In the Gauss-Jordan form on G = 1 - 2 tau block that never forms G, which keeps all digits where tau is small, and
-    divides the row of a pivot instead of correcting it, which keeps them where the pivot is large. G^-1 grows in the
-    columns of the block that are done with: it is no small difference of large numbers.
+    divides the row of a pivot instead of correcting it, which keeps them where the pivot is large. The diagonal of
+    G^-1 = 1 + 2 tau G^-1 block is no small difference of large numbers either: it is summed up apart.
 
     Args:
         rows: block beside cross, shape (r, r + N).
@@ -26,12 +27,19 @@ def eliminate(rows: Array, tau: Array) -> tuple[Array, Array, Array]:
         G^-1 cross (r, N), G^-1 (r, r), and -log det(G) / (2 tau).
     """
     r, gain = rows.shape[0], jnp.zeros((), rows.dtype)
+    diagonal: list[Array] = []
     for k in range(r):
         y = rows[k, k]
         gain = gain + y * log1p_over(-2 * tau * y)
-        row = rows[k].at[k].set(1.0) / (1 - 2 * tau * y)
-        rows = (rows.at[:, k].set(0.0) + 2 * tau * rows[:, k, None] * row[None]).at[k].set(row)
-    return rows[:, r:], rows[:, :r], gain
+        pivot = 1 / (1 - 2 * tau * y)
+        row, column = pivot * rows[k], 2 * tau * rows[:, k]
+        diagonal = [*(d + column[i] * 2 * tau * row[i] for i, d in enumerate(diagonal)), pivot]
+        # A selection by a known mask is fused with the arithmetic; a write into the row would not be.
+        rows = jnp.where(np.arange(r)[:, None] == k, row[None], rows + column[:, None] * row[None])
+    core = 2 * tau * rows[:, :r]
+    if r:
+        core = jnp.where(np.eye(r, dtype=bool), jnp.stack(diagonal)[None], core)
+    return rows[:, r:], core, gain
 
 
 def inverse(matrix: Array) -> tuple[Array, Array]:

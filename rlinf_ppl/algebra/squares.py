@@ -71,10 +71,9 @@ class Squares(Named):
         matrix, n = -jnp.swapaxes(self.rows, -1, -2) @ self.rows, sum(self.sizes)
         return QuadraticValue(matrix[..., :n, :n], 2 * matrix[..., :n, n] + self.array[..., -1, :n], self.constant)
 
-    @property
-    def forgotten(self) -> dict[str, None]:
-        """What was counted of another array's rounding."""
-        return {"magnitudes": None, "count": None}
+    def renewed(self, array: Array) -> "Squares":
+        """The same variables with another array, whose count starts anew."""
+        return Squares(self.axes, self.sizes, array)
 
     @property
     def counted(self) -> Count:
@@ -131,7 +130,8 @@ class Squares(Named):
         if missing >= 0:
             rows, sums = (jnp.pad(x, ((0, missing), (0, 0))) for x in (w.rows, w.sums))
             return Squares(*space, jnp.concatenate([rows, w.array[-1:]]), sums, w.counted)
-        own = jnp.sqrt(jnp.sum(jnp.abs(lax.stop_gradient(w.rows)) * w.sums, 0))
+        remain = jnp.abs(lax.stop_gradient(w.rows))
+        own = jnp.sqrt(2 * jnp.sum(remain * (w.sums - remain), 0))
         count = dataclasses.replace(w.counted, probes=w.counted.probes + rounding.digits(own, 1))
         count = dataclasses.replace(count, constant=rounding.with_digits(count.constant, own[-1] ** 2))
         return Squares(*space, jnp.concatenate([triangle(w.rows), w.array[-1:]]), None, count)
@@ -203,9 +203,8 @@ class Squares(Named):
 
     def with_constant(self, constant: Array) -> "Squares":
         """The function plus a number."""
-        array, count = self.array.at[-1, -1].add(constant), self.counted
-        count = dataclasses.replace(count, constant=rounding.with_digits(count.constant, array[-1, -1]))
-        return Squares(self.axes, self.sizes, array, self.sums, count)
+        array = self.array.at[-1, -1].add(constant)
+        return Squares(self.axes, self.sizes, array, self.sums, rounding.summed(self.counted, array[-1, -1]))
 
 
 class GatedSquares(eqx.Module):
@@ -228,19 +227,19 @@ def triangle(rows: Float[Array, "K N"]) -> Float[Array, "M N"]:
     return jnp.linalg.qr(rows[jnp.argsort(-jnp.max(jnp.abs(rows), 1))], mode="r")
 
 
-def eliminated(w: Squares, after: Array, root: Array, moved: Array, tau: Array) -> Count:
+def eliminated(w: Squares, after: Array, root: Array, moved: Array, tau: Array) -> Count | None:
     """What is counted once noise that comes first is eliminated from W, of mean `moved` z and covariance root root'.
 
-    With z' = [moved z, z] the loss that is left is |C z'|^2 + |moved z|^2 / (2 tau). Its first term is off by twice
-    what remains of the rows, C z', times the last digits of their sums; the second by its own.
+    With z' = [moved z, z] the loss that is left is |C z'|^2 + |moved z|^2 / (2 tau). Beyond its own last digits it is
+    off by twice what remains of the rows, C z', times the last digits that their sums had more.
     """
     rows, after, root, moved, tau = lax.stop_gradient((w.rows, after, root, moved, tau))
     place = jnp.concatenate([moved, jnp.eye(moved.shape[1])])
-    sums = w.sums @ jnp.abs(place)
-    sizes = column_sizes(after[:-1])
-    remain = jnp.sqrt(2 * jnp.sum(jnp.abs(rows @ place) * sums, 0) + sizes**2)
-    own = jnp.concatenate([column_sizes(w.sums)[: len(root)], remain])
-    gained = jnp.sum((rows @ place)[:, -1] ** 2) - jnp.sum(rows[:, -1] ** 2)
-    far = jnp.sqrt(jnp.sum(sums[:, -1] ** 2))
-    left = sizes.at[-1].set(jnp.sqrt(jnp.abs(after[-1, -1] - sizes[-1] ** 2)))
-    return rounding.eliminated(w.counted, root @ root.T, moved, tau, own, left, far, gained)
+    sums, remain = w.sums @ jnp.abs(place), jnp.abs(rows @ place)
+    own = jnp.sqrt(2 * jnp.sum(remain * jnp.maximum(sums - remain, 0.0), 0))
+    on_noise = jnp.sum(w.sums[:, : len(root)] ** 2, 0) * jnp.sum(root**2, 1)
+    sizes, far = column_sizes(after[:-1]), jnp.sqrt(jnp.sum(sums[:, -1] ** 2))
+    gained = jnp.sum(remain[:, -1] ** 2) - jnp.sum(rows[:, -1] ** 2)
+    left = sizes.at[-1].set(jnp.sqrt(jnp.abs(after[-1, -1])))
+    own_pivots = 2 * jnp.sqrt(2 * tau * jnp.sum(on_noise))
+    return rounding.eliminated(w.counted, root @ root.T, moved, tau, own, own_pivots, left, far, gained)

@@ -218,6 +218,10 @@ class Conditional(eqx.Module):
         """A policy in the place of this law."""
         return Conditional(self.name, Table((*scope, self.name), answer))
 
+    def shifted(self, origin: dict[str, Array]) -> "Conditional":
+        """The same law: positions are counted from nowhere else."""
+        return self
+
     def follow(self, reply: "Conditional") -> "Conditional":
         """A policy found for this decision, which is one of it."""
         return reply

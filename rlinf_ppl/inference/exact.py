@@ -54,7 +54,7 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
         ValueError: where the program's numbers are no distributions or not finite, or the dtype cannot reach the
             tolerance.
     """
-    chain = read(program)
+    chain = read(program).counting
     solution = answers.solve(chain, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
         solution = carefully(program, solution, answers.solve)
@@ -73,7 +73,7 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
         ValueError: where the inverse temperatures differ, the numbers are no distributions or not finite, or, at an
             infinite horizon, rewards grow faster than the discount forgets them, so that there is no posterior.
     """
-    chain, tau = read(program), posterior_temperature(program)
+    chain, tau = read(program).counting, posterior_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
         posterior = carefully(program, posterior, lambda chain: answers.condition(chain, tau))
@@ -99,7 +99,7 @@ def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = 
     Returns:
         The policy over its whole scope, its value and ELBO: -inf where it does what the prior forbids.
     """
-    chain = read(program)
+    chain = read(program).counting
     return answers.evaluate(chain, as_laws(chain, policy), check_tolerance(chain, tolerance))
 
 

@@ -4,8 +4,7 @@ That the means are linear and the factors quadratic is known from the arithmetic
 the origin are their coefficients, provided that they are derivatives of what is computed (`plain`).
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,9 +16,8 @@ from rlinf_ppl.algebra import TIME, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.algebra.affine import Arrival
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
-from rlinf_ppl.algebra.small_matrices import semidefinite_root
-from rlinf_ppl.algebra.squares import Squares
 from rlinf_ppl.program.control_program import ControlProgram, Structure
+from rlinf_ppl.program.expansions import QUADRATICS, SQUARES, Expansion
 from rlinf_ppl.program.linearity import check_linear, degrees_given, known_values
 from rlinf_ppl.program.plain import evaluate, part_for
 from rlinf_ppl.program.sites import Support, first_value, values_of
@@ -30,13 +28,6 @@ PROBLEMS = {
     "infinite": "its mean or covariance is not finite",
     "unbounded": "it is not finite",
 }
-
-
-class Algebra(NamedTuple):
-    """What factors are read as: the message, and its array from a function and the point that z is counted from."""
-
-    message: Any
-    expand: Callable[[Callable[[Array], Array], Array], tuple[Array, dict[str, Array]]]
 
 
 Faults = dict[str, dict[str, dict[str, Any]]]
@@ -51,7 +42,7 @@ def linearize(
     squares: bool = False,
 ) -> tuple[Chain, Faults]:
     """The program as a chain of quadratics or of sums of squares, and for each part and site what is wrong with it."""
-    algebra = Algebra(Squares, at_maximum) if squares else Algebra(Quadratic, at_origin)
+    expansion = SQUARES if squares else QUADRATICS
     parts = {"initial": structure.initial, "step": structure.step, "final": structure.final}
     known = known_values(structure)
     slices: dict[str, Slice] = {}
@@ -60,7 +51,7 @@ def linearize(
     state: dict[str, Array] = {}
     for (part, form), own in zip(parts.items(), constants, strict=True):
         if form is not None:
-            reader = Reader(form, own, leaves, known[part], state, algebra)
+            reader = Reader(form, own, leaves, known[part], state, expansion)
             slices[part], faults[part] = reader.slice()
             state, origins[part] = reader.state, reader.origin
     alive = None
@@ -78,7 +69,7 @@ def linearize(
         carried=structure.carried,
         scopes=structure.scopes,
         sizes=tuple((name, len(support)) for name, support in structure.supports().items()),
-        zero=algebra.message((), (), jnp.zeros((1 + squares, 1))),
+        zero=expansion.zero,
         origin=origins["step"],
     )
     return chain, faults
@@ -118,42 +109,6 @@ def describe(faults: Faults) -> str | None:
     return None
 
 
-def at_origin(value: Callable[[Array], Array], origin: Array) -> tuple[Array, dict[str, Array]]:
-    """A quadratic function about a point: M over (z, 1), and what is wrong with it."""
-    # Forwards, as a loop of unknown length has no other derivative.
-    slope_at = jax.jacfwd(value)
-    block, slope = jax.jacfwd(slope_at)(origin) / 2, slope_at(origin)[:, None] / 2
-    matrix = jnp.block([[block, slope], [slope.T, value(origin)[None, None]]])
-    return matrix, {"unbounded": ~jnp.all(jnp.isfinite(matrix))}
-
-
-def at_maximum(value: Callable[[Array], Array], origin: Array) -> tuple[Array, dict[str, Array]]:
-    """A concave function as l' [z, 1] - |C [z, 1]|^2 with z counted from a point, C above l, and what is wrong with it.
-
-    It is read where it is largest. There the user's own arithmetic takes the difference from a goal, and what is left
-    of a square is small; a square that is completed by hand would be a small difference of large numbers.
-    """
-    slope_at = jax.jacfwd(value)
-    root, concave = semidefinite_root(-jax.jacfwd(slope_at)(origin) / 2)
-    peak = origin + rise(root, slope_at(origin) / 2)
-    away, slope = peak - origin, slope_at(peak)
-    rows = jnp.concatenate([root.T, -(root.T @ away)[:, None]], 1)
-    array = jnp.concatenate([rows, jnp.append(slope, value(peak) - slope @ away)[None]])
-    return array, {"unbounded": ~jnp.all(jnp.isfinite(array)), "convex": ~concave}
-
-
-def rise(root: Array, slope: Array) -> Array:
-    """The z that maximises 2 slope' z - |root' z|^2, where root is triangular; 0 where it has no rank."""
-    pivots = jnp.diagonal(root)
-    safe = jnp.where(pivots > 0, pivots, 1.0)
-    forwards, z = jnp.zeros_like(slope), jnp.zeros_like(slope)
-    for k in range(len(slope)):
-        forwards = forwards.at[k].set(jnp.where(pivots[k] > 0, (slope[k] - root[k] @ forwards) / safe[k], 0.0))
-    for k in reversed(range(len(slope))):
-        z = z.at[k].set(jnp.where(pivots[k] > 0, (forwards[k] - root[:, k] @ z) / safe[k], 0.0))
-    return z
-
-
 class Reader:
     """Reads one part of a program: evaluates its traced arithmetic and takes derivatives of it.
 
@@ -169,11 +124,11 @@ class Reader:
         leaves: list[Array],
         supports: dict[str, Support],
         state: dict[str, Array],
-        algebra: Algebra,
+        expansion: Expansion,
     ):
         self.form, self.constants, self.leaves, self.supports = form, constants, leaves, supports
         self.state, self.origin = dict(state), dict(state)
-        self.message, self.expand = algebra
+        self.expansion = expansion
         # A site that becomes a state variable is counted from where that one is.
         self.becomes: dict[str, str] = {}
         for following in form.following:
@@ -248,10 +203,10 @@ class Reader:
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[Array, dict[str, Array]]:
-            return self.expand(lambda z: self.output(index, parents, z, t), self.point(names))
+            return self.expansion.expand(lambda z: self.output(index, parents, z, t), self.point(names))
 
         (array, faults), axes = self.over_time(read, parents, names)
-        return self.message(axes, size, array), any_time(faults)
+        return self.expansion.message(axes, size, array), any_time(faults)
 
     def constant(self, index: int, parents: tuple[str, ...]) -> Quadratic:
         """An inverse temperature."""

@@ -144,8 +144,8 @@ def verdict(chain: Chain, walked: algebra.Walked, begun: Message, tolerance: Arr
         # Without end every step adds its own.
         steps = weights(chain)[0] if chain.horizon is None else jnp.ones(())
         absolute = rounding.absolute * steps
-        error_bound, goal = jnp.maximum(error_bound, absolute), float(EXACTNESS[answer.dtype.itemsize])
-        finite &= (rounding.relative <= goal) & (absolute <= goal * jnp.maximum(1.0, jnp.abs(answer)))
+        error_bound, most = jnp.maximum(error_bound, absolute), EXACTNESS[answer.dtype.itemsize]
+        finite &= (rounding.relative <= most) & (absolute <= most * jnp.maximum(1.0, jnp.abs(answer)))
     if chain.horizon is None:
         # Half of the bound may be rounding.
         goal = precision if tolerance is None else 2 * tolerance

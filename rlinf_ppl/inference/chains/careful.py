@@ -45,7 +45,7 @@ def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, 
         ValueError: known numbers lose too many digits. Where they are traced the laws are NaN instead.
     """
     chain = read(program)
-    laws, converged = posterior_laws(chain, tau)
+    laws, converged = posterior_laws(chain.counting, tau)
     if isinstance(converged, jax.core.Tracer):
         laws = jax.tree.map(lambda x: jnp.where(converged, x, jnp.nan), laws)
     elif not bool(converged):
