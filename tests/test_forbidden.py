@@ -5,8 +5,8 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 import numpyro
+import pytest
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.inference import exact, execution

@@ -104,7 +104,8 @@ def describe(structure: Structure, found: Tables) -> str:
         for name, table in tables:
             places = np.argwhere(table.array)
             if len(places):
-                values = (f"{axis} = {supports[axis][i]}" for axis, i in zip(table.axes, places[0], strict=True))
+                chosen = zip(table.axes, places[0], strict=True)
+                values = [f"{axis} = {values_of(supports[axis])[int(i)]}" for axis, i in chosen]
                 where = f" at {', '.join(values)}" if table.axes else ""
                 return (
                     f"{part}: {name}{where} looks up an array by an index that is out of its axis; JAX would silently "

@@ -35,8 +35,8 @@ def read(program: ControlProgram) -> Chain:
         TypeError: it is no program.
         ValueError: where finite and Gaussian sites stand together, or data beside an inverse temperature; where
             concrete arrays hold a row that is no distribution, a factor that is not finite, or a next value outside
-            its support, or are looked up by an index that is out of them; and where a table would be too large to hold. Under tracing the chain is not `valid` where
-            numbers are wrong, and results say so by `converged`.
+            its support, or are looked up by an index that is out of them; and where a table would be too large to
+            hold. Under tracing the chain is not `valid` where numbers are wrong, and results say so by `converged`.
     """
     check_program(program)
     check_one_algebra(program.structure.initial, program.structure.step)

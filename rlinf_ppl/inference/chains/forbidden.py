@@ -63,6 +63,7 @@ def breaches(chain: Chain, policy: dict[str, Law]) -> dict[str, Table]:
     def one(site: Site, q: Law) -> Table:
         tau = site.inverse_temperature
         infinite = cost_of(site.content, q, tau)[1]
+        assert infinite is not None
         return Table(infinite.axes, infinite.array * (1 if tau is None else jnp.where(tau.array < 0, -1, 1)))
 
     decisions = [site for site in chain.step.sites if site.kind == "decision" and isinstance(site.content, Conditional)]
