@@ -44,16 +44,20 @@ def run(settings: Settings) -> Iterator[Line]:
     plain, plain_seconds = compiled(jax.jit(by_cholesky), (problem,))
     program = program_of(problem)
     solver, seconds = compiled(jax.jit(answers.solve), (read(program),))
+    counting, _ = compiled(jax.jit(answers.solve), (read(program).counting,))
     expected = plain()
     for name, found in (("rlinf_ppl", coefficients(solver())), ("numpy", by_numpy(problem))):
         for part, one, other in zip(("gain", "offset", "cov", "matrix", "vector"), found, expected, strict=False):
             same(f"P7: {name}'s {part}", one, other, 1e-9)
         same(f"P7: {name}'s scalar", found[5], expected[5], 1e-9 * float(jnp.max(jnp.abs(expected[5]))))
     settings.say(f"P7 {label}: {rounds} rounds")
-    contenders: dict[str, Callable[[], Any]] = {"plain": plain, "rlinf_ppl": solver, "numpy": lambda: by_numpy(problem)}
+    contenders: dict[str, Callable[[], Any]] = {"plain": plain, "rlinf_ppl": solver, "counting": counting}
+    contenders["numpy"] = lambda: by_numpy(problem)
     samples = interleaved(contenders | {"read": lambda: read(program)}, rounds, calls)
     cpu = f"CPU time {samples.cpu_ratio('rlinf_ppl', 'plain'):.2f}x"
     yield at_most("P7", f"{label}: solver / cho_solve scan", samples.ratio("rlinf_ppl", "plain"), "x", 0.85, cpu)
+    counted = samples.ratio("counting", "plain")
+    yield Line("P7", f"{label}: the same with its rounding counted / cho_solve scan", counted, "x")
     yield Line("P7", f"{label}: NumPy loop / solver", samples.ratio("numpy", "rlinf_ppl"), "x")
     yield Line("P7", f"{label}: reading the program / cho_solve scan", samples.ratio("read", "plain"), "x")
     yield Line("P7", f"{label}: cho_solve scan", 1e3 * samples.seconds("plain"), "ms")

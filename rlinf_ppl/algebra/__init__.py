@@ -11,6 +11,7 @@
     numerics, regularizers  their soft maxima, and what a decision pays for leaving its prior
     columns                 the same for many states, a few of which can follow each
     quadratics, gaussians   the second algebra: vectors
+    rounding, squares       what their rounding comes to, and sums of squares for where it is too much
     affine, coordinates, small_matrices
                             their next state, their coordinates side by side, and factorisations
 

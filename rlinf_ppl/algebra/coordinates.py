@@ -44,6 +44,13 @@ def unit_row(space: Space) -> Array:
     return jnp.eye(1, sum(space[1]) + 1, sum(space[1]))
 
 
+def stacked_origin(w: Any, origin: dict[str, Array]) -> Array:
+    """The origins of a message's or law's variables side by side, 0 where there is none."""
+    axes = w.axes[w.timed :]
+    parts = [origin[name] if name in origin else jnp.zeros(n) for name, n in zip(axes, w.sizes, strict=True)]
+    return jnp.concatenate([jnp.zeros(0), *parts])
+
+
 def stacked_values(axes: tuple[str, ...], at: dict[str, Array]) -> Array:
     """The values of variables side by side with the constant 1, shape (n, N + 1); n is 1 where there are none."""
     columns = [at[name] for name in axes]

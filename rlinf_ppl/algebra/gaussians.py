@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
+from rlinf_ppl.algebra.coordinates import Space, stacked_origin, stacked_values, union
 from rlinf_ppl.algebra.messages import TIME, Named, is_named, where_timed
-from rlinf_ppl.algebra.quadratics import AffinePolicy, Quadratic, stacked_origin
+from rlinf_ppl.algebra.quadratics import AffinePolicy, Quadratic
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import rounding
-from rlinf_ppl.algebra.coordinates import Space, stacked_values, union
+from rlinf_ppl.algebra.coordinates import Space, stacked_origin, stacked_values, union
 from rlinf_ppl.algebra.messages import Law, Named, Rounding, is_named
 from rlinf_ppl.algebra.rounding import Count
 from rlinf_ppl.algebra.small_matrices import eliminate
@@ -289,13 +289,6 @@ class Gated(eqx.Module):
             "with a discount the posterior of a linear-Gaussian program is a mixture of the living and the dead, not "
             "Gaussian; condition it at discount 1, or use exact.solve."
         )
-
-
-def stacked_origin(w: Any, origin: dict[str, Array]) -> Array:
-    """The origins of a message's or law's variables side by side, 0 where there is none."""
-    axes = w.axes[w.timed :]
-    parts = [origin[name] if name in origin else jnp.zeros(n) for name, n in zip(axes, w.sizes, strict=True)]
-    return jnp.concatenate([jnp.zeros(0), *parts])
 
 
 def with_constant(array: Array, constant: Array) -> Array:

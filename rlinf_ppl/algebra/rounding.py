@@ -29,15 +29,15 @@ class Count(eqx.Module):
         strain: the largest relative error of an elimination, and of what it left, so far.
     """
 
-    probes: Float[Array, "P N"]
-    constant: Float[Array, ""]
-    strain: Float[Array, ""]
+    probes: Float[Array, "*time P N"]
+    constant: Float[Array, "*time"]
+    strain: Float[Array, "*time"]
 
 
 def counted(array: Float[Array, "*time N N"]) -> Count:
     """The count of a matrix that was just computed: its last digits."""
     sizes = sizes_of(array)
-    return Count(digits(sizes, 0), sizes[..., -1] ** 2, jnp.zeros_like(array, shape=()))
+    return Count(digits(sizes, 0), sizes[..., -1] ** 2, jnp.zeros_like(sizes[..., -1]))
 
 
 def sizes_of(array: Float[Array, "*time N N"]) -> Float[Array, "*time N"]:
@@ -48,7 +48,7 @@ def sizes_of(array: Float[Array, "*time N N"]) -> Float[Array, "*time N"]:
 def digits(sizes: Float[Array, "*time N"], kind: int) -> Float[Array, "*time P N"]:
     """Probes of last digits of these sizes, but for the constant's; each kind of operation has signs of its own."""
     signs = SIGNS[kind][:, np.arange(sizes.shape[-1]) % SIGNS.shape[-1]]
-    return sizes.at[..., -1].set(0.0)[..., None, :] * signs
+    return jnp.einsum("...n,pn->...pn", sizes.at[..., -1].set(0.0), signs)
 
 
 def substituted(count: Count | None, place: Float[Array, "N K"], array: Float[Array, "K K"]) -> Count | None:

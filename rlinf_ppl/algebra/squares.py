@@ -21,9 +21,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import rounding
-from rlinf_ppl.algebra.coordinates import Space, union
+from rlinf_ppl.algebra.coordinates import Space, stacked_origin, union
 from rlinf_ppl.algebra.messages import Law, Named, Rounding
-from rlinf_ppl.algebra.quadratics import SAFETY, QuadraticValue, stacked_origin
+from rlinf_ppl.algebra.quadratics import SAFETY, QuadraticValue
 from rlinf_ppl.algebra.rounding import Count
 from rlinf_ppl.algebra.small_matrices import upper_solve
 

@@ -45,6 +45,10 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
 
     Q is what is left of the later messages, V = (1 / tau) log sum p exp(tau Q), the policy p exp(tau (Q - V)).
 
+    Of vectors rounding is counted, and where it spoils the answer (priors that are wide beside what costs leave of
+    them, goals far away) the program is solved again as sums of squares in float64. Under jit, vmap and grad there is
+    one try; `converged` says how it went.
+
     Args:
         program: any step program; inverse temperatures may differ between decisions.
         tolerance: at an infinite horizon, the error of V to stop at, relative to the largest |V| (or to 1); by default

@@ -78,10 +78,14 @@ class Paths(NamedTuple):
     Attributes:
         trajectories: state variables (n, T + 1), latent sites of the step (n, T), with a discount `alive` (n, T + 1).
         faults: as a run's; -1 everywhere where there are none.
+        traced_back: whether early times were traced back along ancestors, in some path at some time at least, and so
+            keep few different values: next states are functions of the noise alone, real numbers that have none of
+            their own, and no particle but the one that they came from leads to them.
     """
 
     trajectories: dict[str, Array]
     faults: dict[str, Array]
+    traced_back: Bool[Array, ""]
 
 
 def run(
@@ -143,6 +147,9 @@ def smooth(
 ) -> Paths:
     """Sample trajectories of the posterior backwards, so that early times keep many different values.
 
+    Where next states hold real numbers without noise of their own, such as x + 0.1 v, particles have one way only to
+    have come there; their trajectories are traced back then, and `traced_back` says so.
+
     Costs num_particles * num_trajectories evaluations a step.
 
     Args:
@@ -156,9 +163,9 @@ def smooth(
     """
     dynamics, key = as_dynamics(program, proposal, twist), check_key(key)
     counts = check_count("num_particles", num_particles), check_count("num_trajectories", num_trajectories)
-    paths, faults = filtering.smooth(dynamics, key, *counts, check_share(threshold))
+    paths, faults, traced = filtering.smooth(dynamics, key, *counts, check_share(threshold))
     check_faults(faults)
-    return Paths(as_trajectories(program.structure, paths), faults)
+    return Paths(as_trajectories(program.structure, paths), faults, traced)
 
 
 def particle_gibbs(
@@ -174,7 +181,8 @@ def particle_gibbs(
     """A Markov chain of trajectories whose invariant law is the posterior, at any number of particles of at least 2.
 
     Each iteration runs a filter in which particle 0 keeps the last trajectory (conditional SMC: Andrieu, Doucet &
-    Holenstein 2010), and samples the next one backwards (Whiteley 2010; Lindsten & Schon 2013).
+    Holenstein 2010), and samples the next one backwards (Whiteley 2010; Lindsten & Schon 2013). Where it can only be
+    traced back, as `smooth` says, the chain is right and mixes slowly.
 
     Args:
         program: as in `run`.
@@ -192,6 +200,6 @@ def particle_gibbs(
     if check_count("num_particles", num_particles) < 2:
         raise ValueError("num_particles must be at least 2: the only one would keep its trajectory for ever.")
     count = check_count("num_iterations", num_iterations)
-    paths, faults = filtering.particle_gibbs(dynamics, key, num_particles, count, check_share(threshold))
+    paths, faults, traced = filtering.particle_gibbs(dynamics, key, num_particles, count, check_share(threshold))
     check_faults(faults)
-    return Paths(as_trajectories(program.structure, paths), faults)
+    return Paths(as_trajectories(program.structure, paths), faults, traced)

@@ -3,12 +3,14 @@
     language         decide and optimality, the two words
     control_program  ControlProgram: initial, step and final with their arrays, traced once and checked
     sites, tracing   a function's sites, what each depends on, and its arithmetic as a jaxpr
+    identity         what a jaxpr computes, as a key: equal programs share compiled code
     graph            scopes, by the elimination on names alone
     unrolled         the same functions over time in Python: NumPyro's model and guide
     reading          the traced arithmetic as tables, or as quadratics in `linear`: what exact engines walk over
     degrees          the degree of each number in the real variables; rules and loops of it: degree_rules, degree_loops
     linearity        what is linear-Gaussian by its degrees, and what to write where it is not
     plain            the arithmetic with true derivatives, from which coefficients are read
+    expansions       those of a factor, as a quadratic or as a sum of squares
     evaluation       one output of it over a grid, and the inverse temperature that decisions share
     lookup           tables that are arrays of the user already, and indices that leave their array
     checks           what is refused, where the user stands

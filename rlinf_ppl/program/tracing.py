@@ -19,6 +19,7 @@ from numpyro.distributions.distribution import validation_enabled
 from numpyro.ops.provenance import track_deps_jaxpr
 
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
+from rlinf_ppl.program.identity import jaxpr_key
 from rlinf_ppl.program.lookup import check_lookups, looked_up
 from rlinf_ppl.program.sites import Real, Sites, Support, check_names, first_value, is_one
 
@@ -55,19 +56,18 @@ class NextForm(NamedTuple):
 
 
 class Arithmetic:
-    """A jaxpr that compares and hashes by its text, so that programs of one form share compiled code."""
+    """A jaxpr that compares and hashes by what it computes, so that programs of one form share compiled code."""
 
     def __init__(self, jaxpr: ClosedJaxpr):
         self.jaxpr = jaxpr.jaxpr
-        text = str(jaxpr.jaxpr)
-        # A callback's Python function does not show in the text: such a program equals itself only.
-        self._key = (text, id(self) if "callback" in text else None)
+        self._key = jaxpr_key(jaxpr.jaxpr)
+        self._hash = hash(self._key)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Arithmetic) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash(self._key)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"Arithmetic({len(self.jaxpr.eqns)} equations)"

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.noise import fresh_noise
-from rlinf_ppl.inference.particles.laws import drawn, known, log_density, tilted, unlawful
+from rlinf_ppl.inference.particles.laws import drawn, known, log_density, noise_density, tilted, unlawful
 from rlinf_ppl.inference.particles.proposals import Proposal, Twist, as_proposal, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
@@ -176,16 +176,30 @@ class Dynamics(eqx.Module):
         seen = future(self.following(part, values)[0])
         return weight + jnp.where(alive, seen, 0.0), faults | {"twist": alive & senseless(seen)}
 
-    def log_density(self, state: Values, t: Array, alive: Array, sites: Values, following: Values) -> Array:
-        """Log density of a step's sites from another state, with its factors; -inf where it leads elsewhere."""
+    def log_density(
+        self, state: Values, t: Array, alive: Array, sites: Values, following: Values
+    ) -> tuple[Array, Array]:
+        """Log density of a step's sites from another state, with its factors; -inf where it leads elsewhere.
+
+        Real numbers without noise of their own are compared to the last bit, so a state that does lead there may count
+        as one that does not. What the state has no say in is not compared.
+
+        Returns:
+            The log density, and whether these real numbers are all the same.
+        """
         form, at = self.structure.step, state | sites | {"t": t}
-        outputs = self.outputs(STEP, at)
+        outputs, (following_now, _) = self.outputs(STEP, at), self.following(STEP, at)
         total, _ = self.factors(STEP, at, alive)
+        same = reached = jnp.asarray(True)
         for site in form.latent:
-            total = total + log_density(site.support, outputs[form.sites.index(site)], at[site.name])
-        reached, _ = self.following(STEP, at)
-        same = jnp.stack([jnp.all(reached[name] == following[name]) for name in reached])
-        return jnp.where(jnp.all(same), total, -jnp.inf)
+            density, certain = noise_density(site.support, outputs[form.sites.index(site)], at[site.name])
+            total = total + density
+            reached = reached & certain if state.keys() & set(site.parents) else reached
+        for name, _, parents, real in form.following:
+            if state.keys() & set(parents):
+                equal = jnp.all(following_now[name] == following[name])
+                same, reached = (same & equal, reached) if real is None else (same, reached & equal)
+        return jnp.where(same & reached, total, -jnp.inf), reached
 
     def form(self, part: int) -> Form:
         """The traced code of a part."""

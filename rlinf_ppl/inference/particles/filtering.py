@@ -88,34 +88,35 @@ def run(dynamics: Dynamics, key: Array, n: int, threshold: Array) -> Found:
 @eqx.filter_jit
 def smooth(
     dynamics: Dynamics, key: Array, n: int, num_trajectories: int, threshold: Array
-) -> tuple[Path, dict[str, Array]]:
-    """A filter and trajectories that are sampled backwards."""
+) -> tuple[Path, dict[str, Array], Array]:
+    """A filter and trajectories that are sampled backwards; faults; whether some could only be traced back."""
     filter_key, key = jax.random.split(key)
     found = particle_filter(dynamics, filter_key, n, threshold, keep=True)
     sample = lambda key: genealogy.sample_back(dynamics, found.history, found.weights, key)  # noqa: E731
-    paths = lax.map(sample, jax.random.split(key, num_trajectories), batch_size=BACKWARD_AT_ONCE)
-    return paths, found.faults
+    paths, traced = lax.map(sample, jax.random.split(key, num_trajectories), batch_size=BACKWARD_AT_ONCE)
+    return paths, found.faults, jnp.any(traced)
 
 
 @eqx.filter_jit
 def particle_gibbs(
     dynamics: Dynamics, key: Array, n: int, iterations: int, threshold: Array
-) -> tuple[Path, dict[str, Array]]:
-    """A chain of trajectories; faults are the last ones found at each site and time."""
+) -> tuple[Path, dict[str, Array], Array]:
+    """A chain of trajectories as `smooth` gives them; faults are the last ones found at each site and time."""
 
-    def next_path(key: Array, path: Path | None) -> tuple[Path, dict[str, Array]]:
+    def next_path(key: Array, path: Path | None) -> tuple[Path, tuple[dict[str, Array], Array]]:
         filter_key, key = jax.random.split(key)
         found = particle_filter(dynamics, filter_key, n, threshold, path, keep=True)
-        return genealogy.sample_back(dynamics, found.history, found.weights, key), found.faults
+        path, traced = genealogy.sample_back(dynamics, found.history, found.weights, key)
+        return path, (found.faults, traced)
 
     def body(carry: Any, key: Array) -> Any:
-        path, faults = carry
+        path, told = carry
         path, more = next_path(key, path)
-        return (path, jax.tree.map(jnp.maximum, faults, more)), path
+        return (path, jax.tree.map(jnp.maximum, told, more)), path
 
     first_key, key = jax.random.split(key)
-    (_, faults), paths = lax.scan(body, next_path(first_key, None), jax.random.split(key, iterations))
-    return paths, faults
+    (_, (faults, traced)), paths = lax.scan(body, next_path(first_key, None), jax.random.split(key, iterations))
+    return paths, faults, traced
 
 
 def particle_filter(

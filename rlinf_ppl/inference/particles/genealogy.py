@@ -6,6 +6,11 @@ backward sampling (Godsill, Doucet & West 2004) draws a new ancestor at every ti
     W_t^i p(sites of the step, next state | state^i) exp(factors at state^i),
 
 which costs N evaluations of the step for each path and time.
+
+Where a next state holds real numbers without noise of their own, no other ancestor leads to it but by the very same
+numbers, and rounding may hide even the true one. So the true ancestor is kept wherever its own numbers, computed again,
+are not the same to the last bit; where they are, it is drawn anew among all whose numbers are. Either way the law of
+the path stays what it is: the ancestors fall into classes, and each is drawn anew within its own.
 """
 
 from collections.abc import Callable
@@ -124,39 +129,63 @@ def all_paths(structure: Structure, history: History) -> Path:
     )
 
 
-def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array) -> Path:
-    """One path, sampled backwards from weights (N,) at the end."""
+def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array) -> tuple[Path, Array]:
+    """One path, sampled backwards from weights (N,) at the end, and whether at some time it could only be traced."""
     structure, supports = dynamics.structure, dict(dynamics.structure.state)
     last_key, steps_key = jax.random.split(key)
 
     def body(carry: Any, now: Any) -> Any:
         own, following, after = carry
-        t, key, stored_state, stored, alive, log_weights = now
+        t, key, stored_state, stored, alive, log_weights, ancestors = now
         sites = sites_at(structure, {name: x[own] for name, x in stored.items()}, following)
         states = {name: unpacked(supports[name], x) for name, x in stored_state.items()}
         density = lambda state, alive: dynamics.log_density(state, t, alive, sites, following)  # noqa: E731
-        log_p = log_weights + jax.vmap(density)(states, alive)
+        log_p, reached = jax.vmap(density)(states, alive)
+        log_p = log_weights + log_p
         if structure.discounted:
             living = jnp.where(after, jnp.log(dynamics.discount), jnp.log1p(-dynamics.discount))
             log_p = log_p + jnp.where(alive, living, jnp.where(after, -jnp.inf, 0.0))
-        before = jax.random.categorical(key, jnp.where(jnp.isnan(log_p), -jnp.inf, log_p))
+        before, traced = ancestor(key, log_p, reached, ancestors[own])
         state = {name: x[before] for name, x in states.items()}
-        return (before, state, alive[before]), (state, sites, alive[before])
+        return (before, state, alive[before]), (state, sites, alive[before], traced)
 
-    own = jax.random.categorical(last_key, jnp.log(weights))
+    own = jax.random.categorical(last_key, jnp.log(weights)).astype(history.ancestors.dtype)
     last = {name: unpacked(support, history.last[name])[own] for name, support in structure.state}
     steps = structure.horizon or 0
     now = (jnp.arange(steps), jax.random.split(steps_key, steps), history.state, history.sites)
     end = (own, last, history.alive[1][own])
-    (first, *_), (state, sites, alive) = lax.scan(
-        body, end, (*now, history.alive[0], history.log_weights), reverse=True
+    (first, *_), (state, sites, alive, traced) = lax.scan(
+        body, end, (*now, history.alive[0], history.log_weights, history.ancestors), reverse=True
     )
-    return Path(
+    path = Path(
         {name: x[first] for name, x in history.start.items()},
         {name: jnp.concatenate([x, last[name][None]]) for name, x in state.items()},
         sites,
         jnp.append(alive, end[2]),
     )
+    return path, jnp.any(traced)
+
+
+def ancestor(key: Array, log_p: Array, reached: Array, true: Array) -> tuple[Array, Array]:
+    """The ancestor of one particle, drawn anew where that is possible.
+
+    Args:
+        key: a random key.
+        log_p: the log probability of each particle (N,) to be the ancestor, up to a constant.
+        reached: which of them (N,) lead to the real numbers of the next state that have no noise of their own.
+        true: the ancestor that the particle has.
+
+    Returns:
+        The ancestor, and whether it is the true one because no other leads to those real numbers.
+    """
+    log_p = jnp.where(jnp.isnan(log_p), -jnp.inf, log_p)
+    possible, other = log_p[true] > -jnp.inf, jnp.arange(log_p.shape[0]) != true
+    # The compiler may work log_p out once for each use, and round it otherwise each time: what is drawn has to be
+    # possible whatever `possible` says, so the true ancestor is never without some probability.
+    others = jnp.where(possible, log_p, -jnp.inf)
+    own = jnp.maximum(log_p, jnp.finfo(log_p.dtype).min / 2)
+    before = jax.random.categorical(key, jnp.where(other, others, own)).astype(true.dtype)
+    return before, jnp.any(other & ~reached) & ~(possible & jnp.any(other & reached))
 
 
 def as_trajectories(structure: Structure, path: Path) -> dict[str, Array]:

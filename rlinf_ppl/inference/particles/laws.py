@@ -32,17 +32,23 @@ def known(support: Support | None) -> Support:
 
 def log_density(support: Support | None, law: Array, value: Array) -> Array:
     """Log density of a value; a coordinate without noise of its own counts as certain."""
+    total, certain = noise_density(support, law, value)
+    return jnp.where(certain, total, -jnp.inf)
+
+
+def noise_density(support: Support | None, law: Array, value: Array) -> tuple[Array, Array]:
+    """Log density of what has noise of its own, and whether all else is, to the last bit, what the law makes of it."""
     support = known(support)
     if not isinstance(support, Real):
-        return jnp.log(law[positions_of(support, value)])
-    rest, total = jnp.reshape(value, -1) - law[:, 0], jnp.zeros(())
+        return jnp.log(law[positions_of(support, value)]), jnp.asarray(True)
+    rest, total, certain = jnp.reshape(value, -1) - law[:, 0], jnp.zeros(()), jnp.asarray(True)
     for k in range(len(support)):
         scale = law[k, 1 + k]
         noise = rest[k] / jnp.where(scale > 0, scale, 1.0)
         density = -0.5 * (noise**2 + jnp.log(2 * jnp.pi)) - jnp.log(jnp.where(scale > 0, scale, 1.0))
-        total = total + jnp.where(scale > 0, density, jnp.where(rest[k] == 0, 0.0, -jnp.inf))
+        total, certain = total + jnp.where(scale > 0, density, 0.0), certain & ((scale > 0) | (rest[k] == 0))
         rest = rest - law[:, 1 + k] * jnp.where(scale > 0, noise, 0.0)
-    return total
+    return total, certain
 
 
 def tilted(law: Array, tilt: Array) -> tuple[Array, Array]:
