@@ -120,7 +120,7 @@ def test_the_values_are_named_where_it_goes_out():
         optimality(ramp(6)[s + t + a])
         return {"s": s}
 
-    with pytest.raises(ValueError, match=r"step: 'optimality' at s = 2, t = 3, a = 1 looks up"):
+    with pytest.raises(ValueError, match=r"step: 'optimality' at t = 3, s = 2, a = 1 looks up"):
         read(ControlProgram(lambda: {"s": 0}, step, T, sizes={"s": S}))
 
 
