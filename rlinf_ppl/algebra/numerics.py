@@ -12,7 +12,9 @@ for any centre m, phi(x) = (e^x - 1) / x and psi(y) = log(1 + y) / y,
 
     m + u psi(tau u),    u = sum p c phi(tau c)                                                    (series)
 
-has no division by tau at all, and its derivative at tau = 0 is half the variance of w.
+has no division by tau at all, and its derivative at tau = 0 is half the variance of w. Which form is right is decided
+by the alternatives of p > 0. Those of p = 0 add nothing to u, but c phi(tau c) is its derivative in their p, so it is
+taken at its full size, which may be far outside the radius.
 """
 
 import functools
@@ -22,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 SERIES_RADIUS = 0.5
 
@@ -70,8 +72,10 @@ def _soft_maximum(p: Any, w: Any, tau: Array | None, total: Callable[..., Array]
         return q, log_norm
     centre = lax.stop_gradient(total(each(lambda p, w: p * w, p, w)))
     offset = each(lambda p, w: jnp.where(p > 0, jnp.abs(lax.stop_gradient(w - centre)), 0.0), p, w)
-    excess = total(each(lambda p, w: p * tilted_offset(w - centre, tau), p, w))
-    value = select_form(tau, jnp.abs(tau) * largest(offset), centre, excess, log_norm)
+    reach = jnp.abs(tau) * largest(offset)
+    beyond = each(lambda p: (p == 0) & (reach < SERIES_RADIUS), p)
+    excess = total(each(lambda p, w, beyond: p * tilted_offset(w - centre, tau, beyond), p, w, beyond))
+    value = select_form(tau, reach, centre, excess, log_norm)
     best = each(lambda p, x: p * (x == peak), p, x)
     number = total(best)
     greedy = each(lambda chosen: chosen / number, best)
@@ -79,9 +83,21 @@ def _soft_maximum(p: Any, w: Any, tau: Array | None, total: Callable[..., Array]
     return each(lambda q, greedy: jnp.where(hard, greedy, q), q, greedy), jnp.where(hard, hard_value, value)
 
 
-def tilted_offset(c: Float[Array, "..."], tau: Float[Array, ""]) -> Float[Array, "..."]:
-    """C phi(tau c) = (exp(tau c) - 1) / tau, and c at tau = 0; clipped where the series is not in use."""
-    return c * expm1_over(jnp.clip(tau * c, -2 * SERIES_RADIUS, 2 * SERIES_RADIUS))
+def tilted_offset(
+    c: Float[Array, "..."], tau: Float[Array, ""], beyond: Bool[Array, "..."] | bool = False
+) -> Float[Array, "..."]:
+    """C phi(tau c) = (exp(tau c) - 1) / tau, and c at tau = 0; clipped where the series is not in use.
+
+    Args:
+        c: the offsets.
+        tau: the inverse temperature.
+        beyond: where the series is in use beyond its radius: there only the range of the dtype is a limit.
+    """
+    x, bound = tau * c, 2 * SERIES_RADIUS
+    if beyond is False:
+        return c * expm1_over(jnp.clip(x, -bound, bound))
+    low, high = (jnp.where(beyond, limit, bound) for limit in (float(jnp.finfo(x.dtype).max), _largest_exponent(x)))
+    return c * expm1_over(jnp.clip(x, -low, high))
 
 
 def select_form(
@@ -126,5 +142,5 @@ def log1p_over(y: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _largest_exponent(x: Array) -> float:
-    """Half the largest exponent of the dtype: where p = 0 an exponent may be positive, and 0 times infinity is NaN."""
-    return float(jax.numpy.finfo(x.dtype).maxexp) * 0.6931471805599453 / 2
+    """Most of the dtype's range: where p = 0 an exponent may be positive, and 0 times infinity is NaN."""
+    return float(jax.numpy.finfo(x.dtype).maxexp) * 0.6931471805599453 * 0.9

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Conditional, Law, Site, Table, at_time, by_time
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular, check_tolerance
-from rlinf_ppl.inference.chains import answers, trajectories
+from rlinf_ppl.inference.chains import answers, forbidden, trajectories
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
@@ -166,8 +166,9 @@ def alone(chain: Chain, sites: tuple[Site, ...], policy: dict[str, Law]) -> dict
 @eqx.filter_jit
 def bound(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Float[Array, ""]:
     """The ELBO of a policy, whatever its laws depend on."""
-    walked = algebra.backward(chain, answers.evaluated, policy, None, tolerance)
-    return answers.unforgiving(algebra.start(chain, walked.first, algebra.solve_rules()))
+    walked = algebra.backward(chain, forbidden.evaluated, policy, None, tolerance)
+    total = algebra.start(chain, walked.first, algebra.solve_rules())
+    return forbidden.marked(chain, policy, forbidden.breaches(chain, policy), total)[0]
 
 
 @eqx.filter_jit

@@ -19,6 +19,7 @@ from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import on_grid
+from rlinf_ppl.program.indices import checked
 from rlinf_ppl.program.linear import read_gaussian
 from rlinf_ppl.program.sites import Support, positions_of
 from rlinf_ppl.program.tracing import Form
@@ -39,17 +40,19 @@ def read(program: ControlProgram, impossible: bool = False) -> Chain:
         TypeError: it is no program.
         ValueError: where finite and Gaussian sites stand together, or data beside an inverse temperature; where
             concrete arrays hold a row that is no distribution, a factor that is not finite, or a next value outside
-            its support; and where a table would be too large to hold. Under tracing the chain is not `valid` where
-            numbers are wrong, and results say so by `converged`.
+            its support, or are looked up by an index that is out of them; and where a table would be too large to
+            hold. Under tracing the chain is not `valid` where numbers are wrong, and results say so by `converged`.
     """
     check_program(program)
     check_one_algebra(program.structure.initial, program.structure.step)
     check_observed(program.structure)
     leaves = jax.tree.leaves(program.args)
     if program.structure.gaussian:
-        return read_gaussian(program.structure, program.discount, leaves, program.constants)
+        chain = read_gaussian(program.structure, program.discount, leaves, program.constants)
+        return checked(program.structure, leaves, program.constants, chain)
     check_entries(program.structure)
     chain = tabulate(program.structure, program.discount, leaves, program.constants)
+    chain = checked(program.structure, leaves, program.constants, chain)
     parts = program.structure.initial, program.structure.step
     whole = tuple(
         filled(part, form, [*constants, *leaves])

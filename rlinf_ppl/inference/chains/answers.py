@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
+from rlinf_ppl.inference.chains.forbidden import breaches, cost_of, departures, evaluated, marked
 from rlinf_ppl.inference.chains.policies import as_answers, as_kept
 
 # What rounding may leave of the answers about vectors, by the size of a number in bytes.
@@ -126,9 +127,10 @@ def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = Non
     """The value of a policy."""
     walked = algebra.backward(chain, evaluated, policy, None, tolerance)
     begun = algebra.through(chain.initial, walked.first, algebra.solve_rules())[0]
-    total = unforgiving(begun.constant)
-    values = jax.tree.map(unforgiving, over_states(chain, walked.values))
-    return Solution(as_answers(chain, policy), values, total, *verdict(chain, walked, begun, tolerance))
+    found = breaches(chain, policy)
+    total, values = marked(chain, policy, found, begun.constant, over_states(chain, walked.values))
+    converged, *rest = verdict(chain, walked, begun, tolerance)
+    return Solution(as_answers(chain, policy), values, total, converged & ~jnp.isnan(total), *rest)
 
 
 @eqx.filter_jit
@@ -178,11 +180,6 @@ def verdict(chain: Chain, walked: algebra.Walked, begun: Message, tolerance: Arr
     return finite, walked.residual, error_bound, walked.steps
 
 
-def unforgiving(total: Array) -> Array:
-    """What contains the huge finite cost of the forbidden as minus infinity."""
-    return jnp.where(jnp.abs(total) > jnp.sqrt(forbidden(total)), jnp.sign(total) * jnp.inf, total)
-
-
 @eqx.filter_jit
 def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law]) -> Float[Array, ""]:
     """KL in nats between the trajectories of two policies: sum gamma^t E_q log(q / q')."""
@@ -190,10 +187,11 @@ def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law]) -> Float[Arr
     _, decisions = algebra.forward(chain, policy)
 
     def step(q: dict[str, Law], other: dict[str, Law], joint: dict[str, Array]) -> Array:
-        costs = [other[name].cost(q[name]).over(axes[name], size).expectation(joint[name]) for name in axes]
+        costs = [cost_of(other[name], q[name])[0].over(axes[name], size).expectation(joint[name]) for name in axes]
         return sum(costs, jnp.zeros(()))
 
-    return jnp.sum(each_time(chain.times, step, policy, other, decisions) * weights(chain))
+    total = jnp.sum(each_time(chain.times, step, policy, other, decisions) * weights(chain))
+    return -marked(chain, policy, departures(chain, policy, other), -total)[0]
 
 
 @eqx.filter_jit
@@ -228,28 +226,6 @@ def measured(forward: Callable[..., tuple[Array, dict[str, Array]]], chain: Chai
 def prior_policy(chain: Chain) -> dict[str, Any]:
     """The decisions' priors over time and their whole scope."""
     return as_answers(chain, chain.priors())
-
-
-def evaluated(given: dict[str, Law]) -> algebra.Rules:
-    """The rules that evaluate one step's policy; what the prior forbids costs a huge finite amount.
-
-    An infinite cost in a state that is never reached would meet its probability 0, and give NaN.
-    """
-
-    def decision(site: algebra.Site, w: Message) -> tuple[Message, Law]:
-        q = given[site.name]
-        cost, tau = site.content.cost(q), site.inverse_temperature
-        infinite, most = jnp.isinf(cost.array), forbidden(cost.array)
-        finite = with_array(cost, jnp.where(infinite, 0.0, cost.array)).divided(tau)
-        paid = jnp.where(infinite, most if tau is None else jnp.where(tau.constant < 0, -most, most), finite.array)
-        return w.mean(q) - with_array(cost, paid), q
-
-    return algebra.solve_rules()._replace(decision=decision, together=None)
-
-
-def forbidden(array: Array) -> float:
-    """A cost beyond any other, far below the largest number of the dtype."""
-    return float(jnp.finfo(array.dtype).max) ** 0.8
 
 
 def by_priors(step: algebra.Slice) -> algebra.Rules:

@@ -30,6 +30,7 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.indices import beyond, computes
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.sites import Real, first_value, positions_of, values_of
 from rlinf_ppl.program.tracing import Form
@@ -135,7 +136,7 @@ class Dynamics(eqx.Module):
         faults: dict[str, Array] = {}
         for site in form.latent:
             law = other = self.outputs(part, at)[form.sites.index(site)]
-            faults[site.name] = unlawful(site.support, law)
+            faults[site.name] = unlawful(site.support, law) | self.beyond(part, at)[form.sites.index(site)]
             if site.name == ahead:
                 weights, wrong = jax.vmap(lambda x: rest(at | {ahead: x}))(values_of(known(site.support)))
                 faults |= {name: jnp.any(bad & (law > 0)) for name, bad in wrong.items()}
@@ -208,19 +209,28 @@ class Dynamics(eqx.Module):
 
     def outputs(self, part: int, values: Values) -> list[Array]:
         """All outputs of the traced arithmetic; what has no value yet is held at its first one."""
+        return self.form(part).arithmetic(self.constants[part], *self.inputs(part, values))
+
+    def beyond(self, part: int, values: Values) -> list[Array]:
+        """For all outputs whether they look up an array by an index that is out of it."""
+        return beyond(self.form(part), self.constants[part], self.inputs(part, values))
+
+    def inputs(self, part: int, values: Values) -> list[Array]:
+        """What the traced arithmetic takes."""
         form = self.form(part)
         supports = dict(self.structure.state) | self.structure.times() | form.supports()
         inputs = [values[name] if name in values else first_value(supports[name]) for name in form.inputs]
-        return form.arithmetic(self.constants[part], *inputs, *self.leaves)
+        return [*inputs, *self.leaves]
 
     def factors(self, part: int, values: Values, alive: Array) -> tuple[Array, dict[str, Array]]:
         """The log weight of all factors of a slice, and which of them are no numbers."""
         form, total = self.form(part), jnp.zeros(())
         faults: dict[str, Array] = {}
-        for site, output in zip(form.sites, self.outputs(part, values), strict=False):
+        found = zip(form.sites, self.outputs(part, values), self.beyond(part, values), strict=False)
+        for site, output, outside in found:
             if site.kind == "optimality":
                 factor = output if self.tau is None or site.observed else self.tau * output
-                faults[site.name] = alive & senseless(factor)
+                faults[site.name] = alive & (senseless(factor) | outside)
                 total = total + factor
         return jnp.where(alive, total, 0.0), faults
 
@@ -229,11 +239,14 @@ class Dynamics(eqx.Module):
         form, supports = self.form(part), dict(self.structure.state)
         state, outside = {}, {}
         first = len(form.sites) + sum(site.kind == "decision" for site in form.sites)
-        for following, value in zip(form.following, self.outputs(part, values)[first:], strict=True):
+        found = zip(form.following, self.outputs(part, values)[first:], self.beyond(part, values)[first:], strict=True)
+        for following, value, out in found:
             support = supports[following.name]
             state[following.name] = value.astype(first_value(support).dtype)
             if not isinstance(support, Real):
-                outside[following.name] = positions_of(support, value) >= len(support)
+                outside[following.name] = (positions_of(support, value) >= len(support)) | out
+            elif computes(form):
+                outside[following.name] = out
         return state, outside
 
     def psi(self, state: Values, t: Array) -> Array:

@@ -33,7 +33,7 @@ def check_faults(faults: dict[str, Array]) -> None:
     if worst is not None:
         where = {-1.0: "in initial", np.inf: "in final"}.get(worst[0], f"at t = {worst[0]:g}")
         raise FloatingPointError(
-            f"{worst[1]!r} {where} is no number, no distribution or outside its values at particle {worst[2]} (and "
-            "perhaps at others); rewards must not be NaN or plus infinity, laws must be distributions. An impossible "
-            "action has prior 0."
+            f"{worst[1]!r} {where} is no number, no distribution or outside its values, or looks up an array by an "
+            f"index that is out of it, at particle {worst[2]} (and perhaps at others); rewards must not be NaN or plus "
+            "infinity, laws must be distributions. An impossible action has prior 0."
         )
