@@ -56,7 +56,12 @@ def seen(law, y):
     return ControlProgram(lambda: {"s": 0}, step, 2, sizes={"s": 2})
 
 
-@pytest.mark.parametrize("name", LAWS)
+QUICK = ("Uniform", "Categorical", "Poisson, between", "Independent", "Masked")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in LAWS]
+)
 def test_impossible_data_have_probability_zero_everywhere(name):
     law, outside, inside, expected = LAWS[name]
     good, bad = seen(law, inside), seen(law, outside)

@@ -95,8 +95,11 @@ def errors(answer, total, expected):
     return [np.max(np.abs(x - y)) / s for x, y, s in zip(found, expected, scale, strict=True)]
 
 
-@DTYPES
-@pytest.mark.parametrize("conditioned", [False, True], ids=["solve", "condition"])
+@pytest.mark.parametrize(
+    ("double", "conditioned"),
+    [(False, False), (True, True), *(pytest.param(x, not x, marks=pytest.mark.slow) for x in (True, False))],
+    ids=["float32-solve", "float64-condition", "float64-solve", "float32-condition"],
+)
 @pytest.mark.parametrize("name", HARD)
 def test_hard_problems_are_solved(name, conditioned, double):
     with jax.enable_x64(double):
@@ -163,9 +166,12 @@ def test_data_far_from_the_origin(m, double):
     assert float(found.log_evidence) == pytest.approx(-1.3280121, rel=TOLERANCE[double])
 
 
+SHAPES = (1, 1, 4), (2, 1, 1), (3, 2, 10), (4, 2, 40)
+
+
 def random_program(rng, double):
     """Well-conditioned: sizes of order 1, a state that neither explodes nor is forgotten at once."""
-    n, m, steps = rng.integers(1, 5), rng.integers(1, 3), int(rng.integers(1, 40))
+    n, m, steps = SHAPES[rng.integers(len(SHAPES))]  # a few, as programs of one shape share compiled code
     drift = rng.normal(size=(n, n))
     drift *= rng.uniform(0.3, 1.0) / np.abs(np.linalg.eigvals(drift)).max()
     root = lambda k: 0.3 * rng.normal(size=(k, k)) + 0.7 * np.eye(k)  # noqa: E731
@@ -193,8 +199,6 @@ def test_well_conditioned_programs_converge_and_nothing_that_is_wrong_does():
         right = max(errors(answer, total, wanted(given, steps, conditioned))) < TOLERANCE[double]
         said.append(bool(answer.converged))
         assert right or not answer.converged, i
-        if i % 20 == 19:
-            jax.clear_caches()
     assert np.mean(said) >= 0.95
 
 
@@ -224,8 +228,6 @@ def test_random_sizes_never_lie():
         said.append(bool(answer.converged))
         if answer.converged:
             assert max(errors(answer, total, expected)) < TOLERANCE[double], i
-        if i % 20 == 19:
-            jax.clear_caches()
     assert np.mean(said) > 0.9
 
 

@@ -161,7 +161,9 @@ PLACES = [
 
 
 @pytest.mark.parametrize("make", PLACES, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["one then other", "other then one"])
+@pytest.mark.parametrize(
+    "order", [(0, 1), pytest.param((1, 0), marks=pytest.mark.slow)], ids=["one then other", "other then one"]
+)
 def test_numbers_inside_functions_are_those_of_the_program(make, order):
     for i in order:
         np.testing.assert_allclose(found(bandit(make(ARRAYS[i]))), softmax(ARRAYS[i]), rtol=1e-6)

@@ -260,6 +260,7 @@ def test_early_times_keep_more_values_than_ancestors_do_where_states_have_noise(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("noise", [0.0, 0.1], ids=["traced", "mixed"])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_linear_states_have_the_means_and_spreads_of_the_closed_form(engine, noise):
