@@ -15,9 +15,9 @@ from rlinf_ppl.algebra.numerics import log1p_over
 def eliminate(rows: Array, tau: Array) -> tuple[Array, Array, Array]:
     """Eliminate standard normal coordinates e from exp(tau (e' block e + 2 e' cross z)), one after the other.
 
-    In the Gauss-Jordan form on G = 1 - 2 tau block that never forms G, which keeps all digits where tau is small, and
-    divides the row of a pivot instead of correcting it, which keeps them where the pivot is large. The diagonal of
-    G^-1 = 1 + 2 tau G^-1 block is no small difference of large numbers either: it is summed up apart.
+    In the Gauss-Jordan form on G = 1 - 2 tau block that never forms G, which keeps all digits where tau is small. A
+    pivot's row is divided and not corrected, and G^-1 is carried beside the rows instead of being taken as
+    1 + 2 tau G^-1 block: where pivots are large both would be small differences of large numbers.
 
     Args:
         rows: block beside cross, shape (r, r + N).
@@ -26,20 +26,15 @@ def eliminate(rows: Array, tau: Array) -> tuple[Array, Array, Array]:
     Returns:
         G^-1 cross (r, N), G^-1 (r, r), and -log det(G) / (2 tau).
     """
-    r, gain = rows.shape[0], jnp.zeros((), rows.dtype)
-    diagonal: list[Array] = []
+    r, width = rows.shape
+    rows, gain = jnp.concatenate([rows, jnp.eye(r, dtype=rows.dtype)], 1), jnp.zeros((), rows.dtype)
     for k in range(r):
         y = rows[k, k]
         gain = gain + y * log1p_over(-2 * tau * y)
-        pivot = 1 / (1 - 2 * tau * y)
-        row, column = pivot * rows[k], 2 * tau * rows[:, k]
-        diagonal = [*(d + column[i] * 2 * tau * row[i] for i, d in enumerate(diagonal)), pivot]
+        row = rows[k] / (1 - 2 * tau * y)
         # A selection by a known mask is fused with the arithmetic; a write into the row would not be.
-        rows = jnp.where(np.arange(r)[:, None] == k, row[None], rows + column[:, None] * row[None])
-    core = 2 * tau * rows[:, :r]
-    if r:
-        core = jnp.where(np.eye(r, dtype=bool), jnp.stack(diagonal)[None], core)
-    return rows[:, r:], core, gain
+        rows = jnp.where(np.arange(r)[:, None] == k, row[None], rows + 2 * tau * rows[:, k, None] * row[None])
+    return rows[:, r:width], rows[:, width:], gain
 
 
 def inverse(matrix: Array) -> tuple[Array, Array]:
