@@ -96,8 +96,9 @@ def tilted_offset(
     x, bound = tau * c, 2 * SERIES_RADIUS
     if beyond is False:
         return c * expm1_over(jnp.clip(x, -bound, bound))
-    low, high = (jnp.where(beyond, limit, bound) for limit in (float(jnp.finfo(x.dtype).max), _largest_exponent(x)))
-    return c * expm1_over(jnp.clip(x, -low, high))
+    largest = float(jnp.finfo(x.dtype).max)
+    low, high = (jnp.where(beyond, limit, bound) for limit in (largest, _largest_exponent(x)))
+    return jnp.clip(c * expm1_over(jnp.clip(x, -low, high)), -largest, largest)
 
 
 def select_form(

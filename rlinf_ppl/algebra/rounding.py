@@ -63,7 +63,8 @@ def placed(count: Count | None, index: Any) -> Count | None:
     """The same with coordinates in another order; a position behind the last is one that M does not depend on."""
     if count is None:
         return None
-    return Count(jnp.pad(count.probes, ((0, 0), (0, 1)))[:, index], count.constant, count.strain)
+    padding = [(0, 0)] * (count.probes.ndim - 1) + [(0, 1)]
+    return Count(jnp.pad(count.probes, padding)[..., index], count.constant, count.strain)
 
 
 def added(one: Count, other: Count) -> Count:

@@ -7,6 +7,7 @@
     graph            scopes, by the elimination on names alone
     unrolled         the same functions over time in Python: NumPyro's model and guide
     reading          the traced arithmetic as tables, or as quadratics in `linear`: what exact engines walk over
+    numbers          what numbers make no program, and where they stand
     degrees          the degree of each number in the real variables; rules and loops of it: degree_rules, degree_loops
     linearity        what is linear-Gaussian by its degrees, and what to write where it is not
     plain            the arithmetic with true derivatives, from which coefficients are read

@@ -1,5 +1,6 @@
 """Evaluate a program's traced arithmetic: one output over a grid of inputs, and the inverse temperature of all."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,13 +24,24 @@ def on_grid(
 ) -> Table:
     """One output of the traced arithmetic over all values of `parents`, the other inputs held at their first value."""
 
-    def value(*values: Array) -> Array:
-        inputs = {name: first_value(supports[name]) for name in form.inputs} | dict(zip(parents, values, strict=True))
-        return form.arithmetic(constants, *inputs.values(), *leaves)[index]
+    def value(inputs: list[Array]) -> Array:
+        return form.arithmetic(constants, *inputs, *leaves)[index]
+
+    return Table(parents, over_grid(value, form, supports, parents))
+
+
+def over_grid(
+    function: Callable[[list[Array]], Any], form: Form, supports: dict[str, Support], parents: tuple[str, ...]
+) -> Any:
+    """A function of the inputs over all values of `parents`, an axis each; the others held at their first value."""
+
+    def value(*values: Array) -> Any:
+        chosen = dict(zip(parents, values, strict=True))
+        return function([chosen.get(name, first_value(supports[name])) for name in form.inputs])
 
     for i in reversed(range(len(parents))):
         value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(parents))])
-    return Table(parents, value(*(values_of(supports[name]) for name in parents)))
+    return value(*(values_of(supports[name]) for name in parents))
 
 
 def common_inverse_temperature(program: Any) -> Array | None:

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool
 from rlinf_ppl.algebra import Chain, Table
 from rlinf_ppl.program.bounds import computes_indices, evaluate, inside
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.sites import Real, Support, first_value, values_of
+from rlinf_ppl.program.evaluation import over_grid
+from rlinf_ppl.program.sites import Real, Support, values_of
 from rlinf_ppl.program.tracing import Form
 
 Tables = dict[str, list[tuple[str, Table]]]
@@ -69,32 +70,28 @@ def flagged(structure: Structure, leaves: list[Array], constants: tuple[Any, ...
     for part, own in zip(("initial", "step", "final"), constants, strict=True):
         form = getattr(structure, part)
         if form is not None and computes(form):
-            supports = known(structure, form)
-            found[part] = [
-                (name, on_grid(form, own, leaves, supports, i, parents))
-                for i, (name, parents) in enumerate(outputs(form))
-            ]
+            found[part] = flags_of(form, own, leaves, known(structure, form))
     return found, jnp.any(jnp.stack([jnp.any(table.array) for tables in found.values() for _, table in tables]))
 
 
-def on_grid(
-    form: Form,
-    constants: tuple[Array, ...],
-    leaves: list[Array],
-    supports: dict[str, Support],
-    index: int,
-    parents: tuple[str, ...],
-) -> Table:
-    """One flag over all values of its finite parents; an index cannot depend on the others of a linear program."""
-    finite = tuple(name for name in parents if not isinstance(supports[name], Real))
+def flags_of(
+    form: Form, constants: tuple[Array, ...], leaves: list[Array], supports: dict[str, Support]
+) -> list[tuple[str, Table]]:
+    """A form's outputs by name, each with flags over its finite parents; no index depends on a real variable."""
+    finite = [
+        (name, tuple(parent for parent in parents if not isinstance(supports[parent], Real)))
+        for name, parents in outputs(form)
+    ]
 
-    def flag(*values: Array) -> Array:
-        inputs = {name: first_value(supports[name]) for name in form.inputs} | dict(zip(finite, values, strict=True))
-        return beyond(form, constants, [*inputs.values(), *leaves])[index]
+    def flags(inputs: list[Array]) -> list[Bool[Array, ""]]:
+        return beyond(form, constants, [*inputs, *leaves])
 
-    for i in reversed(range(len(finite))):
-        flag = jax.vmap(flag, in_axes=[0 if j == i else None for j in range(len(finite))])
-    return Table(finite, flag(*(values_of(supports[name]) for name in finite)))
+    # Outputs of the same parents share a grid: the whole form is evaluated on each.
+    grids = {
+        parents: over_grid(flags, form, supports, parents)
+        for parents in dict.fromkeys(parents for _, parents in finite)
+    }
+    return [(name, Table(parents, grids[parents][i])) for i, (name, parents) in enumerate(finite)]
 
 
 def describe(structure: Structure, found: Tables) -> str:
