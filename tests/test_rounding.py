@@ -204,7 +204,6 @@ def test_well_conditioned_programs_converge_and_nothing_that_is_wrong_does():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.xfail(reason="covariances of several controls lose digits uncounted where prior and costs are far apart")
 def test_random_sizes_never_lie():
     """Standard deviations, costs, distances and temperatures of any size: right to the tolerance, or not converged."""
     rng, said = np.random.default_rng(1), []

@@ -61,7 +61,7 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
     chain = read(program).counting
     solution = answers.solve(chain, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
-        solution = carefully(program, solution, answers.solve)
+        solution = carefully(program, solution, lambda chain, exactness: answers.solve(chain, exactness=exactness))
         check_exists(chain, solution, algebra.solve_rules())
     return solution
 
@@ -80,7 +80,9 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     chain, tau = read(program, impossible=True).counting, posterior_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
-        posterior = carefully(program, posterior, lambda chain: answers.condition(chain, tau))
+        posterior = carefully(
+            program, posterior, lambda chain, exactness: answers.condition(chain, tau, exactness=exactness)
+        )
         check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
     if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
         low, high = answers.growth(chain, tau)

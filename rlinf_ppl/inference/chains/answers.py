@@ -13,7 +13,7 @@ from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
 from rlinf_ppl.inference.chains.forbidden import breaches, cost_of, departures, evaluated, marked
-from rlinf_ppl.inference.chains.policies import as_answers, as_kept
+from rlinf_ppl.inference.chains.policies import as_answers, as_kept, magnified
 
 # What rounding may leave of the answers about vectors, by the size of a number in bytes.
 EXACTNESS = {4: 1e-3, 8: 1e-6}
@@ -81,17 +81,19 @@ class Marginals(NamedTuple):
 
 
 @eqx.filter_jit
-def solve(chain: Chain, tolerance: Array | None = None) -> Solution:
+def solve(chain: Chain, tolerance: Array | None = None, exactness: float | None = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
     walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
     begun = algebra.through(chain.initial, walked.first, rules)[0]
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
-    return Solution(policy, values, begun.constant, *verdict(chain, walked, begun, tolerance))
+    return Solution(policy, values, begun.constant, *verdict(chain, walked, begun, tolerance, exactness, policy))
 
 
 @eqx.filter_jit
-def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -> Posterior:
+def condition(
+    chain: Chain, tau: Array | None, tolerance: Array | None = None, exactness: float | None = None
+) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
     walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
@@ -100,7 +102,7 @@ def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None) -
     evidence = jnp.where(begun.constant < ruled_out(evidence) / 2, -jnp.inf, evidence)
     values = jax.tree.map(lambda v: jnp.where(v < ruled_out(v) / 2, -jnp.inf, v), over_states(chain, walked.values))
     policy = as_kept(chain, walked.kept)
-    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance))
+    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, exactness, policy))
 
 
 def with_impossible(chain: Chain) -> Chain:
@@ -152,7 +154,14 @@ def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
     return alive * jnp.exp(jnp.min(growth)), alive * jnp.exp(jnp.max(growth))
 
 
-def verdict(chain: Chain, walked: algebra.Walked, begun: Message, tolerance: Array | None) -> tuple[Array, ...]:
+def verdict(
+    chain: Chain,
+    walked: algebra.Walked,
+    begun: Message,
+    tolerance: Array | None,
+    exactness: float | None = None,
+    policy: dict[str, Any] | None = None,
+) -> tuple[Array, ...]:
     """Whether the answer has converged, then the residual, the error bound and the number of steps.
 
     Args:
@@ -160,6 +169,8 @@ def verdict(chain: Chain, walked: algebra.Walked, begun: Message, tolerance: Arr
         walked: what was found.
         begun: the message that is left in the end, a constant.
         tolerance: of the fixed point, without end.
+        exactness: what rounding may leave of answers about vectors; None: by the dtype.
+        policy: the policies among the answers.
     """
     answer, rounding = begun.constant, begun.rounding
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
@@ -169,8 +180,10 @@ def verdict(chain: Chain, walked: algebra.Walked, begun: Message, tolerance: Arr
         # Without end every step adds its own.
         steps = weights(chain)[0] if chain.horizon is None else jnp.ones(())
         absolute = rounding.absolute * steps
-        error_bound, most = jnp.maximum(error_bound, absolute), EXACTNESS[answer.dtype.itemsize]
+        error_bound, most = jnp.maximum(error_bound, absolute), exactness or EXACTNESS[answer.dtype.itemsize]
         finite &= (rounding.relative <= most) & (absolute <= most * jnp.maximum(1.0, jnp.abs(answer)))
+        if policy is not None:
+            finite &= (rounding.relative + jnp.finfo(answer.dtype).eps) * magnified(chain, policy) <= most
     if chain.horizon is None:
         # Half of the bound may be rounding.
         goal = precision if tolerance is None else 2 * tolerance

@@ -1,8 +1,9 @@
 """Answers about vectors that rounding does not spoil: sums of squares in double precision, where quadratics fail.
 
 Every quadratic answer says what rounding may have done to it (`algebra.rounding`). Where that is too much, the program
-is read again as sums of squares and walked in float64, whatever the dtype of the answer. This is for numbers that are
-known: what is traced by a caller's jit, vmap or grad is answered once, and says by `converged` whether it holds.
+is traced again in float64, read as sums of squares and walked, whatever the dtype of the answer. This is for numbers
+that are known: what is traced by a caller's jit, vmap or grad is answered once, and says by `converged` whether it
+holds.
 """
 
 import dataclasses
@@ -16,7 +17,8 @@ from jaxtyping import Array, Bool
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Law, Site
-from rlinf_ppl.inference.chains.answers import Posterior, Solution, constant, verdict
+from rlinf_ppl.inference.chains.answers import EXACTNESS, Posterior, Solution, constant, verdict
+from rlinf_ppl.inference.chains.policies import magnified
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.linear import read_squares
 
@@ -24,14 +26,18 @@ Answer = TypeVar("Answer", Solution, Posterior)
 Tree = TypeVar("Tree")
 
 
-def carefully(program: ControlProgram, answer: Answer, again: Callable[[Chain], Answer]) -> Answer:
+def carefully(program: ControlProgram, answer: Answer, again: Callable[[Chain, float], Answer]) -> Answer:
     """An answer, or where rounding spoils it what `again` makes of the program as sums of squares."""
     if isinstance(answer.converged, jax.core.Tracer) or bool(answer.converged) or program.horizon is None:
         return answer
-    chain = read_squares(program)
+    exactness = EXACTNESS[answer.error_bound.dtype.itemsize]
     with jax.enable_x64(True):
-        other = jax.tree.map(lambda x, like: x.astype(like.dtype), again(widened(chain)), answer)
-    if not bool(other.converged):
+        chain, digit = squares_of(program)
+        other = again(chain, exactness)
+        read_well = digit * magnified(chain, other.policy) <= exactness
+        other = other._replace(converged=other.converged & read_well)
+        other = jax.tree.map(lambda x, like: x.astype(like.dtype), other, answer)
+    if not bool(other.converged) and bool(other.error_bound >= answer.error_bound):
         return answer
     total = other.elbo if isinstance(other, Solution) else other.log_evidence
     last_digit = float(jnp.finfo(total.dtype).eps) * jnp.abs(total)
@@ -49,9 +55,9 @@ def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, 
     if isinstance(converged, jax.core.Tracer):
         laws = jax.tree.map(lambda x: jnp.where(converged, x, jnp.nan), laws)
     elif not bool(converged):
-        squares = read_squares(program)
+        exactness = EXACTNESS[chain.zero.array.dtype.itemsize]
         with jax.enable_x64(True):
-            found, converged = posterior_laws(*widened((squares, tau)))
+            found, converged = posterior_laws(squares_of(program)[0], widened(tau), exactness)
             laws = jax.tree.map(lambda x: x.astype(chain.zero.array.dtype), found)
         if not bool(converged):
             raise ValueError(
@@ -62,8 +68,32 @@ def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, 
     return with_laws(chain, laws), {name: laws["step"][name] for name, _ in chain.scopes}
 
 
+def squares_of(program: ControlProgram) -> tuple[Chain, float]:
+    """A program as sums of squares in float64, and the precision that it was read in; within `enable_x64`."""
+    wide = in_double(program)
+    read_in = program.discount.dtype if wide is None else float
+    return widened(read_squares(program if wide is None else wide)), float(jnp.finfo(read_in).eps)
+
+
+def in_double(program: ControlProgram) -> ControlProgram | None:
+    """A program traced again in float64; None where its functions do not run so, or its arrays were changed since."""
+    _, (initial, step, horizon, discount, final, args, sizes) = program.__reduce__()
+    try:
+        wide = ControlProgram(initial, step, horizon, widened(discount), final, widened(args), sizes)
+    except (TypeError, ValueError):
+        return None
+    ours, theirs = jax.tree.leaves(program.constants), jax.tree.leaves(wide.constants)
+    same = len(ours) == len(theirs) and all(
+        one.shape == other.shape and bool(jnp.all(one == other.astype(one.dtype)))
+        for one, other in zip(ours, theirs, strict=True)
+    )
+    return wide if same else None
+
+
 @eqx.filter_jit
-def posterior_laws(chain: Chain, tau: Array | None) -> tuple[dict[str, dict[str, Law]], Bool[Array, ""]]:
+def posterior_laws(
+    chain: Chain, tau: Array | None, exactness: float | None = None
+) -> tuple[dict[str, dict[str, Law]], Bool[Array, ""]]:
     """For `initial` and `step` each latent site's law given optimality and what stands before it, and a verdict."""
     rules = algebra.condition_rules(constant(chain, tau))
     # Given optimality chance is tilted as decisions are.
@@ -71,7 +101,7 @@ def posterior_laws(chain: Chain, tau: Array | None) -> tuple[dict[str, dict[str,
     walked = algebra.backward(chosen, lambda _: rules, found=lambda found: found.policy)
     begun, first = algebra.through(chosen.initial, walked.first, rules)
     timed = {name: dataclasses.replace(law, axes=(TIME, *law.axes)) for name, law in walked.kept.items()}
-    return {"initial": first.policy, "step": timed}, verdict(chain, walked, begun, None)[0]
+    return {"initial": first.policy, "step": timed}, verdict(chain, walked, begun, None, exactness)[0]
 
 
 def all_decided(part: algebra.Slice) -> algebra.Slice:
