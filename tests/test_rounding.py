@@ -88,11 +88,21 @@ def wanted(given, steps, conditioned):
 
 
 def errors(answer, total, expected):
-    """Relative errors: of the total, and of gain, offset and covariance, an offset in units of the noise at least."""
+    """Relative errors: of the total; of gain, offset (of the noise, at least) and covariance; and of V's coefficients.
+
+    V's vector is measured by the root of its matrix at least, by what changes V by 1 where the quadratic does.
+    """
+    *rest, values = expected
     found = [np.asarray(x, float) for x in (total, *answer.policy["u"])]
     least = [1.0, 1e-300, np.sqrt(np.max(np.abs(expected[3]))), 1e-300]
-    scale = [max(np.max(np.abs(x)), floor) for x, floor in zip(expected, least, strict=True)]
-    return [np.max(np.abs(x - y)) / s for x, y, s in zip(found, expected, scale, strict=True)]
+    scale = [max(np.max(np.abs(x)), floor) for x, floor in zip(rest, least, strict=True)]
+    each = [np.max(np.abs(x - y)) / s for x, y, s in zip(found, rest, scale, strict=True)]
+    matrix, vector, scalar = values[:, :-1, :-1], 2 * values[:, :-1, -1], values[:, -1, -1]
+    floor = np.sqrt(np.max(np.abs(matrix), (1, 2)))[:, None]
+    size = [np.abs(matrix).max((1, 2), keepdims=True), np.maximum(np.abs(vector).max(1, keepdims=True), floor)]
+    for x, y, s in zip(answer.value, (matrix, vector, scalar), [*size, np.maximum(1.0, np.abs(scalar))], strict=True):
+        each.append(np.max(np.abs(np.asarray(x, float) - y) / np.maximum(s, 1e-300)))
+    return each
 
 
 @pytest.mark.parametrize(

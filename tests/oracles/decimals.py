@@ -101,7 +101,8 @@ def control(A, B, c, noise_root, state_reward, action_reward, goal, mean, root, 
     a list with one for each time; `goal` may be a list as well.
 
     Returns:
-        The total, in units of reward, and gain, offset and covariance of the policy at each time.
+        The total, in units of reward; gain, offset and covariance of the policy at each time; and at each time, the
+        last one too, V as a matrix over (x, 1).
     """
     n, m, steps = len(A), B.shape[1], int(steps)
     at = lambda x, t: x[t] if isinstance(x, list) else x  # noqa: E731
@@ -111,6 +112,7 @@ def control(A, B, c, noise_root, state_reward, action_reward, goal, mean, root, 
         return bordered.T @ at(state_reward, t) @ bordered
 
     v, policies = reward(steps), []
+    values = [v]
     for t in reversed(range(steps)):
         # W over (x', x, u, 1), then over (e, x, u, 1)
         w = np.empty((2 * n + m + 1, 2 * n + m + 1), object)
@@ -124,11 +126,12 @@ def control(A, B, c, noise_root, state_reward, action_reward, goal, mean, root, 
         w[n : n + m, n : n + m] += action_reward
         prior = np.concatenate([gain, offset[:, None]], 1)
         v, moved, inside = log_mean(substituted(w, n, m, prior, prior_root), prior_root, tau)
+        values.insert(0, v)
         found = prior + prior_root @ moved
         policies.insert(0, (found[:, :n], found[:, n], prior_root @ inside @ prior_root.T))
     total = averaged(substituted(v, 0, n, mean[:, None], root), root, tau, conditioned)[0, 0]
     gains, offsets, covs = zip(*policies, strict=True)
-    return total, np.array(gains), np.array(offsets), np.array(covs)
+    return total, np.array(gains), np.array(offsets), np.array(covs), np.array(values)
 
 
 def averaged(w, root, tau, conditioned):

@@ -13,7 +13,8 @@ from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
 from rlinf_ppl.inference.chains.forbidden import breaches, cost_of, departures, evaluated, marked
-from rlinf_ppl.inference.chains.policies import as_answers, as_kept, magnified
+from rlinf_ppl.inference.chains.origins import magnified
+from rlinf_ppl.inference.chains.policies import as_answers, as_kept
 
 # What rounding may leave of the answers about vectors, by the size of a number in bytes.
 EXACTNESS = {4: 1e-3, 8: 1e-6}
@@ -87,7 +88,9 @@ def solve(chain: Chain, tolerance: Array | None = None, exactness: float | None 
     walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
     begun = algebra.through(chain.initial, walked.first, rules)[0]
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
-    return Solution(policy, values, begun.constant, *verdict(chain, walked, begun, tolerance, exactness, policy))
+    return Solution(
+        policy, values, begun.constant, *verdict(chain, walked, begun, tolerance, exactness, policy, values)
+    )
 
 
 @eqx.filter_jit
@@ -102,7 +105,7 @@ def condition(
     evidence = jnp.where(begun.constant < ruled_out(evidence) / 2, -jnp.inf, evidence)
     values = jax.tree.map(lambda v: jnp.where(v < ruled_out(v) / 2, -jnp.inf, v), over_states(chain, walked.values))
     policy = as_kept(chain, walked.kept)
-    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, exactness, policy))
+    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, exactness, policy, values))
 
 
 def with_impossible(chain: Chain) -> Chain:
@@ -131,7 +134,7 @@ def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = Non
     begun = algebra.through(chain.initial, walked.first, algebra.solve_rules())[0]
     found = breaches(chain, policy)
     total, values = marked(chain, policy, found, begun.constant, over_states(chain, walked.values))
-    converged, *rest = verdict(chain, walked, begun, tolerance)
+    converged, *rest = verdict(chain, walked, begun, tolerance, None, {}, values)
     return Solution(as_answers(chain, policy), values, total, converged & ~jnp.isnan(total), *rest)
 
 
@@ -161,6 +164,7 @@ def verdict(
     tolerance: Array | None,
     exactness: float | None = None,
     policy: dict[str, Any] | None = None,
+    value: Any = None,
 ) -> tuple[Array, ...]:
     """Whether the answer has converged, then the residual, the error bound and the number of steps.
 
@@ -171,6 +175,7 @@ def verdict(
         tolerance: of the fixed point, without end.
         exactness: what rounding may leave of answers about vectors; None: by the dtype.
         policy: the policies among the answers.
+        value: the values among them.
     """
     answer, rounding = begun.constant, begun.rounding
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
@@ -182,8 +187,8 @@ def verdict(
         absolute = rounding.absolute * steps
         error_bound, most = jnp.maximum(error_bound, absolute), exactness or EXACTNESS[answer.dtype.itemsize]
         finite &= (rounding.relative <= most) & (absolute <= most * jnp.maximum(1.0, jnp.abs(answer)))
-        if policy is not None:
-            finite &= (rounding.relative + jnp.finfo(answer.dtype).eps) * magnified(chain, policy) <= most
+        digits = rounding.relative + jnp.finfo(answer.dtype).eps
+        finite &= digits * magnified(chain, policy or {}, value) <= most
     if chain.horizon is None:
         # Half of the bound may be rounding.
         goal = precision if tolerance is None else 2 * tolerance

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Law, Site
 from rlinf_ppl.inference.chains.answers import EXACTNESS, Posterior, Solution, constant, verdict
-from rlinf_ppl.inference.chains.policies import magnified
+from rlinf_ppl.inference.chains.origins import magnified
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.linear import read_squares
 
@@ -34,7 +34,7 @@ def carefully(program: ControlProgram, answer: Answer, again: Callable[[Chain, f
     with jax.enable_x64(True):
         chain, digit = squares_of(program)
         other = again(chain, exactness)
-        read_well = digit * magnified(chain, other.policy) <= exactness
+        read_well = digit * magnified(chain, other.policy, other.value) <= exactness
         other = other._replace(converged=other.converged & read_well)
         other = jax.tree.map(lambda x, like: x.astype(like.dtype), other, answer)
     if not bool(other.converged) and bool(other.error_bound >= answer.error_bound):

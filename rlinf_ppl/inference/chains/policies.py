@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain, Law, at_time, by_time
-from rlinf_ppl.algebra.coordinates import stacked_origin
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import AffinePolicy
 from rlinf_ppl.inference.arguments import check_numbers
@@ -156,24 +155,3 @@ def as_answers(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
         return as_found(chain, at_time(eqx.combine(now, constant)))
 
     return jax.vmap(one)(jnp.arange(chain.horizon), varying)
-
-
-def magnified(chain: Chain, policy: dict[str, Any]) -> Array:
-    """How much larger the offsets of policies are where their states start than from the user's origin.
-
-    Offset = mean where the scope starts - gain x start: far away from the origin a small difference of large numbers.
-    The answer is relative to the largest entry of the offset, or of the policy's standard deviation.
-    """
-    most, priors = jnp.ones(()), chain.priors()
-    for name, scope in chain.scopes:
-        if isinstance(policy[name], AffinePolicy):
-            gain, offset, cov = jax.lax.stop_gradient(policy[name])
-            start = jnp.concatenate([jnp.zeros(0), *(chain.origin[parent] for parent in scope)])
-            # A prior is read where its parents start, and has lost as much there.
-            own = jnp.abs(jax.lax.stop_gradient(priors[name].map[..., :-1])) @ jnp.abs(
-                stacked_origin(priors[name], chain.origin)
-            )
-            far = jnp.max(jnp.abs(gain) @ jnp.abs(start) + own, -1)
-            deviation = jnp.sqrt(jnp.max(jnp.diagonal(cov, axis1=-2, axis2=-1), -1))
-            most = jnp.maximum(most, jnp.max(far / jnp.maximum(jnp.max(jnp.abs(offset), -1), deviation)))
-    return most
