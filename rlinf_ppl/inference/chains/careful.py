@@ -37,7 +37,8 @@ def carefully(program: ControlProgram, answer: Answer, again: Callable[[Chain, f
         read_well = digit * magnified(chain, other.policy, other.value) <= exactness
         other = other._replace(converged=other.converged & read_well)
         other = jax.tree.map(lambda x, like: x.astype(like.dtype), other, answer)
-    if not bool(other.converged) and bool(other.error_bound >= answer.error_bound):
+    bounds = [float(jnp.nan_to_num(found.error_bound, nan=jnp.inf)) for found in (other, answer)]
+    if not bool(other.converged) and not (bool(chain.valid) and bounds[0] < bounds[1]):
         return answer
     total = other.elbo if isinstance(other, Solution) else other.log_evidence
     last_digit = float(jnp.finfo(total.dtype).eps) * jnp.abs(total)

@@ -36,7 +36,7 @@ def magnified(chain: Chain, policy: dict[str, Any], value: Any) -> Float[Array, 
             # A prior is read where its parents start, and has lost as much there.
             prior = priors[name]
             own = jnp.abs(prior.map[..., :-1]) @ jnp.abs(stacked_origin(prior, origin))
-            large = largest(jnp.abs(gain) @ start_of(origin, scope) + own)
+            large = largest(jnp.abs(gain) @ start_of(origin, scope) + jnp.broadcast_to(own, offset.shape))
             deviation = jnp.sqrt(largest(jnp.diagonal(cov, axis1=-2, axis2=-1)))
             ratios.append(jnp.max(large / jnp.maximum(jnp.maximum(largest(offset), deviation), tiny(large))))
     matrix, vector, scalar = value
