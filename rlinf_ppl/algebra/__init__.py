@@ -12,8 +12,10 @@
     columns                 the same for many states, a few of which can follow each
     quadratics, gaussians   the second algebra: vectors
     rounding, squares       what their rounding comes to, and sums of squares for where it is too much
-    affine, coordinates, small_matrices
-                            their next state, their coordinates side by side, and factorisations
+    affine, affine_marginals
+                            their next state, and where a policy takes them
+    coordinates, small_matrices
+                            vectors side by side, and factorisations
 
     noise, resampling       random numbers for draws, and particles drawn anew
 
@@ -21,6 +23,7 @@ Nothing here knows a program, an engine, a model or a task.
 """
 
 from rlinf_ppl.algebra import regularizers
+from rlinf_ppl.algebra.affine_marginals import affine_forward
 from rlinf_ppl.algebra.arrivals import Arrival
 from rlinf_ppl.algebra.chain import Chain, Site, Slice
 from rlinf_ppl.algebra.elimination import (
@@ -53,6 +56,7 @@ __all__ = [
     "Site",
     "Slice",
     "Table",
+    "affine_forward",
     "at_time",
     "backward",
     "by_time",

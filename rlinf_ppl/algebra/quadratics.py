@@ -132,17 +132,12 @@ class Quadratic(Named):
         """Mean and covariance from the derivatives in a quadratic, which are second moments, about an origin.
 
         The difference of E x x' and the square of a large mean has few digits left; so the covariance is taken from
-        the derivatives of the centred program, where there are any.
+        the derivatives of the centred program.
         """
-        moments, about = (
-            None if w is None else (w + jnp.swapaxes(w, -1, -2)) / (2 * w[..., -1:, -1:]) for w in (weights, centred)
-        )
-        assert moments is not None
+        assert centred is not None
+        moments, about = ((w + jnp.swapaxes(w, -1, -2)) / (2 * w[..., -1:, -1:]) for w in (weights, centred))
         mean = moments[..., :-1, -1]
-        moved = mean + jnp.broadcast_to(stacked_origin(self, origin), mean.shape)
-        if about is None:
-            return Gaussian(moved, moments[..., :-1, :-1] - mean[..., :, None] * mean[..., None, :])
-        return Gaussian(moved, about[..., :-1, :-1])
+        return Gaussian(mean + jnp.broadcast_to(stacked_origin(self, origin), mean.shape), about[..., :-1, :-1])
 
     def centred(self, tree: Tree) -> Tree:
         """The same laws and messages with the mean 0 everywhere: covariances do not depend on it."""
@@ -272,6 +267,15 @@ class Gaussian(NamedTuple):
 
     mean: Float[Array, "..."]
     cov: Float[Array, "..."]
+
+    @property
+    def moments(self) -> Float[Array, "..."]:
+        """E [z, 1] [z, 1]', which the expectation of a quadratic is taken with."""
+        mean = self.mean[..., None]
+        second = self.cov + mean @ jnp.swapaxes(mean, -1, -2)
+        top = jnp.concatenate([second, mean], -1)
+        bottom = jnp.concatenate([jnp.swapaxes(mean, -1, -2), jnp.ones_like(mean[..., :1, :])], -1)
+        return jnp.concatenate([top, bottom], -2)
 
 
 class Gated(eqx.Module):

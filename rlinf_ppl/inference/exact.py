@@ -6,13 +6,14 @@ Everything here is differentiable in the program's arrays, and can be vmapped ov
 """
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.inference.arguments import check_tolerance
 from rlinf_ppl.inference.chains import answers, trajectories
 from rlinf_ppl.inference.chains.answers import Marginals, Posterior, Solution
-from rlinf_ppl.inference.chains.careful import carefully, posterior_chain
+from rlinf_ppl.inference.chains.careful import carefully, kept, posterior_chain, precisely
 from rlinf_ppl.inference.chains.equilibria import Equilibria, equilibria
 from rlinf_ppl.inference.chains.existence import check_exists
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
@@ -61,7 +62,7 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
     chain = read(program).counting
     solution = answers.solve(chain, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
-        solution = carefully(program, solution, lambda chain, exactness: answers.solve(chain, exactness=exactness))
+        solution = carefully(program, solution, lambda chain, dtype: answers.solve(chain, dtype=dtype))
         check_exists(chain, solution, algebra.solve_rules())
     return solution
 
@@ -80,9 +81,7 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     chain, tau = read(program, impossible=True).counting, posterior_temperature(program)
     posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
     if program.structure.gaussian:
-        posterior = carefully(
-            program, posterior, lambda chain, exactness: answers.condition(chain, tau, exactness=exactness)
-        )
+        posterior = carefully(program, posterior, lambda chain, dtype: answers.condition(chain, tau, dtype=dtype))
         check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
     if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
         low, high = answers.growth(chain, tau)
@@ -106,7 +105,11 @@ def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = 
         The policy over its whole scope, its value and ELBO: -inf where it does what the prior forbids.
     """
     chain = read(program).counting
-    return answers.evaluate(chain, as_laws(chain, policy), check_tolerance(chain, tolerance))
+    solution = answers.evaluate(chain, as_laws(chain, policy), check_tolerance(chain, tolerance))
+    if not program.structure.gaussian:
+        return solution
+    again = lambda chain, dtype: answers.evaluate(chain, as_laws(chain, policy), dtype=dtype)  # noqa: E731
+    return carefully(program, solution, again, lambda program: read(program).counting)
 
 
 def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
@@ -121,9 +124,11 @@ def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
         forbids.
 
     Raises:
-        ValueError: on a policy of another shape, or rows that are no distributions.
+        ValueError: on a policy of another shape, or rows that are no distributions; where vectors lose too many digits,
+            such as the small part of a nearly singular covariance (traced: NaN).
     """
-    return evaluate(program, policy).elbo
+    found = evaluate(program, policy)
+    return kept(found.elbo, found.converged, "this ELBO") if program.structure.gaussian else found.elbo
 
 
 def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, ""]:
@@ -133,10 +138,22 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
         program: any step program.
         policy: q, which the expectation is over.
         other: q'.
+
+    Raises:
+        ValueError: as in `elbo`.
     """
-    chain = read(program)
-    check_tolerance(chain)
-    return answers.kl(chain, as_laws(chain, policy), as_laws(chain, other))
+    check_program(program)
+    dtype = jnp.zeros(()).dtype
+
+    def found(program: ControlProgram) -> tuple[Array, Array]:
+        chain = read(program)
+        check_tolerance(chain)
+        return answers.kl(chain, as_laws(chain, policy), as_laws(chain, other), dtype)
+
+    value, off = precisely(program, (policy, other), found)
+    if not program.structure.gaussian:
+        return value
+    return kept(value, off <= answers.EXACTNESS[dtype.itemsize] * jnp.maximum(1.0, jnp.abs(value)), "this KL")
 
 
 def marginals(program: ControlProgram, policy: Policy) -> Marginals:
@@ -148,9 +165,14 @@ def marginals(program: ControlProgram, policy: Policy) -> Marginals:
         program: any step program.
         policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
     """
-    chain = read(program)
-    check_tolerance(chain)
-    return answers.marginals(chain, as_laws(chain, policy))
+    check_program(program)
+
+    def found(program: ControlProgram) -> Marginals:
+        chain = read(program)
+        check_tolerance(chain)
+        return answers.marginals(chain, as_laws(chain, policy))
+
+    return precisely(program, policy, found)
 
 
 def posterior_marginals(program: ControlProgram) -> Marginals:

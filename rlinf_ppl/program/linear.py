@@ -20,8 +20,12 @@ from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.expansions import QUADRATICS, SQUARES, Expansion
 from rlinf_ppl.program.linearity import check_linear, degrees_given, known_values
 from rlinf_ppl.program.plain import evaluate, part_for
+from rlinf_ppl.program.precision import in_double
 from rlinf_ppl.program.sites import Support, first_value, values_of
 from rlinf_ppl.program.tracing import Form
+
+# How far from the origin single precision loses nothing that matters.
+NEAR = 1.0
 
 PROBLEMS = {
     "covariance": "its covariance is not positive definite",
@@ -75,22 +79,31 @@ def linearize(
     return chain, faults
 
 
-def read_gaussian(
-    structure: Structure, discount: Array, leaves: list[Array], constants: tuple[tuple[Array, ...], ...]
-) -> Chain:
+def read_gaussian(program: ControlProgram) -> Chain:
     """A linear-Gaussian program as a chain.
+
+    Far from the origin single precision loses what a step adds to a state. So known numbers are read in double there.
 
     Raises:
         ValueError: where the program is not linear-Gaussian by its arithmetic, or concrete arrays hold a covariance
             that is not positive definite or numbers that are not finite.
     """
-    check_linear(structure)
-    chain, faults = linearize(structure, discount, leaves, constants)
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(faults)):
-        wrong = describe(jax.device_get(faults))
-        if wrong is not None:
-            raise ValueError(wrong)
-    return chain
+    check_linear(program.structure)
+    chain, faults = linearize(program.structure, program.discount, jax.tree.leaves(program.args), program.constants)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((chain, faults))):
+        return chain
+    wrong = describe(jax.device_get(faults))
+    if wrong is not None:
+        raise ValueError(wrong)
+    far = max((float(jnp.max(jnp.abs(x), initial=0.0)) for x in chain.origin.values()), default=0.0)
+    if chain.zero.array.dtype == jnp.float64 or far <= NEAR:
+        return chain
+    with jax.enable_x64(True):
+        wide = in_double(program)
+        if wide is None:
+            return chain
+        exact = linearize(wide.structure, wide.discount, jax.tree.leaves(wide.args), wide.constants)[0]
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), exact, chain)
 
 
 def read_squares(program: ControlProgram) -> Chain:
@@ -226,11 +239,12 @@ class Reader:
     def place(self, index: int, parents: tuple[str, ...]) -> Array:
         """One output with all variables at their origins, at the first time: where the variable itself is counted from.
 
-        No answer depends on where that is, so no derivative does.
+        No answer depends on where that is, so no derivative does; and it has few digits, so that both dtypes hold it.
         """
         names, _ = self.space(parents)
         output = self.output(index, parents, self.point(names), jnp.zeros((), int))
-        return lax.stop_gradient(output[:, 0] if output.ndim == 2 else jnp.reshape(output, -1))
+        place = lax.stop_gradient(output[:, 0] if output.ndim == 2 else jnp.reshape(output, -1))
+        return place.astype(jnp.float32).astype(place.dtype)
 
     def output(self, index: int, parents: tuple[str, ...], z: Array, t: Array) -> Array:
         """One output at the vectors' coordinates z and the time t, the other inputs at their first value."""

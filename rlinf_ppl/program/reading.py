@@ -45,7 +45,7 @@ def read(program: ControlProgram, impossible: bool = False) -> Chain:
     check_observed(program.structure)
     leaves = jax.tree.leaves(program.args)
     if program.structure.gaussian:
-        chain = read_gaussian(program.structure, program.discount, leaves, program.constants)
+        chain = read_gaussian(program)
         return checked(program.structure, leaves, program.constants, chain)
     check_entries(program.structure)
     chain = tabulate(program.structure, program.discount, leaves, program.constants)

@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
+from rlinf_ppl.algebra.quadratics import Gaussian
 from rlinf_ppl.inference.chains.forbidden import breaches, cost_of, departures, evaluated, marked
 from rlinf_ppl.inference.chains.origins import magnified
-from rlinf_ppl.inference.chains.policies import as_answers, as_kept
+from rlinf_ppl.inference.chains.policies import as_answers, as_kept, digits_of
 
 # What rounding may leave of the answers about vectors, by the size of a number in bytes.
 EXACTNESS = {4: 1e-3, 8: 1e-6}
@@ -82,21 +84,17 @@ class Marginals(NamedTuple):
 
 
 @eqx.filter_jit
-def solve(chain: Chain, tolerance: Array | None = None, exactness: float | None = None) -> Solution:
+def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
     walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
     begun = algebra.through(chain.initial, walked.first, rules)[0]
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
-    return Solution(
-        policy, values, begun.constant, *verdict(chain, walked, begun, tolerance, exactness, policy, values)
-    )
+    return Solution(policy, values, begun.constant, *verdict(chain, walked, begun, tolerance, dtype, policy, values))
 
 
 @eqx.filter_jit
-def condition(
-    chain: Chain, tau: Array | None, tolerance: Array | None = None, exactness: float | None = None
-) -> Posterior:
+def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None, dtype: Any = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
     walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
@@ -105,7 +103,7 @@ def condition(
     evidence = jnp.where(begun.constant < ruled_out(evidence) / 2, -jnp.inf, evidence)
     values = jax.tree.map(lambda v: jnp.where(v < ruled_out(v) / 2, -jnp.inf, v), over_states(chain, walked.values))
     policy = as_kept(chain, walked.kept)
-    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, exactness, policy, values))
+    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, dtype, policy, values))
 
 
 def with_impossible(chain: Chain) -> Chain:
@@ -128,14 +126,17 @@ def ruled_out(array: Array) -> float:
 
 
 @eqx.filter_jit
-def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = None) -> Solution:
+def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = None, dtype: Any = None) -> Solution:
     """The value of a policy."""
     walked = algebra.backward(chain, evaluated, policy, None, tolerance)
     begun = algebra.through(chain.initial, walked.first, algebra.solve_rules())[0]
     found = breaches(chain, policy)
     total, values = marked(chain, policy, found, begun.constant, over_states(chain, walked.values))
-    converged, *rest = verdict(chain, walked, begun, tolerance, None, {}, values)
-    return Solution(as_answers(chain, policy), values, total, converged & ~jnp.isnan(total), *rest)
+    converged, residual, error_bound, steps = verdict(chain, walked, begun, tolerance, dtype, {}, values)
+    digits = digits_of(chain, policy, dtype)
+    most = EXACTNESS[np.dtype(dtype or total.dtype).itemsize]
+    converged &= ~jnp.isnan(total) & (digits <= most * jnp.maximum(1.0, jnp.abs(total)))
+    return Solution(as_answers(chain, policy), values, total, converged, residual, error_bound + digits, steps)
 
 
 @eqx.filter_jit
@@ -162,7 +163,7 @@ def verdict(
     walked: algebra.Walked,
     begun: Message,
     tolerance: Array | None,
-    exactness: float | None = None,
+    dtype: Any = None,
     policy: dict[str, Any] | None = None,
     value: Any = None,
 ) -> tuple[Array, ...]:
@@ -173,7 +174,7 @@ def verdict(
         walked: what was found.
         begun: the message that is left in the end, a constant.
         tolerance: of the fixed point, without end.
-        exactness: what rounding may leave of answers about vectors; None: by the dtype.
+        dtype: what answers about vectors are for: it says how many digits rounding must leave; None: their own.
         policy: the policies among the answers.
         value: the values among them.
     """
@@ -185,7 +186,7 @@ def verdict(
         # Without end every step adds its own.
         steps = weights(chain)[0] if chain.horizon is None else jnp.ones(())
         absolute = rounding.absolute * steps
-        error_bound, most = jnp.maximum(error_bound, absolute), exactness or EXACTNESS[answer.dtype.itemsize]
+        error_bound, most = jnp.maximum(error_bound, absolute), EXACTNESS[np.dtype(dtype or answer.dtype).itemsize]
         finite &= (rounding.relative <= most) & (absolute <= most * jnp.maximum(1.0, jnp.abs(answer)))
         digits = rounding.relative + jnp.finfo(answer.dtype).eps
         finite &= digits * magnified(chain, policy or {}, value) <= most
@@ -199,23 +200,42 @@ def verdict(
 
 
 @eqx.filter_jit
-def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law]) -> Float[Array, ""]:
-    """KL in nats between the trajectories of two policies: sum gamma^t E_q log(q / q')."""
+def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law], dtype: Any = None) -> tuple[Array, Array]:
+    """KL in nats between the trajectories of two policies: sum gamma^t E_q log(q / q'); and how far digits leave it."""
     axes, size = chain.axes(), chain.size()
-    _, decisions = algebra.forward(chain, policy)
+    if is_affine(chain):
+        decisions = {name: joint.moments for name, joint in algebra.affine_forward(chain, policy)[1].items()}
+    else:
+        decisions = algebra.forward(chain, policy)[1]
 
     def step(q: dict[str, Law], other: dict[str, Law], joint: dict[str, Array]) -> Array:
         costs = [cost_of(other[name], q[name])[0].over(axes[name], size).expectation(joint[name]) for name in axes]
         return sum(costs, jnp.zeros(()))
 
     total = jnp.sum(each_time(chain.times, step, policy, other, decisions) * weights(chain))
-    return -marked(chain, policy, departures(chain, policy, other), -total)[0]
+    off = digits_of(chain, policy, dtype) + digits_of(chain, other, dtype) * jnp.maximum(1.0, jnp.abs(total))
+    return -marked(chain, policy, departures(chain, policy, other), -total)[0], off
+
+
+def is_affine(chain: Chain) -> bool:
+    """Whether variables are vectors and there is an end."""
+    return bool(chain.origin) and chain.horizon is not None
 
 
 @eqx.filter_jit
 def marginals(chain: Chain, policy: dict[str, Law]) -> Marginals:
     """Where a policy goes."""
-    return measured(algebra.forward, chain, policy)
+    if not is_affine(chain):
+        return measured(algebra.forward, chain, policy)
+    states, decisions = algebra.affine_forward(chain, policy)
+
+    def placed(names: tuple[str, ...], about: Gaussian) -> Gaussian:
+        origin = jnp.concatenate([chain.origin[name] for name in names])
+        return Gaussian(about.mean + jnp.broadcast_to(origin, about.mean.shape), about.cov)
+
+    return Marginals(
+        placed(chain.state, states), {name: placed(chain.axes()[name], decisions[name]) for name in decisions}
+    )
 
 
 @eqx.filter_jit

@@ -8,7 +8,7 @@ holds.
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -21,20 +21,38 @@ from rlinf_ppl.inference.chains.answers import EXACTNESS, Posterior, Solution, c
 from rlinf_ppl.inference.chains.origins import magnified
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.linear import read_squares
+from rlinf_ppl.program.precision import in_double, widened
 
 Answer = TypeVar("Answer", Solution, Posterior)
 Tree = TypeVar("Tree")
 
+SPOILT = (
+    "rounding spoils {}: variances, costs or distances from the origin are too far apart in size for the dtype, or a "
+    "covariance is singular up to its last digits. jax.config.update('jax_enable_x64', True) has more digits."
+)
 
-def carefully(program: ControlProgram, answer: Answer, again: Callable[[Chain, float], Answer]) -> Answer:
-    """An answer, or where rounding spoils it what `again` makes of the program as sums of squares."""
+
+def carefully(
+    program: ControlProgram,
+    answer: Answer,
+    again: Callable[[Chain, Any], Answer],
+    reader: Callable[[ControlProgram], Chain] = read_squares,
+) -> Answer:
+    """An answer, or where rounding spoils it a better one.
+
+    Args:
+        program: any program of vectors.
+        answer: what it is in the dtype of today.
+        again: makes it anew from the program as a chain in float64; the other argument is the dtype that it is for.
+        reader: makes the chain.
+    """
     if isinstance(answer.converged, jax.core.Tracer) or bool(answer.converged) or program.horizon is None:
         return answer
-    exactness = EXACTNESS[answer.error_bound.dtype.itemsize]
+    dtype = answer.error_bound.dtype
     with jax.enable_x64(True):
-        chain, digit = squares_of(program)
-        other = again(chain, exactness)
-        read_well = digit * magnified(chain, other.policy, other.value) <= exactness
+        chain, digit = chain_in_double(program, reader)
+        other = again(chain, dtype)
+        read_well = digit * magnified(chain, other.policy, other.value) <= EXACTNESS[dtype.itemsize]
         other = other._replace(converged=other.converged & read_well)
         other = jax.tree.map(lambda x, like: x.astype(like.dtype), other, answer)
     bounds = [float(jnp.nan_to_num(found.error_bound, nan=jnp.inf)) for found in (other, answer)]
@@ -43,6 +61,32 @@ def carefully(program: ControlProgram, answer: Answer, again: Callable[[Chain, f
     total = other.elbo if isinstance(other, Solution) else other.log_evidence
     last_digit = float(jnp.finfo(total.dtype).eps) * jnp.abs(total)
     return other._replace(error_bound=jnp.maximum(other.error_bound, last_digit))
+
+
+def precisely(program: ControlProgram, given: Any, answer: Callable[[ControlProgram], Tree]) -> Tree:
+    """What a function makes of a program and what was given with it: of known vectors in float64, in today's dtype."""
+    small = jnp.zeros(()).astype(float)
+    leaves = jax.tree.leaves((small, program, given))
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    if traced or small.dtype == jnp.float64 or not program.structure.gaussian:
+        return answer(program)
+    with jax.enable_x64(True):
+        wide = in_double(program)
+        found = answer(program if wide is None else wide)
+        return jax.tree.map(lambda x: x.astype(small.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, found)
+
+
+def kept(value: Array, converged: Array, what: str) -> Array:
+    """A number whose rounding is known to be small; NaN where it is not, if traced.
+
+    Raises:
+        ValueError: it is not, and known.
+    """
+    if isinstance(converged, jax.core.Tracer):
+        return jnp.where(converged, value, jnp.nan)
+    if not bool(converged):
+        raise ValueError(SPOILT.format(what))
+    return value
 
 
 def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, dict[str, Law]]:
@@ -56,44 +100,25 @@ def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, 
     if isinstance(converged, jax.core.Tracer):
         laws = jax.tree.map(lambda x: jnp.where(converged, x, jnp.nan), laws)
     elif not bool(converged):
-        exactness = EXACTNESS[chain.zero.array.dtype.itemsize]
+        dtype = chain.zero.array.dtype
         with jax.enable_x64(True):
-            found, converged = posterior_laws(squares_of(program)[0], widened(tau), exactness)
+            found, converged = posterior_laws(chain_in_double(program, read_squares)[0], widened(tau), dtype)
             laws = jax.tree.map(lambda x: x.astype(chain.zero.array.dtype), found)
         if not bool(converged):
-            raise ValueError(
-                "rounding spoils the posterior of this program: variances, costs or distances from the origin are too "
-                "far apart in size for its dtype. exact.condition gives what there is, with its error_bound; "
-                "jax.config.update('jax_enable_x64', True) has more digits."
-            )
+            raise ValueError(SPOILT.format("the posterior of this program") + " exact.condition gives what there is.")
     return with_laws(chain, laws), {name: laws["step"][name] for name, _ in chain.scopes}
 
 
-def squares_of(program: ControlProgram) -> tuple[Chain, float]:
-    """A program as sums of squares in float64, and the precision that it was read in; within `enable_x64`."""
+def chain_in_double(program: ControlProgram, reader: Callable[[ControlProgram], Chain]) -> tuple[Chain, float]:
+    """A program as a chain in float64, and the precision that it was read in; within `enable_x64`."""
     wide = in_double(program)
     read_in = program.discount.dtype if wide is None else float
-    return widened(read_squares(program if wide is None else wide)), float(jnp.finfo(read_in).eps)
-
-
-def in_double(program: ControlProgram) -> ControlProgram | None:
-    """A program traced again in float64; None where its functions do not run so, or its arrays were changed since."""
-    _, (initial, step, horizon, discount, final, args, sizes) = program.__reduce__()
-    try:
-        wide = ControlProgram(initial, step, horizon, widened(discount), final, widened(args), sizes)
-    except (TypeError, ValueError):
-        return None
-    ours, theirs = jax.tree.leaves(program.constants), jax.tree.leaves(wide.constants)
-    same = len(ours) == len(theirs) and all(
-        one.shape == other.shape and bool(jnp.all(one == other.astype(one.dtype)))
-        for one, other in zip(ours, theirs, strict=True)
-    )
-    return wide if same else None
+    return widened(reader(program if wide is None else wide)), float(jnp.finfo(read_in).eps)
 
 
 @eqx.filter_jit
 def posterior_laws(
-    chain: Chain, tau: Array | None, exactness: float | None = None
+    chain: Chain, tau: Array | None, dtype: Any = None
 ) -> tuple[dict[str, dict[str, Law]], Bool[Array, ""]]:
     """For `initial` and `step` each latent site's law given optimality and what stands before it, and a verdict."""
     rules = algebra.condition_rules(constant(chain, tau))
@@ -102,7 +127,7 @@ def posterior_laws(
     walked = algebra.backward(chosen, lambda _: rules, found=lambda found: found.policy)
     begun, first = algebra.through(chosen.initial, walked.first, rules)
     timed = {name: dataclasses.replace(law, axes=(TIME, *law.axes)) for name, law in walked.kept.items()}
-    return {"initial": first.policy, "step": timed}, verdict(chain, walked, begun, None, exactness)[0]
+    return {"initial": first.policy, "step": timed}, verdict(chain, walked, begun, None, dtype)[0]
 
 
 def all_decided(part: algebra.Slice) -> algebra.Slice:
@@ -123,8 +148,3 @@ def with_laws(chain: Chain, laws: dict[str, dict[str, Law]]) -> Chain:
 def with_sites(part: algebra.Slice, function: Callable[[Site], Site]) -> algebra.Slice:
     """A slice with something done to each site."""
     return dataclasses.replace(part, sites=tuple(function(site) for site in part.sites))
-
-
-def widened(tree: Tree) -> Tree:
-    """Real numbers in the widest dtype there is."""
-    return jax.tree.map(lambda x: x.astype(float) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

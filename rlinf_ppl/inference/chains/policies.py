@@ -155,3 +155,21 @@ def as_answers(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
         return as_found(chain, at_time(eqx.combine(now, constant)))
 
     return jax.vmap(one)(jnp.arange(chain.horizon), varying)
+
+
+def digits_of(chain: Chain, laws: dict[str, Law], dtype: Any = None) -> Array:
+    """How far the last digits of covariances of `dtype` move the sum of their logarithms of determinants.
+
+    Of redundant controls the covariance is nearly singular, and the small part of it is what rounding left.
+    """
+    total = jnp.zeros(())
+    for name in chain.axes():
+        if isinstance(laws[name], LinearGaussian):
+            cov = jax.lax.stop_gradient(laws[name].cov)
+            deviation = jnp.sqrt(jnp.diagonal(cov, axis1=-2, axis2=-1))
+            scale = deviation[..., :, None] * deviation[..., None, :]
+            correlation = cov / jnp.where(scale > 0, scale, 1.0)
+            spread = jnp.linalg.eigvalsh(correlation)
+            least = jnp.min(spread, -1)
+            total += jnp.sum(jnp.where(least > 0, jnp.sum(1 / jnp.abs(spread), -1), jnp.inf))
+    return jnp.finfo(dtype or total.dtype).eps * total

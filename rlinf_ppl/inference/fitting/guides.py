@@ -99,7 +99,7 @@ def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
     """KL in nats of the policy from its best reply, along the trajectories of the policy itself."""
     _, target = natural_target(chain, logits)
     q, best = (laws_of(chain, policy_of(chain, each)) for each in (logits, target))
-    return answers.kl(chain, q, best)
+    return answers.kl(chain, q, best)[0]
 
 
 def messages(chain: Chain, logits: Logits) -> dict[str, Message]:
