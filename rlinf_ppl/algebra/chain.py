@@ -48,6 +48,7 @@ class Chain(eqx.Module):
         zero: the message of nothing to come.
         origin: where vectors are counted from, by variable, in the user's coordinates: numbers stay small, and the
             difference of two far away is taken by the user's own arithmetic. Nothing for finite variables.
+        precision: that of the arithmetic which read the laws and factors of vectors.
     """
 
     initial: Slice
@@ -62,6 +63,7 @@ class Chain(eqx.Module):
     sizes: tuple[tuple[str, int], ...] = eqx.field(static=True)
     zero: Message
     origin: dict[str, Array] = eqx.field(default_factory=dict)
+    precision: float = eqx.field(static=True, default=0.0)
 
     @property
     def counting(self) -> "Chain":

@@ -62,6 +62,13 @@ class LinearGaussian(Named):
             moved = moved - jnp.broadcast_to(origin[self.name], moved.shape)
         return dataclasses.replace(self, map=self.map.at[..., -1].add(moved))
 
+    def shaken(self, origin: dict[str, Array], precision: float) -> "LinearGaussian":
+        """The law with its mean moved by the last digits of what it is a difference of where its parents start."""
+        own = origin[self.name] if self.name in origin else jnp.zeros(self.map.shape[-2])
+        size = jnp.abs(self.map[..., :-1]) @ jnp.abs(stacked_origin(self, origin))
+        moved = precision * (size + jnp.broadcast_to(jnp.abs(own), size.shape))
+        return dataclasses.replace(self, map=self.map.at[..., -1].add(moved))
+
     @property
     def at_origin(self) -> "LinearGaussian":
         """The same law with the mean 0 where all of its parents are."""

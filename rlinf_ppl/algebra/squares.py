@@ -134,7 +134,8 @@ class Squares(Named):
         own = jnp.sqrt(2 * jnp.sum(remain * (w.sums - remain), 0))
         count = dataclasses.replace(w.counted, probes=w.counted.probes + rounding.digits(own, 1))
         count = dataclasses.replace(count, constant=rounding.with_digits(count.constant, own[-1] ** 2))
-        return Squares(*space, jnp.concatenate([triangle(w.rows), w.array[-1:]]), None, count)
+        rows = triangle(w.rows)
+        return Squares(*space, jnp.concatenate([rows, w.array[-1:]]), jnp.abs(lax.stop_gradient(rows)), count)
 
     def aligned(self, space: Space) -> "Squares":
         """The same function over the coordinates of `space`."""

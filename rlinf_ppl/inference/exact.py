@@ -5,17 +5,21 @@ optimality (Levine 2018, sections 3 and 2). Values and ELBO are in the units of 
 Everything here is differentiable in the program's arrays, and can be vmapped over them.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
+from rlinf_ppl.algebra import Chain
 from rlinf_ppl.inference.arguments import check_tolerance
 from rlinf_ppl.inference.chains import answers, trajectories
-from rlinf_ppl.inference.chains.answers import Marginals, Posterior, Solution
+from rlinf_ppl.inference.chains.answers import EXACTNESS, Marginals, Posterior, Solution, most_of
 from rlinf_ppl.inference.chains.careful import carefully, kept, posterior_chain, precisely
 from rlinf_ppl.inference.chains.equilibria import Equilibria, equilibria
 from rlinf_ppl.inference.chains.existence import check_exists
+from rlinf_ppl.inference.chains.origins import settled
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
@@ -60,9 +64,14 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
             tolerance.
     """
     chain = read(program).counting
-    solution = answers.solve(chain, check_tolerance(chain, tolerance))
+    within = check_tolerance(chain, tolerance)
+
+    def once(chain: Chain, dtype: Any = None) -> Solution:
+        return settled(chain, lambda chain, _: answers.solve(chain, within, dtype), most_of(chain, dtype))
+
+    solution = once(chain)
     if program.structure.gaussian:
-        solution = carefully(program, solution, lambda chain, dtype: answers.solve(chain, dtype=dtype))
+        solution = carefully(program, solution, once)
         check_exists(chain, solution, algebra.solve_rules())
     return solution
 
@@ -79,9 +88,14 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
             infinite horizon, rewards grow faster than the discount forgets them, so that there is no posterior.
     """
     chain, tau = read(program, impossible=True).counting, posterior_temperature(program)
-    posterior = answers.condition(chain, tau, check_tolerance(chain, tolerance))
+    within = check_tolerance(chain, tolerance)
+
+    def once(chain: Chain, dtype: Any = None) -> Posterior:
+        return settled(chain, lambda chain, _: answers.condition(chain, tau, within, dtype), most_of(chain, dtype))
+
+    posterior = once(chain)
     if program.structure.gaussian:
-        posterior = carefully(program, posterior, lambda chain, dtype: answers.condition(chain, tau, dtype=dtype))
+        posterior = carefully(program, posterior, once)
         check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
     if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
         low, high = answers.growth(chain, tau)
@@ -105,11 +119,18 @@ def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = 
         The policy over its whole scope, its value and ELBO: -inf where it does what the prior forbids.
     """
     chain = read(program).counting
-    solution = answers.evaluate(chain, as_laws(chain, policy), check_tolerance(chain, tolerance))
+    within = check_tolerance(chain, tolerance)
+
+    def once(chain: Chain, dtype: Any = None) -> Solution:
+        laws = as_laws(chain, policy)
+        return settled(
+            chain, lambda chain, laws: answers.evaluate(chain, laws, within, dtype), most_of(chain, dtype), laws
+        )
+
+    solution = once(chain)
     if not program.structure.gaussian:
         return solution
-    again = lambda chain, dtype: answers.evaluate(chain, as_laws(chain, policy), dtype=dtype)  # noqa: E731
-    return carefully(program, solution, again, lambda program: read(program).counting)
+    return carefully(program, solution, once, lambda program: read(program).counting)
 
 
 def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
@@ -153,7 +174,7 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
     value, off = precisely(program, (policy, other), found)
     if not program.structure.gaussian:
         return value
-    return kept(value, off <= answers.EXACTNESS[dtype.itemsize] * jnp.maximum(1.0, jnp.abs(value)), "this KL")
+    return kept(value, off <= EXACTNESS[dtype.itemsize] * jnp.maximum(1.0, jnp.abs(value)), "this KL")
 
 
 def marginals(program: ControlProgram, policy: Policy) -> Marginals:

@@ -75,6 +75,7 @@ def linearize(
         sizes=tuple((name, len(support)) for name, support in structure.supports().items()),
         zero=expansion.zero,
         origin=origins["step"],
+        precision=float(jnp.finfo(expansion.zero.array.dtype).eps),
     )
     return chain, faults
 
@@ -103,7 +104,7 @@ def read_gaussian(program: ControlProgram) -> Chain:
         if wide is None:
             return chain
         exact = linearize(wide.structure, wide.discount, jax.tree.leaves(wide.args), wide.constants)[0]
-        return jax.tree.map(lambda x, like: x.astype(like.dtype), exact, chain)
+        return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, exact)
 
 
 def read_squares(program: ControlProgram) -> Chain:

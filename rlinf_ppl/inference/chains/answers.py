@@ -103,7 +103,7 @@ def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None, d
     evidence = jnp.where(begun.constant < ruled_out(evidence) / 2, -jnp.inf, evidence)
     values = jax.tree.map(lambda v: jnp.where(v < ruled_out(v) / 2, -jnp.inf, v), over_states(chain, walked.values))
     policy = as_kept(chain, walked.kept)
-    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, dtype, policy, values))
+    return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, dtype, policy, values, tau))
 
 
 def with_impossible(chain: Chain) -> Chain:
@@ -133,10 +133,13 @@ def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = Non
     found = breaches(chain, policy)
     total, values = marked(chain, policy, found, begun.constant, over_states(chain, walked.values))
     converged, residual, error_bound, steps = verdict(chain, walked, begun, tolerance, dtype, {}, values)
-    digits = digits_of(chain, policy, dtype)
-    most = EXACTNESS[np.dtype(dtype or total.dtype).itemsize]
-    converged &= ~jnp.isnan(total) & (digits <= most * jnp.maximum(1.0, jnp.abs(total)))
-    return Solution(as_answers(chain, policy), values, total, converged, residual, error_bound + digits, steps)
+    converged &= ~jnp.isnan(total)
+    if chain.origin:
+        digits = digits_of(chain, policy, dtype) + digits_of(chain, chain.priors()) * jnp.maximum(1.0, jnp.abs(total))
+        most = most_of(chain, dtype)
+        converged &= jnp.isfinite(digits) & (digits <= most * jnp.maximum(1.0, jnp.abs(total)))
+        error_bound += digits
+    return Solution(as_answers(chain, policy), values, total, converged, residual, error_bound, steps)
 
 
 @eqx.filter_jit
@@ -158,6 +161,11 @@ def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
     return alive * jnp.exp(jnp.min(growth)), alive * jnp.exp(jnp.max(growth))
 
 
+def most_of(chain: Chain, dtype: Any = None) -> float:
+    """What rounding may leave of answers that are for a dtype; None: for that of the chain."""
+    return EXACTNESS[np.dtype(dtype or chain.zero.array.dtype).itemsize]
+
+
 def verdict(
     chain: Chain,
     walked: algebra.Walked,
@@ -166,6 +174,7 @@ def verdict(
     dtype: Any = None,
     policy: dict[str, Any] | None = None,
     value: Any = None,
+    tau: Array | None = None,
 ) -> tuple[Array, ...]:
     """Whether the answer has converged, then the residual, the error bound and the number of steps.
 
@@ -177,6 +186,7 @@ def verdict(
         dtype: what answers about vectors are for: it says how many digits rounding must leave; None: their own.
         policy: the policies among the answers.
         value: the values among them.
+        tau: what makes nats of a vector program's constant; None: 1.
     """
     answer, rounding = begun.constant, begun.rounding
     finite = chain.valid & (jnp.isfinite(answer) | (answer == -jnp.inf))
@@ -185,10 +195,12 @@ def verdict(
     if rounding is not None:
         # Without end every step adds its own.
         steps = weights(chain)[0] if chain.horizon is None else jnp.ones(())
-        absolute = rounding.absolute * steps
-        error_bound, most = jnp.maximum(error_bound, absolute), EXACTNESS[np.dtype(dtype or answer.dtype).itemsize]
-        finite &= (rounding.relative <= most) & (absolute <= most * jnp.maximum(1.0, jnp.abs(answer)))
-        digits = rounding.relative + jnp.finfo(answer.dtype).eps
+        absolute, total = rounding.absolute * steps, answer
+        if tau is not None:
+            absolute, total = absolute * jnp.abs(tau), answer * tau
+        error_bound, most = jnp.maximum(error_bound, absolute), most_of(chain, dtype)
+        finite &= (rounding.relative <= most) & (absolute <= most * jnp.maximum(1.0, jnp.abs(total)))
+        digits = rounding.relative + max(chain.precision, float(jnp.finfo(answer.dtype).eps))
         finite &= digits * magnified(chain, policy or {}, value) <= most
     if chain.horizon is None:
         # Half of the bound may be rounding.

@@ -17,8 +17,7 @@ from jaxtyping import Array, Bool
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Law, Site
-from rlinf_ppl.inference.chains.answers import EXACTNESS, Posterior, Solution, constant, verdict
-from rlinf_ppl.inference.chains.origins import magnified
+from rlinf_ppl.inference.chains.answers import Posterior, Solution, constant, verdict
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.linear import read_squares
 from rlinf_ppl.program.precision import in_double, widened
@@ -50,10 +49,8 @@ def carefully(
         return answer
     dtype = answer.error_bound.dtype
     with jax.enable_x64(True):
-        chain, digit = chain_in_double(program, reader)
+        chain = chain_in_double(program, reader)
         other = again(chain, dtype)
-        read_well = digit * magnified(chain, other.policy, other.value) <= EXACTNESS[dtype.itemsize]
-        other = other._replace(converged=other.converged & read_well)
         other = jax.tree.map(lambda x, like: x.astype(like.dtype), other, answer)
     bounds = [float(jnp.nan_to_num(found.error_bound, nan=jnp.inf)) for found in (other, answer)]
     if not bool(other.converged) and not (bool(chain.valid) and bounds[0] < bounds[1]):
@@ -102,18 +99,17 @@ def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, 
     elif not bool(converged):
         dtype = chain.zero.array.dtype
         with jax.enable_x64(True):
-            found, converged = posterior_laws(chain_in_double(program, read_squares)[0], widened(tau), dtype)
+            found, converged = posterior_laws(chain_in_double(program, read_squares), widened(tau), dtype)
             laws = jax.tree.map(lambda x: x.astype(chain.zero.array.dtype), found)
         if not bool(converged):
             raise ValueError(SPOILT.format("the posterior of this program") + " exact.condition gives what there is.")
     return with_laws(chain, laws), {name: laws["step"][name] for name, _ in chain.scopes}
 
 
-def chain_in_double(program: ControlProgram, reader: Callable[[ControlProgram], Chain]) -> tuple[Chain, float]:
-    """A program as a chain in float64, and the precision that it was read in; within `enable_x64`."""
+def chain_in_double(program: ControlProgram, reader: Callable[[ControlProgram], Chain]) -> Chain:
+    """A program as a chain in float64, read so where it can be; within `enable_x64`."""
     wide = in_double(program)
-    read_in = program.discount.dtype if wide is None else float
-    return widened(reader(program if wide is None else wide)), float(jnp.finfo(read_in).eps)
+    return widened(reader(program if wide is None else wide))
 
 
 @eqx.filter_jit

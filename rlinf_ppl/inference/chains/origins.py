@@ -1,11 +1,16 @@
-"""How much larger answers about vectors are where they are computed, which is where a program starts, than elsewhere.
+"""Answers about vectors that start far away from where users count from.
+
+They are computed about where a program starts. Elsewhere
 
     offset = mean at the start - gain x start,        V(0) = V(start) - slope' start + start' matrix start
 
-Users count from the origin. Far away from it these are small differences of large numbers, whose rounding they have.
+are small differences of large numbers, whose rounding they have (`magnified`). And the laws themselves are differences
+there, of a mean and the start: of what a step adds to a state the user's own arithmetic may have kept few digits, or
+none. What that comes to is measured, by an answer to the program with its means moved that much (`settled`).
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +18,12 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.coordinates import stacked_origin
+from rlinf_ppl.algebra.gaussians import LinearGaussian
+from rlinf_ppl.algebra.messages import is_named
 from rlinf_ppl.algebra.quadratics import QuadraticValue
+from rlinf_ppl.program.linear import NEAR
+
+Answer = TypeVar("Answer")
 
 
 def magnified(chain: Chain, policy: dict[str, Any], value: Any) -> Float[Array, ""]:
@@ -61,3 +71,53 @@ def largest(x: Float[Array, "... N"]) -> Float[Array, "..."]:
 def tiny(x: Array) -> float:
     """The smallest number that can be divided by."""
     return float(jnp.finfo(x.dtype).tiny)
+
+
+def settled(chain: Chain, answer: Callable[[Chain, Any], Answer], most: float, given: Any = None) -> Answer:
+    """An answer with what reading it far from the origin may have done in its `error_bound` and `converged`.
+
+    Args:
+        chain: the program.
+        answer: makes it from a program and what is given with it.
+        most: how far its total may move, relative to it, and offsets relative to the noise.
+        given: laws that are given, such as a policy.
+    """
+    found: Any = answer(chain, given)
+    if not chain.origin:
+        return found
+    distance = jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0.0) for x in chain.origin.values()]))
+    if isinstance(distance, jax.core.Tracer):
+        moved = jax.lax.cond(distance > NEAR, lambda: moves(chain, answer, given, found), lambda: (jnp.zeros(()),) * 2)
+    elif distance > NEAR:
+        moved = moves(chain, answer, given, found)
+    else:
+        return found
+    steady = (moved[0] <= most * jnp.maximum(1.0, jnp.abs(total_of(found)))) & (moved[1] <= most)
+    return found._replace(converged=found.converged & steady, error_bound=found.error_bound + moved[0])
+
+
+def moves(chain: Chain, answer: Callable[[Chain, Any], Any], given: Any, found: Any) -> tuple[Array, Array]:
+    """How far the total of an answer moves, and offsets of its policy in units of themselves or of their noise."""
+    chain, given, found = jax.lax.stop_gradient((chain, given, found))
+    own = float(jnp.finfo(total_of(found).dtype).eps)
+    other = answer(shaken(chain, chain, chain.precision), shaken(given, chain, own))
+    ratios = [jnp.zeros(())]
+    for (_, offset, cov), (_, after, _) in zip(found.policy.values(), other.policy.values(), strict=True):
+        deviation = jnp.sqrt(largest(jnp.diagonal(cov, axis1=-2, axis2=-1)))
+        scale = jnp.maximum(jnp.maximum(largest(offset), deviation), tiny(offset))
+        ratios.append(jnp.max(largest(after - offset) / scale))
+    return jnp.abs(total_of(other) - total_of(found)), jnp.max(jnp.stack(ratios))
+
+
+def shaken(tree: Any, chain: Chain, precision: float) -> Any:
+    """The same with the means of all laws moved by what arithmetic of a precision loses of them."""
+
+    def one(node: Any) -> Any:
+        return node.shaken(chain.origin, precision) if isinstance(node, LinearGaussian) else node
+
+    return jax.tree.map(one, tree, is_leaf=is_named)
+
+
+def total_of(answer: Any) -> Array:
+    """The ELBO, or the log evidence."""
+    return answer.elbo if hasattr(answer, "elbo") else answer.log_evidence
