@@ -216,7 +216,9 @@ class Quadratic(Named):
         w = law.within(self, jnp.zeros((law.map.shape[0], 0), law.map.dtype))
         start = sum(self.sizes[: self.axes.index(law.name)])
         here = slice(start, start + law.map.shape[0])
-        return w.with_constant(jnp.sum(self.array[here, here] * law.cov))
+        gained = jnp.sum(self.array[here, here] * law.cov)
+        count = rounding.averaged(w.count, self.count, here, law.cov, gained)
+        return dataclasses.replace(w, count=count).with_constant(gained)
 
     def log_mean(self, law: Law, tau: "Quadratic | None") -> "Quadratic":
         """(1 / tau) log E[exp(tau W) | parents]: averaged over a variable in the exponent."""

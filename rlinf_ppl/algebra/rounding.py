@@ -125,6 +125,26 @@ def eliminated(
     return Count(probes, with_digits(constant, left[-1] ** 2), strain)
 
 
+def averaged(
+    count: Count | None, before: Count | None, here: slice, cov: Float[Array, "n n"], gained: Float[Array, ""]
+) -> Count | None:
+    """What is counted once a constant has gained the mean tr(M cov) of a quadratic of noise.
+
+    Args:
+        count: of the function without the noise.
+        before: of the function before, in the variable that the noise is of.
+        here: that variable's coordinates.
+        cov: the covariance of the noise.
+        gained: what the constant has gained.
+    """
+    if count is None or before is None:
+        return count
+    probes = before.probes[:, here]
+    off = jnp.mean(jnp.sum((probes @ lax.stop_gradient(cov)) * probes, -1))
+    constant = together(count.constant, jnp.abs(off))
+    return Count(count.probes, with_digits(constant, gained), count.strain)
+
+
 def summed(count: Count | None, constant: Float[Array, ""]) -> Count | None:
     """What is counted once something was added to the constant, which is this now."""
     if count is None:

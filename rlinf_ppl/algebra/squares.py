@@ -171,9 +171,11 @@ class Squares(Named):
         if law.name not in self.axes:
             return self
         start = sum(self.sizes[: self.axes.index(law.name)])
-        own = self.rows[:, start : start + law.map.shape[0]] @ law.root
+        here = slice(start, start + law.map.shape[0])
+        gained = -jnp.sum((self.rows[:, here] @ law.root) ** 2)
         w = law.within(self, jnp.zeros((law.map.shape[0], 0), law.map.dtype))
-        return w.with_constant(-jnp.sum(own**2))
+        count = rounding.averaged(w.counted, self.counted, here, law.cov, gained)
+        return dataclasses.replace(w, count=count).with_constant(gained)
 
     def log_mean(self, law: Law, tau: "Squares | None") -> "Squares":
         """(1 / tau) log E[exp(tau W) | parents]: averaged over a variable in the exponent."""
