@@ -37,7 +37,7 @@ INDICES: dict[str, tuple[int, int | None]] = {
 
 @lru_cache(maxsize=4096)
 def computes_indices(jaxpr: Any, named: int = 0) -> bool:
-    """Whether a jaxpr looks up by an index that is neither one of its first inputs as it is nor known.
+    """Whether a jaxpr looks up by an index that is neither one of its first inputs as it is nor a number inside.
 
     Args:
         jaxpr: the arithmetic.
@@ -53,10 +53,13 @@ def computes_indices(jaxpr: Any, named: int = 0) -> bool:
             depends.update(equation.outvars)
         if any(computes_indices(inner) for inner in inner_jaxprs(equation)):
             return True
-        for start in indices_of(equation):
-            if isinstance(start, Literal) or start not in depends:
+        for place, start in enumerate(indices_of(equation)):
+            if isinstance(start, Literal):
+                # A number: it is looked at only where it is out of the axis.
+                if not 0 <= start.val < equation.invars[0].aval.shape[place]:
+                    return True
                 continue
-            if not is_single(equation) or id(index_of(start, by_id)) not in plain:
+            if start not in depends or not is_single(equation) or id(index_of(start, by_id)) not in plain:
                 return True
     return False
 
