@@ -22,7 +22,7 @@ def ramp(n):
     return jnp.arange(float(n)) / 10
 
 
-# Each takes an array `r`, state `s` and time `t`; the largest index that it looks up is 4, at s = 2 or t = 3.
+# Each takes an array `r`, state `s` and time `t`; the largest index that it looks up is 4, at s = 2 or t = 3 at last.
 READS = {
     "plus": lambda r, s, t: r[s + 2],
     "time": lambda r, s, t: r[t + 1],
@@ -51,6 +51,8 @@ READS = {
     "write": lambda r, s, t: r.at[s + 2].set(1.0).sum(),
     "add": lambda r, s, t: r.at[s + 2].add(1.0).sum(),
     "update slice": lambda r, s, t: lax.dynamic_update_slice(r, jnp.ones(2), (s + 1,)).sum(),
+    "a number": lambda r, s, t: r[4] + 0.0 * s,
+    "known positions": lambda r, s, t: r[jnp.array([0, 4])].sum() + 0.0 * s,
     "comparison": lambda r, s, t: r[jnp.where(s == 2, 4, s)],
 }
 

@@ -39,6 +39,22 @@ LAWS = {
     "Transformed": (
         dist.TransformedDistribution(dist.Normal(0.0, 1.0), dist.transforms.ExpTransform()), -1.0, 1.0, -0.918938533,
     ),
+    "Shifted": (
+        dist.TransformedDistribution(dist.Exponential(1.0), dist.transforms.AffineTransform(5.0, 1.0)), 4.0, 6.0, -1.0,
+    ),
+    "Turned": (
+        dist.TransformedDistribution(
+            dist.Uniform(0.0, 1.0), dist.transforms.AffineTransform(2.0, -2.0, domain=dist.constraints.unit_interval)
+        ), 2.5, 0.5, -np.log(2),
+    ),
+    "Simplex": (
+        dist.TransformedDistribution(
+            dist.Normal(jnp.zeros(1), 1.0).to_event(1), dist.transforms.StickBreakingTransform()
+        ), np.array([0.5, 0.9]), np.array([0.5, 0.5]), -0.918938533 + np.log(4),
+    ),
+    "HalfNormal, at its edge": (dist.HalfNormal(1.0), -1e-3, 0.0, np.log(2) - 0.918938533),
+    "Exponential, at its edge": (dist.Exponential(1.0), -1e-3, 0.0, 0.0),
+    "Pareto, at its edge": (dist.Pareto(1.0, 1.0), 0.999, 1.0, 0.0),
     "Mixture": (
         dist.MixtureSameFamily(Categorical(probs=jnp.ones(2) / 2), dist.Exponential(jnp.ones(2))), -1.0, 1.0, -1.0,
     ),
@@ -193,3 +209,20 @@ def test_inverse_temperatures_beside_hard_constraints(tau):
     p = np.array([0.2, 0.0, 0.5]) * np.exp(tau * np.array([1.0, 0.0, -1.0]))
     assert float(posterior.log_evidence) == pytest.approx(2 * np.log(p.sum()))
     np.testing.assert_allclose(np.ravel(posterior.policy["a"][0]), p / p.sum(), atol=1e-12)
+
+
+@pytest.mark.parametrize("y", [0.5, 1.5, np.float32(1.5), 2.5])
+def test_plain_numbers_under_a_law_whose_bound_is_a_state(y):
+    """Uniform on [0, 1] or on [0, 2]."""
+    bounds = jnp.array([1.0, 2.0])
+
+    def step(s):
+        numpyro.sample("y", dist.Uniform(0.0, bounds[s]), obs=y)
+        return {"s": s}
+
+    def first():
+        return {"s": numpyro.sample("s_first", Categorical(probs=jnp.array([0.3, 0.7])))}
+
+    likelihood = 0.3 * (y <= 1) + 0.7 * (y <= 2) / 2
+    found = exact.condition(ControlProgram(first, step, 1)).log_evidence
+    assert found == pytest.approx(np.log(likelihood) if likelihood else -INF, rel=1e-6)

@@ -46,22 +46,33 @@ def computes_indices(jaxpr: Any, named: int = 0) -> bool:
     made = {variable: equation for equation in jaxpr.eqns for variable in equation.outvars}
     by_id = {id(variable): equation for variable, equation in made.items()}
     plain = {id(variable) for variable in jaxpr.invars[:named] if not jnp.issubdtype(variable.aval.dtype, jnp.floating)}
-    depends = set(jaxpr.invars)
+    known = numbers(jaxpr)
     for equation in jaxpr.eqns:
-        inputs = [variable for variable in equation.invars if not isinstance(variable, Literal)]
-        if depends.intersection(inputs):
-            depends.update(equation.outvars)
         if any(computes_indices(inner) for inner in inner_jaxprs(equation)):
             return True
         for place, start in enumerate(indices_of(equation)):
-            if isinstance(start, Literal):
-                # A number: it is looked at only where it is out of the axis.
-                if not 0 <= start.val < equation.invars[0].aval.shape[place]:
+            number = start.val if isinstance(start, Literal) else known.get(start)
+            if number is not None:
+                # It is looked at only where it is out of the axis.
+                if not 0 <= number < equation.invars[0].aval.shape[place]:
                     return True
                 continue
-            if start not in depends or not is_single(equation) or id(index_of(start, by_id)) not in plain:
+            if not is_single(equation) or id(index_of(start, by_id)) not in plain:
                 return True
     return False
+
+
+def numbers(jaxpr: Any) -> dict[Any, Any]:
+    """The variables that hold one number which depends on nothing, and that number."""
+    known: dict[Any, Any] = {}
+    for equation in jaxpr.eqns:
+        fixed = all(isinstance(variable, Literal) or variable in known for variable in equation.invars)
+        single = len(equation.outvars) == 1 and equation.outvars[0].aval.shape == ()
+        if fixed and single and not equation.effects and not inner_jaxprs(equation):
+            values = [each.val if isinstance(each, Literal) else known[each] for each in equation.invars]
+            with jax.ensure_compile_time_eval():
+                known |= zip(equation.outvars, evaluate_one(nothing(), equation, values), strict=True)
+    return known
 
 
 def indices_of(equation: Any) -> Sequence[Any]:

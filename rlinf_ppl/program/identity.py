@@ -96,8 +96,8 @@ def rule_key(jaxpr: Any, equation: Any, within: tuple[Any, ...]) -> Any:
             traced = jax.make_jaxpr(forwards)(forms(closed_over), forms(given), forms(given))
         else:
             traced = jax.make_jaxpr(backwards)(forms(closed_over), forms(given), list(forms(equation.outvars)))
-    except (TypeError, ValueError, NotImplementedError):
-        # A rule for integers, or one that only JAX's own transformations can run.
+    except Exception:
+        # A user's rule, which may raise anything where only JAX's own transformations can run it: it is itself alone.
         return Same(equation)
     return value_key(traced, within)
 
