@@ -34,7 +34,8 @@ class Solution(NamedTuple):
         elbo: the maximal evidence lower bound: V_0 averaged over the first state.
         converged: whether the numbers are a program (see `read`), the answer is finite and, at an infinite horizon,
             its error bound within the tolerance. Of vectors also whether rounding left 3 digits of the answer in
-            float32 and 6 in float64; gains and offsets are measured by the noise of the policy.
+            float32 and 6 in float64; gains and offsets are measured by the noise of the policy, V's vector by what
+            changes V by 1, its scalar by 1 at least.
         residual: at an infinite horizon the largest change of V by one more step; and where decisions do not see each
             other, how far their probabilities are from the replies to the others. Else 0.
         error_bound: at an infinite horizon how far V may be from the fixed point, rounding included; of vectors how far
