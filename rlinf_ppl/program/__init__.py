@@ -12,6 +12,7 @@
     linearity        what is linear-Gaussian by its degrees, and what to write where it is not
     plain            the arithmetic with true derivatives, from which coefficients are read
     expansions       those of a factor, as a quadratic or as a sum of squares
+    precision        the same program in float64
     evaluation       one output of it over a grid, and the inverse temperature that decisions share
     lookup           tables that are arrays of the user already, and indices that leave their array
     checks           what is refused, where the user stands
