@@ -29,6 +29,8 @@ LAWS = {
     "Categorical": (Categorical(probs=jnp.array([0.2, 0.8])), 2, 1, np.log(0.8)),
     "Categorical, below": (Categorical(probs=jnp.array([0.2, 0.8])), -1, 0, np.log(0.2)),
     "Bernoulli": (dist.Bernoulli(probs=0.25), 2, 1, np.log(0.25)),
+    "Bernoulli, certain": (dist.Bernoulli(probs=1.0), 0, 1, 0.0),
+    "Binomial, certain": (dist.Binomial(3, probs=0.0), 2, 0, 0.0),
     "Binomial": (dist.Binomial(2, probs=0.5), 3, 1, np.log(0.5)),
     "Poisson": (dist.Poisson(1.0), -1, 0, -1.0),
     "Poisson, between": (dist.Poisson(1.0), 1.5, 1, -1.0),

@@ -71,7 +71,7 @@ def numbers(jaxpr: Any) -> dict[Any, Any]:
         if fixed and single and not equation.effects and not inner_jaxprs(equation):
             values = [each.val if isinstance(each, Literal) else known[each] for each in equation.invars]
             with jax.ensure_compile_time_eval():
-                known |= zip(equation.outvars, evaluate_one(nothing(), equation, values), strict=True)
+                (known[equation.outvars[0]],) = map(np.asarray, evaluate_one(nothing(), equation, values))
     return known
 
 

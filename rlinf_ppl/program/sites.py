@@ -124,7 +124,8 @@ def data_log_prob(part: str, name: str, fn: Any, value: Any) -> Array:
     inside = is_inside(fn, value)
     if inside is True:
         return fn.log_prob(value)
-    outside = jnp.where(jnp.isnan(value), jnp.nan, -jnp.inf) if jnp.ndim(value) == 0 else -jnp.inf
+    missing = every(jnp.isnan(value), max(0, value.ndim - inside.ndim), jnp.any)
+    outside = jnp.where(missing, jnp.nan, -jnp.inf)
     return jnp.where(inside, fn.log_prob(where_inside(inside, value, feasible(fn, value))), outside)
 
 
@@ -152,6 +153,10 @@ def is_inside(fn: Any, value: Array) -> Any:
             value = transform.inv(value)
         return inside & every(is_inside(fn.base_dist, value), fn.event_dim - fn.base_dist.event_dim)
     inside = True if fn.support in EVERYWHERE else jnp.asarray(fn.support(value))
+    if isinstance(fn, dist.BernoulliProbs | dist.BinomialProbs):
+        # NumPyro keeps their probabilities off 0 and 1.
+        most = getattr(fn, "total_count", 1)
+        inside &= jnp.where(fn.probs == 0, value == 0, True) & jnp.where(fn.probs == 1, value == most, True)
     return inside | (value == fn.support.lower_bound) if isinstance(fn, AT_THEIR_EDGE) else inside
 
 
@@ -163,9 +168,9 @@ def stages(fn: Any) -> list[Array]:
     return found
 
 
-def every(inside: Any, number: int) -> Any:
+def every(inside: Any, number: int, reduce: Any = jnp.all) -> Any:
     """The same for all of the last axes together."""
-    return inside if inside is True or not number else jnp.all(inside, tuple(range(-number, 0)))
+    return inside if inside is True or not number else reduce(inside, tuple(range(-number, 0)))
 
 
 def where_inside(inside: Any, value: Array, stand_in: Array) -> Array:
