@@ -93,3 +93,11 @@ def following(part: Slice, found: Affine) -> Affine:
         name: found.mean(maps[name]) if source is None else found.rows[source] for name, source in part.arrival.sources
     }
     return found._replace(rows=rows)
+
+
+def second_moments(joint: Gaussian) -> Float[Array, "... N N"]:
+    """E [z, 1] [z, 1]', which the expectation of a quadratic is taken with."""
+    mean = joint.mean[..., None]
+    above = jnp.concatenate([joint.cov + mean @ jnp.swapaxes(mean, -1, -2), mean], -1)
+    below = jnp.concatenate([jnp.swapaxes(mean, -1, -2), jnp.ones_like(mean[..., :1, :])], -1)
+    return jnp.concatenate([above, below], -2)

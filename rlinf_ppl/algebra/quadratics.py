@@ -270,15 +270,6 @@ class Gaussian(NamedTuple):
     mean: Float[Array, "..."]
     cov: Float[Array, "..."]
 
-    @property
-    def moments(self) -> Float[Array, "..."]:
-        """E [z, 1] [z, 1]', which the expectation of a quadratic is taken with."""
-        mean = self.mean[..., None]
-        second = self.cov + mean @ jnp.swapaxes(mean, -1, -2)
-        top = jnp.concatenate([second, mean], -1)
-        bottom = jnp.concatenate([jnp.swapaxes(mean, -1, -2), jnp.ones_like(mean[..., :1, :])], -1)
-        return jnp.concatenate([top, bottom], -2)
-
 
 class Gated(eqx.Module):
     """A quadratic function that counts only where a Bernoulli variable is 1; all that is left of it is its mean."""

@@ -174,7 +174,8 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
     value, off = precisely(program, (policy, other), found)
     if not program.structure.gaussian:
         return value
-    return kept(value, off <= EXACTNESS[dtype.itemsize] * jnp.maximum(1.0, jnp.abs(value)), "this KL")
+    most = EXACTNESS[dtype.itemsize] * jnp.maximum(1.0, jnp.abs(value))
+    return kept(value, jnp.isfinite(off) & (off <= most), "this KL")
 
 
 def marginals(program: ControlProgram, policy: Policy) -> Marginals:

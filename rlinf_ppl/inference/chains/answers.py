@@ -1,6 +1,5 @@
 """What the exact engine answers, as compiled functions of a program that has been read."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,9 +11,18 @@ from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
+from rlinf_ppl.algebra.affine_marginals import second_moments
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
 from rlinf_ppl.algebra.quadratics import Gaussian
-from rlinf_ppl.inference.chains.forbidden import breaches, cost_of, departures, evaluated, marked
+from rlinf_ppl.inference.chains.forbidden import (
+    breaches,
+    cost_of,
+    departures,
+    evaluated,
+    marked,
+    ruled_out,
+    with_impossible,
+)
 from rlinf_ppl.inference.chains.origins import magnified
 from rlinf_ppl.inference.chains.policies import as_answers, as_kept, digits_of
 
@@ -105,25 +113,6 @@ def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None, d
     values = jax.tree.map(lambda v: jnp.where(v < ruled_out(v) / 2, -jnp.inf, v), over_states(chain, walked.values))
     policy = as_kept(chain, walked.kept)
     return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, dtype, policy, values, tau))
-
-
-def with_impossible(chain: Chain) -> Chain:
-    """Factors of minus infinity as a number beside which no other counts: infinities that meet would be NaN."""
-
-    def one(site: algebra.Site) -> algebra.Site:
-        if site.kind != "optimality":
-            return site
-        w = site.content.array
-        factor = with_array(site.content, jnp.where(jnp.isneginf(w), ruled_out(w), w))
-        return dataclasses.replace(site, content=factor)
-
-    step = dataclasses.replace(chain.step, sites=tuple(map(one, chain.step.sites)))
-    return dataclasses.replace(chain, step=step, final=tuple(map(one, chain.final)))
-
-
-def ruled_out(array: Array) -> float:
-    """The logarithm that stands for that of 0: far below any other, and many of them can be added up."""
-    return -(float(jnp.finfo(array.dtype).max) ** 0.7)
 
 
 @eqx.filter_jit
@@ -217,7 +206,7 @@ def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law], dtype: Any =
     """KL in nats between the trajectories of two policies: sum gamma^t E_q log(q / q'); and how far digits leave it."""
     axes, size = chain.axes(), chain.size()
     if is_affine(chain):
-        decisions = {name: joint.moments for name, joint in algebra.affine_forward(chain, policy)[1].items()}
+        decisions = {name: second_moments(joint) for name, joint in algebra.affine_forward(chain, policy)[1].items()}
     else:
         decisions = algebra.forward(chain, policy)[1]
 

@@ -6,6 +6,7 @@ a positive probability. It holds zeros and ones only, so that no probability is 
 can be forbidden anything: the cost of a Gaussian law is finite.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -181,3 +182,22 @@ def support(law: Law) -> Law:
 def indicator(w: Any) -> Any:
     """Zeros and ones: whether an array is positive."""
     return jax.tree.map(lambda x: (x > 0).astype(x.dtype), w)
+
+
+def with_impossible(chain: Chain) -> Chain:
+    """Factors of minus infinity as a number beside which no other counts: infinities that meet would be NaN."""
+
+    def one(site: Site) -> Site:
+        if site.kind != "optimality":
+            return site
+        w = site.content.array
+        factor = with_array(site.content, jnp.where(jnp.isneginf(w), ruled_out(w), w))
+        return dataclasses.replace(site, content=factor)
+
+    step = dataclasses.replace(chain.step, sites=tuple(map(one, chain.step.sites)))
+    return dataclasses.replace(chain, step=step, final=tuple(map(one, chain.final)))
+
+
+def ruled_out(array: Array) -> float:
+    """The logarithm that stands for that of 0: far below any other, and many of them can be added up."""
+    return -(float(jnp.finfo(array.dtype).max) ** 0.7)

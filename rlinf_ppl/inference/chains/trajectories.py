@@ -13,7 +13,7 @@ from rlinf_ppl.algebra import TIME, Chain, Law, Message, Site, Slice
 from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.arguments import check_count, check_key
-from rlinf_ppl.inference.chains.answers import with_impossible
+from rlinf_ppl.inference.chains.forbidden import with_impossible
 from rlinf_ppl.program.sites import Real, Support, values_of
 
 Supports = dict[str, Support]
