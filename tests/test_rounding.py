@@ -15,6 +15,9 @@ from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.tasks import LinearQuadratic
 
 DTYPES = pytest.mark.parametrize("double", [True, False], ids=["float64", "float32"])
+SINGLE_FIRST = pytest.mark.parametrize(
+    "double", [pytest.param(True, marks=pytest.mark.slow), False], ids=["float64", "float32"]
+)
 TOLERANCE = {True: 1e-6, False: 1e-3}
 INTEGRATOR = {"A": [[1.0, 0.1], [0.0, 1.0]], "B": [[0.0], [0.1]]}
 
@@ -303,6 +306,9 @@ def test_a_gradient_at_a_wide_prior_is_a_number():
             assert found == pytest.approx(-1 / (1 + 2 * variance), rel=1e-4)
 
 
+FOLLOWED = "costs at the end only", "far from the origin", "singular noise", "a certain first state", "costs of 1e8"
+
+
 def closed_loop(given, steps, gain, offset, cov):
     """Mean and covariance of the states under a policy, in float64."""
     mean, spread = given["mean"], given["root"] @ given["root"].T
@@ -328,8 +334,15 @@ def kl_to_prior(given, steps, gain, offset, cov, means, covs):
     return total / 2
 
 
-@DTYPES
-@pytest.mark.parametrize("name", [name for name in HARD if "redundant" not in name])
+@SINGLE_FIRST
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in FOLLOWED else pytest.param(name, marks=pytest.mark.slow)
+        for name in HARD
+        if "redundant" not in name
+    ],
+)
 def test_a_policy_that_is_given_is_followed_and_evaluated(name, double):
     """A state of a wide prior that a decision takes back is no difference of covariances."""
     with jax.enable_x64(double):
@@ -350,7 +363,7 @@ def test_a_policy_that_is_given_is_followed_and_evaluated(name, double):
     assert abs(float(again.elbo - solution.elbo)) <= most * max(1.0, abs(float(solution.elbo)))
 
 
-@DTYPES
+@SINGLE_FIRST
 def test_a_covariance_that_its_digits_cannot_hold_has_no_elbo(double):
     """Of redundant controls single precision keeps the wide direction only."""
     with jax.enable_x64(double):
@@ -378,7 +391,14 @@ def drifting(start, drift, steps, sd=1e-3):
     return ControlProgram(initial, step, steps, final=lambda x: optimality(-((x - start) ** 2)))
 
 
-@pytest.mark.parametrize(("start", "drift", "steps"), [(1e5, 0.003, 1000), (96185.6, 0.0084, 100), (3e3, 1e-4, 300)])
+@pytest.mark.parametrize(
+    ("start", "drift", "steps"),
+    [
+        (1e5, 0.003, 1000),
+        pytest.param(96185.6, 0.0084, 100, marks=pytest.mark.slow),
+        pytest.param(3e3, 1e-4, 300, marks=pytest.mark.slow),
+    ],
+)
 def test_what_the_program_s_own_arithmetic_loses_far_away_is_kept_or_said(start, drift, steps):
     """The answer is that of a program at 0."""
     with jax.enable_x64(True):
@@ -398,7 +418,7 @@ def test_what_the_program_s_own_arithmetic_loses_far_away_is_kept_or_said(start,
     assert float(mean[-1, 0]) == pytest.approx(start + steps * drift, rel=1e-6)
 
 
-@DTYPES
+@SINGLE_FIRST
 def test_a_square_that_is_written_out_far_away(double):
     """Of x x - 2 g x + g g near g single precision keeps nothing."""
 
@@ -416,7 +436,7 @@ def test_a_square_that_is_written_out_far_away(double):
         assert float(found[0].elbo) == pytest.approx(float(found[1].elbo), rel=TOLERANCE[double])
 
 
-@DTYPES
+@SINGLE_FIRST
 @pytest.mark.parametrize("data", [False, True], ids=["factor", "data"])
 def test_factors_that_stand_in_front_of_decisions(data, double):
     """Where rounding spoils the fast form, too: the second has to have one shape at all times."""
