@@ -62,7 +62,7 @@ def carefully(
 
 def precisely(program: ControlProgram, given: Any, answer: Callable[[ControlProgram], Tree]) -> Tree:
     """What a function makes of a program and what was given with it: of known vectors in float64, in today's dtype."""
-    small = jnp.zeros(()).astype(float)
+    small = jnp.zeros(())
     leaves = jax.tree.leaves((small, program, given))
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
     if traced or small.dtype == jnp.float64 or not program.structure.gaussian:
