@@ -143,6 +143,19 @@ def test_well_conditioned_programs_converge_and_nothing_that_is_wrong_does():
     assert np.mean(said) >= 0.95
 
 
+@pytest.mark.parametrize("sd", [1e3, 1e6])
+@pytest.mark.parametrize("size", [0.3, 7.0])
+@pytest.mark.parametrize("excess", [0.0, 5e-16, 3e-15, 1e-12])
+def test_a_cost_that_is_nearly_singular_beside_a_wide_prior(excess, size, sd):
+    """Reward -q (u_1 + u_2)^2 - q d u_2^2, of which reading may leave d out. It says so."""
+    given, steps = problem(True, B=[[1.0, 1.0]], H=-size * np.array([[1.0, 1.0], [1.0, 1.0 + excess]]), sd=sd, steps=2)
+    with jax.enable_x64(True):
+        solution = exact.solve(program_of(given, steps))
+    right = errors_of_policy(solution, solution.elbo, wanted(given, steps, False))[0] < 1e-9
+    assert right or not solution.converged
+    assert solution.converged or 1e-16 < excess < 1e-14
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_random_sizes_never_lie():

@@ -40,6 +40,12 @@ def counted(array: Float[Array, "*time N N"]) -> Count:
     return Count(digits(sizes, 0), sizes[..., -1] ** 2, jnp.zeros_like(sizes[..., -1]))
 
 
+def left_out(diagonal: Float[Array, " n"]) -> Count:
+    """The count of a matrix that a matrix of at most this diagonal was left out of; it has one more coordinate."""
+    eps, nothing = float(jnp.finfo(diagonal.dtype).eps), jnp.zeros((), diagonal.dtype)
+    return Count(digits(jnp.append(jnp.sqrt(diagonal / eps), 0.0), 0), nothing, nothing)
+
+
 def sizes_of(array: Float[Array, "*time N N"]) -> Float[Array, "*time N"]:
     """The roots of a matrix's diagonal."""
     return jnp.sqrt(jnp.abs(lax.stop_gradient(jnp.diagonal(array, axis1=-2, axis2=-1))))

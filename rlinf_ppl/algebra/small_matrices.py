@@ -72,22 +72,31 @@ def solve(matrix: Array, right: Array) -> Array:
     return lax.fori_loop(0, n, step, jnp.concatenate([matrix, right], 1))[:, n:]
 
 
-def semidefinite_root(matrix: Array) -> tuple[Array, Array]:
-    """Lower triangular L with L L' = matrix, and whether there is one; what is rounding beside its diagonal is 0.
+def semidefinite_root(matrix: Array) -> tuple[Array, Array, Array]:
+    """Lower triangular L with L L' = matrix, positive semidefinite; what is rounding beside its diagonal is left out.
 
     A column is zero where the matrix has no more rank.
+
+    Returns:
+        L (n, n), what was left out at most, as the diagonal of a matrix (n,), and whether there is such an L.
     """
     n, columns, rest = len(matrix), [], matrix
     own = jnp.diagonal(matrix)
-    noise, fits = 8 * n * jnp.finfo(matrix.dtype).eps * jnp.abs(own), jnp.all(own >= 0)
+    size = jnp.sqrt(jnp.where(own > 0, own, 1.0))
+    noise, fits, left_out = 8 * n * jnp.finfo(matrix.dtype).eps * jnp.abs(own), jnp.all(own >= 0), jnp.zeros_like(own)
     for k in range(n):
-        pivot, positive = rest[k, k], rest[k, k] > noise[k]
-        column = jnp.where(positive, rest[:, k] / jnp.sqrt(jnp.where(positive, pivot, 1.0)), 0.0)
-        columns.append(column)
-        beside = jnp.abs(rest[k:, k]) <= jnp.sqrt(noise[k] * noise[k:]) + jnp.sqrt(noise[k] * jnp.maximum(own[k:], 0.0))
-        fits &= positive | ((pivot >= -noise[k]) & jnp.all(beside))
-        rest = rest - jnp.outer(column, column)
-    return jnp.tril(jnp.stack(columns, 1)) if columns else matrix, fits
+        pivot, column = rest[k, k], jnp.where(np.arange(n) < k, 0.0, rest[:, k])
+        positive, below = pivot > noise[k], jnp.abs(column).at[k].set(0.0)
+        safe = jnp.where(positive, pivot, 1.0)
+        columns.append(jnp.where(positive, column / jnp.sqrt(safe), 0.0))
+        most = jnp.sqrt(noise[k] * noise) + jnp.sqrt(noise[k] * jnp.maximum(own, 0.0))
+        fits &= positive | ((pivot >= -noise[k]) & jnp.all(below <= most))
+        # 2 |x y| <= r x^2 + y^2 / r, where r has the units of x and y
+        lost = (below * size / size[k]).at[k].set(jnp.abs(pivot) + jnp.sum(below * size[k] / size))
+        left_out = left_out + jnp.where(positive, 0.0, lost)
+        # A row that is a multiple of another leaves nothing: no roots are multiplied.
+        rest = rest - jnp.where(positive, jnp.outer(column, column / safe), 0.0)
+    return jnp.stack(columns, 1) if columns else matrix, left_out, fits
 
 
 def upper_solve(triangle: Array, right: Array) -> Array:

@@ -216,11 +216,11 @@ class Reader:
         """A factor as a function of vectors."""
         names, size = self.space(parents)
 
-        def read(t: Array) -> tuple[Array, dict[str, Array]]:
+        def read(t: Array) -> tuple[tuple[Any, ...], dict[str, Array]]:
             return self.expansion.expand(lambda z: self.output(index, parents, z, t), self.point(names))
 
-        (array, faults), axes = self.over_time(read, parents, names)
-        return self.expansion.message(axes, size, array), any_time(faults)
+        (content, faults), axes = self.over_time(read, parents, names)
+        return self.expansion.message(axes, size, *content), any_time(faults)
 
     def constant(self, index: int, parents: tuple[str, ...]) -> Quadratic:
         """An inverse temperature."""
