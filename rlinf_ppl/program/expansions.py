@@ -44,9 +44,7 @@ def at_origin(value: Callable[[Array], Array], origin: Array) -> tuple[tuple[Arr
     return (matrix,), {"unbounded": ~jnp.all(jnp.isfinite(matrix))}
 
 
-def at_maximum(
-    value: Callable[[Array], Array], origin: Array
-) -> tuple[tuple[Array, Array, Count], dict[str, Array]]:
+def at_maximum(value: Callable[[Array], Array], origin: Array) -> tuple[tuple[Array, Array, Count], dict[str, Array]]:
     """A concave function as l' [z, 1] - |C [z, 1]|^2 with z counted from a point.
 
     It is read where it is largest. There the user's own arithmetic takes the difference from a goal, and what is left
