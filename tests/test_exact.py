@@ -9,6 +9,7 @@ import pytest
 from oracles import answers, recursions
 from oracles.trajectories import settings
 from programs_more import PAIRS, listed
+from selection import quick
 
 from rlinf_ppl.inference import exact
 
@@ -109,7 +110,7 @@ def test_solve(name):
         agree(found.elbo, answers.elbo(listed(name), found.policy, control(name).scopes))
 
 
-@pytest.mark.parametrize("name", JOINT)
+@pytest.mark.parametrize("name", quick(JOINT[::2], JOINT))
 def test_condition(name):
     found, solution = condition_agrees(name, control(name), 1e-10), exact.solve(control(name))
     tau = PAIRS[name].truth.common_inverse_temperature
@@ -125,7 +126,7 @@ def test_no_joint_model_no_condition(name):
         exact.condition(control(name))
 
 
-@pytest.mark.parametrize("name", SINGLE_PRECISION)
+@pytest.mark.parametrize("name", quick(SINGLE_PRECISION[:2], SINGLE_PRECISION))
 def test_single_precision(name):
     with jax.enable_x64(False):
         program = PAIRS[name].control()
@@ -143,7 +144,7 @@ def test_marginals_of_a_policy(name):
         agree(found.decision[decision], answers.decision_marginals(listing, decision, scope, weights))
 
 
-@pytest.mark.parametrize("name", JOINT)
+@pytest.mark.parametrize("name", quick(JOINT[::2], JOINT))
 def test_posterior_marginals(name):
     program, listing = control(name), listed(name)
     found, weights = exact.posterior_marginals(program), answers.posterior(listing)[0].sum(0)

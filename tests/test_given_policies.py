@@ -4,13 +4,15 @@ import jax
 import numpy as np
 import numpyro
 import pytest
-from linear_problems import DTYPES, HARD, SINGLE_FIRST, TOLERANCE, problem, program_of, wanted
+from linear_problems import HARD, SINGLE_FIRST, TOLERANCE, problem, program_of, wanted
 from numpyro.distributions import Normal
+from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact
 
-FOLLOWED = "costs at the end only", "far from the origin", "singular noise", "a certain first state", "costs of 1e8"
+FOLLOWED = "costs at the end only", "far from the origin"
+REDUNDANT = "redundant controls", "redundant controls, end only"
 
 
 def closed_loop(given, steps, gain, offset, cov):
@@ -39,14 +41,7 @@ def kl_to_prior(given, steps, gain, offset, cov, means, covs):
 
 
 @SINGLE_FIRST
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in FOLLOWED else pytest.param(name, marks=pytest.mark.slow)
-        for name in HARD
-        if "redundant" not in name
-    ],
-)
+@pytest.mark.parametrize("name", quick(FOLLOWED, [name for name in HARD if "redundant" not in name]))
 def test_a_policy_that_is_given_is_followed_and_evaluated(name, double):
     """A state of a wide prior that a decision takes back is no difference of covariances."""
     with jax.enable_x64(double):
@@ -75,7 +70,7 @@ NEARLY_SINGULAR = {
 }  # fmt: skip
 
 
-@DTYPES
+@SINGLE_FIRST
 def test_what_an_average_adds_is_counted(double):
     """A prior of redundant directions, beside a cost that is nearly of rank one."""
     with jax.enable_x64(double):
@@ -104,7 +99,7 @@ def test_a_difference_of_two_wide_states_is_narrow():
 
 
 @SINGLE_FIRST
-@pytest.mark.parametrize("name", ["redundant controls", "redundant controls, end only"])
+@pytest.mark.parametrize("name", quick(REDUNDANT[:1], REDUNDANT))
 def test_a_covariance_that_its_digits_cannot_hold_has_no_elbo(name, double):
     """Of redundant controls single precision keeps the wide direction only."""
     with jax.enable_x64(double):

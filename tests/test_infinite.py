@@ -10,6 +10,7 @@ import optax
 import pytest
 from numpyro.distributions import Bernoulli, Categorical
 from oracles import endless
+from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, svi
@@ -147,7 +148,7 @@ def shaped(name, discount):
     return ControlProgram(initial, SHAPES[name], None, discount, sizes=others)
 
 
-@pytest.mark.parametrize("discount", [0.99, 0.9999])
+@pytest.mark.parametrize("discount", [0.99, pytest.param(0.9999, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_finite_horizon_long_enough(name, discount):
     control = shaped(name, discount)
@@ -262,9 +263,7 @@ QUANTITIES = {
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
-@pytest.mark.parametrize(
-    "quantity", [pytest.param(name, marks=pytest.mark.slow) if name == "occupancy" else name for name in QUANTITIES]
-)
+@pytest.mark.parametrize("quantity", quick(["value", "policy"], QUANTITIES))
 def test_gradients(argument, quantity):
     make, at = ARGUMENTS[argument]
     uniform = (lambda x: program(x)) if argument == "beta" else make

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import regularized as oracle
+from selection import quick
 from worked_cases import worked_case
 
 from rlinf_ppl import models
@@ -121,7 +122,7 @@ def test_a_policy_that_does_the_forbidden_is_worth_nothing_whatever_the_temperat
     assert (np.asarray(found) == -np.sign(beta) * np.inf).all()
 
 
-@EVERY
+@pytest.mark.parametrize("name", quick(["tsallis"], NAMES))
 def test_gradients_of_the_fixed_point_meet_finite_differences_of_plain_sweeps(name):
     rng, h = np.random.default_rng(7), 1e-5
     weights = rng.normal(size=STATES), rng.normal(size=(STATES, ACTIONS))

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import pytest
 from numpyro.distributions import Categorical, Normal
+from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, smc
@@ -145,7 +146,7 @@ def check_possible(system, paths):
 
 
 @PRECISIONS
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", quick(["smooth"], ENGINES))
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_step_of_every_path_is_one_that_the_program_can_take(name, engine, double):
     with jax.enable_x64(double):
@@ -202,7 +203,7 @@ def probabilities(values, count):
 
 
 @pytest.mark.parametrize("engine", ["smooth", pytest.param("particle_gibbs", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("real", [True, False], ids=["real", "finite"])
+@pytest.mark.parametrize("real", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["real", "finite"])
 def test_equal_numbers_are_equal_states_that_paths_mix_between(real, engine):
     """m is copied, s + a is a sum without noise: as integers and as real numbers with as few values they mix alike."""
     twin = ControlProgram(line_initial, line_step, STEPS, sizes={"s": 3 + STEPS})
@@ -250,7 +251,7 @@ MIXING = {
 }
 
 
-@pytest.mark.parametrize("name", MIXING)
+@pytest.mark.parametrize("name", quick(["gaussian", "clock"], MIXING))
 def test_early_times_keep_more_values_than_ancestors_do_where_states_have_noise(name):
     prog, key = MIXING[name](), jax.random.key(2)
     paths = smc.smooth(prog, key, 100, 400, threshold=1.0)

@@ -10,6 +10,7 @@ import optax
 import pytest
 from numpyro.distributions import Categorical
 from programs_more import PAIRS
+from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, svi
@@ -36,7 +37,7 @@ def largest_difference(policy, other):
     return max(float(jnp.abs(policy[name] - other[name]).max()) for name in policy)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", quick(list(PAIRS)[::2], PAIRS))
 def test_natural_gradient_finds_the_closed_form(name):
     program = control(name)
     fit, best = svi.fit(program, KEY), exact.solve(program)
