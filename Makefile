@@ -20,7 +20,7 @@ FOR_TESTS := $(QUICKLY_COMPILED) --xla_backend_optimization_level=0 --xla_cpu_pa
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup recover test test-slow lint format types notebooks bench clean
+.PHONY: help setup recover test test-slow lint format types notebooks bench bench-quick clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -64,6 +64,9 @@ notebooks: $(STAMP) ## run every notebook from a clean kernel; fails where a cel
 
 bench: $(BENCH_STAMP) ## time the library against its peers
 	@$(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP) ## the same on toy sizes: shows that it runs and that the answers agree
+	@$(BIN)/python -m benchmarks --quick
 
 clean: ## remove .venv, results/ and every cache
 	rm -rf .venv results build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
