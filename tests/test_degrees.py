@@ -163,6 +163,9 @@ REFUSED = {
     "other scale": (lambda x, u: Normal(0.0, jnp.exp(u)).log_prob(x[0]), "takes exp"),
     "bits": (lambda x, u: 1.0 * lax.bitcast_convert_type(u, jnp.int64), "takes bitcast_convert_type"),
     "known below a variable": (lambda x, u: jnp.max(jnp.stack([u, 1.0])), "takes reduce_max"),
+    "half precision": (lambda x, u: u.astype(jnp.float16).astype(float), "takes convert_element_type"),
+    "brain floats": (lambda x, u: u.astype(jnp.bfloat16).astype(float), "takes convert_element_type"),
+    "few digits": (lambda x, u: lax.reduce_precision(u, 8, 10), "takes reduce_precision"),
     "eight bits": (lambda x, u: u.astype(jnp.float8_e4m3fn).astype(float), "takes convert_element_type"),
 }
 

@@ -31,7 +31,7 @@ HINTS = {
     **dict.fromkeys("max min clamp reduce_max reduce_min cummax cummin sort top_k".split(), BEND),
     **dict.fromkeys("eq ne lt le gt ge lt_to le_to eq_to select_n cond while is_finite and or not".split(), CHOICE),
     **dict.fromkeys("sin cos tan tanh sinh cosh exp exp2 expm1 log log1p logistic erf erfc atan2".split(), CURVE),
-    **dict.fromkeys("floor ceil round sign rem argmax argmin convert_element_type".split(), STAIRS),
+    **dict.fromkeys("floor ceil round sign rem argmax argmin convert_element_type reduce_precision".split(), STAIRS),
     **dict.fromkeys("gather dynamic_slice dynamic_update_slice scatter scatter-add scatter-mul".split(), PLACE),
     **dict.fromkeys(
         ("pow", "integer_pow"), "A power is a polynomial where its exponent is a number 0, 1, 2 in the text"
