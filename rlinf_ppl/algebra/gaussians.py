@@ -179,7 +179,12 @@ def by_noise(prior: LinearGaussian, node: Any) -> Any:
         return jnp.concatenate([own @ prior.root, kept + own @ aligned_map(prior, space)], 1)
 
     maps = where_timed(moved, dataclasses.replace(node, factor=None, covariance=None), prior)
-    return dataclasses.replace(node, axes=axes, sizes=sizes, map=maps)
+    factor, covariance = node.factor, node.covariance
+    if time and not node.timed:
+        # A law has its time in all of its arrays.
+        own = (factor, covariance)
+        factor, covariance = (None if x is None else jnp.broadcast_to(x, (len(maps), *x.shape)) for x in own)
+    return dataclasses.replace(node, axes=axes, sizes=sizes, map=maps, factor=factor, covariance=covariance)
 
 
 def without(w: Any, place: int) -> Space:

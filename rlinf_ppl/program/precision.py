@@ -11,18 +11,32 @@ Tree = TypeVar("Tree")
 
 
 def in_double(program: ControlProgram) -> ControlProgram | None:
-    """A program traced again in float64; None where its functions do not run so, or its arrays were changed since."""
+    """A program traced again in float64; None where its functions do not run so, or are no longer what they were.
+
+    They are other functions where they read anything that has changed since: a variable of a loop, an attribute, an
+    entry of an array. So the program is traced once more as it was.
+    """
     _, (initial, step, horizon, discount, final, args, sizes) = program.__reduce__()
     try:
         wide = ControlProgram(initial, step, horizon, widened(discount), final, widened(args), sizes)
+        if not have_equal_numbers(program, wide):
+            return None
+        for double in (False, True):
+            with jax.enable_x64(double):
+                now = ControlProgram(initial, step, horizon, discount, final, args, sizes)
+            if now.structure == program.structure and have_equal_numbers(program, now):
+                return wide
     except (TypeError, ValueError):
         return None
-    ours, theirs = jax.tree.leaves(program.constants), jax.tree.leaves(wide.constants)
-    same = len(ours) == len(theirs) and all(
-        one.shape == other.shape and bool(jnp.all(one == other.astype(one.dtype)))
-        for one, other in zip(ours, theirs, strict=True)
+    return None
+
+
+def have_equal_numbers(one: ControlProgram, other: ControlProgram) -> bool:
+    """Whether what two programs captured are the same numbers, up to the digits of the first."""
+    ours, theirs = jax.tree.leaves(one.constants), jax.tree.leaves(other.constants)
+    return len(ours) == len(theirs) and all(
+        x.shape == y.shape and bool(jnp.all(x == y.astype(x.dtype))) for x, y in zip(ours, theirs, strict=True)
     )
-    return wide if same else None
 
 
 def widened(tree: Tree) -> Tree:

@@ -48,8 +48,8 @@ def carefully(
     if isinstance(answer.converged, jax.core.Tracer) or bool(answer.converged) or program.horizon is None:
         return answer
     dtype = answer.error_bound.dtype
+    chain = chain_in_double(program, reader)
     with jax.enable_x64(True):
-        chain = chain_in_double(program, reader)
         other = again(chain, dtype)
         other = jax.tree.map(lambda x, like: x.astype(like.dtype), other, answer)
     bounds = [float(jnp.nan_to_num(found.error_bound, nan=jnp.inf)) for found in (other, answer)]
@@ -69,8 +69,10 @@ def precisely(program: ControlProgram, given: Any, answer: Callable[[ControlProg
         return answer(program)
     with jax.enable_x64(True):
         wide = in_double(program)
-        found = answer(program if wide is None else wide)
-        return jax.tree.map(lambda x: x.astype(small.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, found)
+        if wide is not None:
+            found = answer(wide)
+            return jax.tree.map(lambda x: x.astype(small.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, found)
+    return answer(program)
 
 
 def kept(value: Array, converged: Array, what: str) -> Array:
@@ -98,8 +100,9 @@ def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, 
         laws = jax.tree.map(lambda x: jnp.where(converged, x, jnp.nan), laws)
     elif not bool(converged):
         dtype = chain.zero.array.dtype
+        wide = chain_in_double(program, read_squares)
         with jax.enable_x64(True):
-            found, converged = posterior_laws(chain_in_double(program, read_squares), widened(tau), dtype)
+            found, converged = posterior_laws(wide, widened(tau), dtype)
             laws = jax.tree.map(lambda x: x.astype(chain.zero.array.dtype), found)
         if not bool(converged):
             raise ValueError(SPOILT.format("the posterior of this program") + " exact.condition gives what there is.")
@@ -107,9 +110,14 @@ def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, 
 
 
 def chain_in_double(program: ControlProgram, reader: Callable[[ControlProgram], Chain]) -> Chain:
-    """A program as a chain in float64, read so where it can be; within `enable_x64`."""
-    wide = in_double(program)
-    return widened(reader(program if wide is None else wide))
+    """A program as a chain in float64, read so where it can be."""
+    with jax.enable_x64(True):
+        wide = in_double(program)
+        if wide is not None:
+            return widened(reader(wide))
+    chain = reader(program)
+    with jax.enable_x64(True):
+        return widened(chain)
 
 
 @eqx.filter_jit
