@@ -21,14 +21,11 @@ def in_double(program: ControlProgram) -> ControlProgram | None:
         wide = ControlProgram(initial, step, horizon, widened(discount), final, widened(args), sizes)
         if not have_equal_numbers(program, wide):
             return None
-        for double in (False, True):
-            with jax.enable_x64(double):
-                now = ControlProgram(initial, step, horizon, discount, final, args, sizes)
-            if now.structure == program.structure and have_equal_numbers(program, now):
-                return wide
+        with jax.enable_x64(program.discount.dtype == jnp.float64):
+            now = ControlProgram(initial, step, horizon, discount, final, args, sizes)
     except (TypeError, ValueError):
         return None
-    return None
+    return wide if now.structure == program.structure and have_equal_numbers(program, now) else None
 
 
 def have_equal_numbers(one: ControlProgram, other: ControlProgram) -> bool:
