@@ -207,7 +207,12 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
     check_ends(program.horizon, "posterior marginals")
     tau = posterior_temperature(program)
     if program.structure.gaussian:
-        return answers.marginals(*posterior_chain(program, tau))
+        dtype = jnp.zeros(()).dtype
+
+        def found(program: ControlProgram) -> Marginals:
+            return answers.marginals(*posterior_chain(program, posterior_temperature(program), dtype))
+
+        return precisely(program, None, found)
     return answers.posterior_marginals(read(program, impossible=True), tau)
 
 

@@ -88,18 +88,23 @@ def kept(value: Array, converged: Array, what: str) -> Array:
     return value
 
 
-def posterior_chain(program: ControlProgram, tau: Array | None) -> tuple[Chain, dict[str, Law]]:
+def posterior_chain(program: ControlProgram, tau: Array | None, dtype: Any = None) -> tuple[Chain, dict[str, Law]]:
     """A program of vectors given optimality: its chance follows the posterior, and so does the policy beside it.
+
+    Args:
+        program: any program of vectors.
+        tau: the inverse temperature of all its decisions.
+        dtype: whose digits the laws need; None: those that they have.
 
     Raises:
         ValueError: known numbers lose too many digits. Where they are traced the laws are NaN instead.
     """
     chain = read(program)
-    laws, converged = posterior_laws(chain.counting, tau)
+    laws, converged = posterior_laws(chain.counting, tau, dtype)
     if isinstance(converged, jax.core.Tracer):
         laws = jax.tree.map(lambda x: jnp.where(converged, x, jnp.nan), laws)
     elif not bool(converged):
-        dtype = chain.zero.array.dtype
+        dtype = chain.zero.array.dtype if dtype is None else dtype
         wide = chain_in_double(program, read_squares)
         with jax.enable_x64(True):
             found, converged = posterior_laws(wide, widened(tau), dtype)
