@@ -227,3 +227,29 @@ def test_plain_numbers_under_a_law_whose_bound_is_a_state(y):
     likelihood = 0.3 * (y <= 1) + 0.7 * (y <= 2) / 2
     found = exact.condition(ControlProgram(first, step, 1)).log_evidence
     assert found == pytest.approx(np.log(likelihood) if likelihood else -INF, rel=1e-6)
+
+
+MASKED = {
+    "gamma": (dist.Gamma(jnp.array([2.0, 2.0]), 1.0), (1.0, -1.0), -1.0),
+    "bernoulli": (dist.Bernoulli(jnp.array([0.3, 0.3])), (1, 5), np.log(0.3)),
+    "poisson": (dist.Poisson(2.0).expand([2]), (1, -3), np.log(2) - 2),
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_what_is_masked_may_be_anything(name):
+    law, data, expected = MASKED[name]
+
+    def evidence(data):
+        def step():
+            a = decide("a", dist.Categorical(probs=jnp.array([0.5, 0.5])))
+            numpyro.sample("y", law.mask(jnp.array([True, False])).to_event(1), obs=jnp.asarray(data))
+            optimality(0.0 * a, "reward")
+            return {}
+
+        program = ControlProgram(lambda: {}, step, 1)
+        exactly, sampled = exact.condition(program), smc.run(program, jax.random.key(0), num_particles=4)
+        return float(exactly.log_evidence), float(sampled.log_evidence)
+
+    assert evidence(data) == pytest.approx((expected, expected), rel=1e-6)
+    assert evidence(data[::-1]) == (-np.inf, -np.inf)

@@ -143,6 +143,9 @@ def is_inside(fn: Any, value: Array) -> Any:
         return is_inside(fn.base_dist, value)
     if isinstance(fn, dist.Independent):
         return every(is_inside(fn.base_dist, value), fn.reinterpreted_batch_ndims)
+    if isinstance(fn, dist.MaskedDistribution):
+        # What is masked counts for nothing, whatever it is.
+        return is_inside(fn.base_dist, value) | ~jnp.asarray(fn._mask, bool)
     if isinstance(fn, dist.TransformedDistribution):
         inside: Any = True
         for transform, stand_in in reversed(list(zip(fn.transforms, stages(fn)[1:], strict=True))):
