@@ -5,14 +5,15 @@ optimality (Levine 2018, sections 3 and 2). Values and ELBO are in the units of 
 Everything here is differentiable in the program's arrays, and can be vmapped over them.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain
+from rlinf_ppl.algebra import Chain, Law
 from rlinf_ppl.inference.arguments import check_tolerance
 from rlinf_ppl.inference.chains import answers, trajectories
 from rlinf_ppl.inference.chains.answers import EXACTNESS, Marginals, Posterior, Solution, most_of
@@ -43,6 +44,8 @@ __all__ = [
     "sample",
     "solve",
 ]
+
+Answer = TypeVar("Answer")
 
 
 def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
@@ -205,15 +208,16 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
     """
     check_program(program)
     check_ends(program.horizon, "posterior marginals")
-    tau = posterior_temperature(program)
     if program.structure.gaussian:
-        dtype = jnp.zeros(()).dtype
-
-        def found(program: ControlProgram) -> Marginals:
-            return answers.marginals(*posterior_chain(program, posterior_temperature(program), dtype))
-
-        return precisely(program, None, found)
+        return of_posterior(program, answers.marginals)
+    tau = posterior_temperature(program)
     return answers.posterior_marginals(read(program, impossible=True), tau)
+
+
+def of_posterior(program: ControlProgram, answer: Callable[[Chain, dict[str, Law]], Answer]) -> Answer:
+    """What a function makes of a program of vectors that follows its posterior, and of the policy there."""
+    dtype = jnp.zeros(()).dtype
+    return precisely(program, None, lambda wide: answer(*posterior_chain(wide, posterior_temperature(wide), dtype)))
 
 
 def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n: int) -> dict[str, Array]:
@@ -229,20 +233,23 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
         Every state variable (n, T + 1), every site of the step (n, T): values of latent sites, log probabilities of
         optimality; with a discount `alive` (n, T + 1).
     """
-    chain = read(program)
-    check_ends(chain.horizon, "trajectories")
-    return trajectories.draw(chain, program.supports, key, as_laws(chain, policy), n)
+    check_program(program)
+    check_ends(program.horizon, "trajectories")
+
+    def drawn(program: ControlProgram) -> dict[str, Array]:
+        chain = read(program)
+        return trajectories.draw(chain, program.supports, key, as_laws(chain, policy), n)
+
+    return precisely(program, policy, drawn)
 
 
 def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int) -> dict[str, Array]:
     """Trajectories of the exact posterior given optimality: shapes as in `sample`."""
     check_program(program)
     check_ends(program.horizon, "trajectories")
-    tau = posterior_temperature(program)
     if program.structure.gaussian:
-        chain, laws = posterior_chain(program, tau)
-        return trajectories.draw(chain, program.supports, key, laws, n)
-    chain = read(program, impossible=True)
+        return of_posterior(program, lambda chain, laws: trajectories.draw(chain, program.supports, key, laws, n))
+    chain, tau = read(program, impossible=True), posterior_temperature(program)
     return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
 
 

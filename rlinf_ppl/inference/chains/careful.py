@@ -69,10 +69,10 @@ def precisely(program: ControlProgram, given: Any, answer: Callable[[ControlProg
         return answer(program)
     with jax.enable_x64(True):
         wide = in_double(program)
-        if wide is not None:
-            found = answer(wide)
-            return jax.tree.map(lambda x: x.astype(small.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, found)
-    return answer(program)
+        found = None if wide is None else answer(wide)
+    if found is None:
+        return answer(program)
+    return jax.tree.map(lambda x: x.astype(jax.dtypes.canonicalize_dtype(x.dtype)), found)
 
 
 def kept(value: Array, converged: Array, what: str) -> Array:
