@@ -64,3 +64,18 @@ def test_random_programs():
         numbers = {"A": rng.normal(size=(n, n)), "B": rng.normal(size=(n, m)), "end": -np.outer(row, row)}
         had.append(check(**numbers, sd=np.diag(10 ** rng.uniform(-2, 3.7, m)), noise=10 ** rng.uniform(-3, 0)))
     assert np.mean(had) > 0.7
+
+
+def test_draws_have_these_moments():
+    """The closed loop takes back a decision that is a hundred thousand times as wide."""
+    wide = {"A": [[0.052]], "B": [[0.684, 1.004]], "end": [[-218.5]], "sd": [[4699.0, 0.0], [0.0, 2564.0]]}
+    given, steps = problem(False, H=0.0, steps=5, noise=0.024, **wide)
+    with jax.enable_x64(False):
+        program = program_of(given, steps)
+        last = np.asarray(exact.posterior_sample(program, jax.random.key(0), 20_000)["x"], float)[:, -1]
+        policy = exact.solve(program).policy
+        followed = np.asarray(exact.sample(program, jax.random.key(1), policy, 20_000)["x"], float)[:, -1]
+        expected = np.asarray(exact.marginals(program, policy).state.cov[-1], float)
+    # A variance has a relative standard error of sqrt(2 / n).
+    np.testing.assert_allclose(last.var(0), last_covariance(given, steps)[0], rtol=5 * np.sqrt(2 / 20_000))
+    np.testing.assert_allclose(followed.var(0), expected[0], rtol=5 * np.sqrt(2 / 20_000))

@@ -104,11 +104,9 @@ def posterior_chain(program: ControlProgram, tau: Array | None, dtype: Any = Non
     if isinstance(converged, jax.core.Tracer):
         laws = jax.tree.map(lambda x: jnp.where(converged, x, jnp.nan), laws)
     elif not bool(converged):
-        dtype = chain.zero.array.dtype if dtype is None else dtype
-        wide = chain_in_double(program, read_squares)
-        with jax.enable_x64(True):
-            found, converged = posterior_laws(wide, widened(tau), dtype)
-            laws = jax.tree.map(lambda x: x.astype(chain.zero.array.dtype), found)
+        # Laws in single precision, however they were found, would not hold what is small of a wide covariance.
+        if chain.zero.array.dtype == jnp.float64:
+            laws, converged = posterior_laws(read_squares(program), tau, dtype)
         if not bool(converged):
             raise ValueError(SPOILT.format("the posterior of this program") + " exact.condition gives what there is.")
     return with_laws(chain, laws), {name: laws["step"][name] for name, _ in chain.scopes}
