@@ -72,7 +72,7 @@ def test_columns_are_for_few_joint_values(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     quick(
-        ["time_varying", "sparse_outcomes", "three_decisions", "discounted_final", "clock"],
+        ["time_varying", "sparse_outcomes", "discounted_final"],
         [
             "time_varying",
             "zeros",
