@@ -86,7 +86,9 @@ class Squares(Named):
     @property
     def rounding(self) -> Rounding:
         """How far off a function of nothing may be, and all eliminations that led to it."""
-        eps, count = SAFETY * float(jnp.finfo(self.array.dtype).eps), self.counted
+        eps = SAFETY * float(jnp.finfo(self.array.dtype).eps)
+        # Up to here the squares of what is left are not summed, so their own last digits are not counted yet.
+        count = rounding.summed(self.counted, jnp.sum(self.rows[..., -1] ** 2, -1))
         return Rounding(eps * rounding.of_constant(count), eps * count.strain)
 
     def filled(self, value: Array) -> "Squares":

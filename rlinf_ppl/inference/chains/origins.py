@@ -20,7 +20,7 @@ from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.coordinates import stacked_origin
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.messages import is_named
-from rlinf_ppl.algebra.quadratics import QuadraticValue
+from rlinf_ppl.algebra.quadratics import SAFETY, QuadraticValue
 from rlinf_ppl.program.linear import NEAR
 
 Answer = TypeVar("Answer")
@@ -92,8 +92,10 @@ def settled(chain: Chain, answer: Callable[[Chain, Any], Answer], most: float, g
         moved = moves(chain, answer, given, found)
     else:
         return found
-    steady = (moved[0] <= most * jnp.maximum(1.0, jnp.abs(total_of(found)))) & (moved[1] <= most)
-    return found._replace(converged=found.converged & steady, error_bound=found.error_bound + moved[0])
+    # One move says how large they are, not the largest.
+    total, offsets = (SAFETY * size for size in moved)
+    steady = (total <= most * jnp.maximum(1.0, jnp.abs(total_of(found)))) & (offsets <= most)
+    return found._replace(converged=found.converged & steady, error_bound=found.error_bound + total)
 
 
 def moves(chain: Chain, answer: Callable[[Chain, Any], Any], given: Any, found: Any) -> tuple[Array, Array]:
