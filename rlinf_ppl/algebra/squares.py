@@ -86,10 +86,10 @@ class Squares(Named):
     @property
     def rounding(self) -> Rounding:
         """How far off a function of nothing may be, and all eliminations that led to it."""
-        eps = SAFETY * float(jnp.finfo(self.array.dtype).eps)
+        eps, count = SAFETY * float(jnp.finfo(self.array.dtype).eps), self.counted
         # Up to here the squares of what is left are not summed, so their own last digits are not counted yet.
-        count = rounding.summed(self.counted, jnp.sum(self.rows[..., -1] ** 2, -1))
-        return Rounding(eps * rounding.of_constant(count), eps * count.strain)
+        constant = rounding.with_digits(rounding.of_constant(count), jnp.sum(self.rows[..., -1] ** 2, -1))
+        return Rounding(eps * constant, eps * count.strain)
 
     def filled(self, value: Array) -> "Squares":
         """A function of nothing with another value."""

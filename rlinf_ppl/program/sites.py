@@ -12,14 +12,10 @@ from jaxtyping import Array
 from numpyro.primitives import Messenger
 
 from rlinf_ppl.algebra.regularizers import Regularizer
+from rlinf_ppl.program.data import data_log_prob
 from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZER, UNSEEN
 
 RESERVED = ("t", "alive")
-
-# Where every number is possible there is nothing to check, and a quadratic stays one.
-EVERYWHERE = (dist.constraints.real, dist.constraints.real_vector)
-# NumPyro leaves the edge out of their supports, where their densities are finite and data may lie.
-AT_THEIR_EDGE = (dist.Exponential, dist.HalfNormal, dist.HalfCauchy, dist.Pareto)
 
 
 @dataclass(frozen=True)
@@ -99,96 +95,6 @@ class Sites(Messenger):
                 "so index the reward by every variable it depends on, and declare a vector of data by to_event(1)."
             )
         return jnp.asarray(log_prob, dtype=float)
-
-
-def data_log_prob(part: str, name: str, fn: Any, value: Any) -> Array:
-    """The log probability of data: minus infinity outside the law's support, which NumPyro checks in no traced law.
-
-    Raises:
-        ValueError: known data are NaN.
-    """
-    if isinstance(fn, dist.Unit):
-        return fn.log_prob(value)
-    if isinstance(fn, dist.MaskedDistribution):
-        inner = data_log_prob(part, name, fn.base_dist, value) if fn._mask is not False else jnp.zeros(fn.batch_shape)
-        return jnp.where(fn._mask, inner, 0.0)
-    if not isinstance(value, jax.core.Tracer) and np.any(np.isnan(np.asarray(value, dtype=float))):
-        raise ValueError(
-            f"{part}: the data of site {name!r} are NaN; leave out what is missing, such as "
-            "optimality(jnp.where(known, law.log_prob(y), 0.0), name) with a number in the place of NaN."
-        )
-    value = jnp.asarray(value)
-    if isinstance(plain(fn), AT_THEIR_EDGE):
-        # A law that is put together anew has no check of NumPyro's own, which knows no edge.
-        fn = jax.tree.map(lambda x: x, fn)
-    inside = is_inside(fn, value)
-    if inside is True:
-        return fn.log_prob(value)
-    missing = every(jnp.isnan(value), max(0, value.ndim - inside.ndim), jnp.any)
-    outside = jnp.where(missing, jnp.nan, -jnp.inf)
-    return jnp.where(inside, fn.log_prob(where_inside(inside, value, feasible(fn, value))), outside)
-
-
-def plain(fn: Any) -> Any:
-    """A law without the shape that it was given."""
-    return plain(fn.base_dist) if isinstance(fn, dist.ExpandedDistribution | dist.Independent) else fn
-
-
-def is_inside(fn: Any, value: Array) -> Any:
-    """Whether a value lies in the support of a law, for each of its batch; True where all do.
-
-    The support that NumPyro names of a transformed law may be larger than it is: the base law's counts, too.
-    """
-    if isinstance(fn, dist.ExpandedDistribution):
-        return is_inside(fn.base_dist, value)
-    if isinstance(fn, dist.Independent):
-        return every(is_inside(fn.base_dist, value), fn.reinterpreted_batch_ndims)
-    if isinstance(fn, dist.MaskedDistribution):
-        # What is masked counts for nothing, whatever it is.
-        return is_inside(fn.base_dist, value) | ~jnp.asarray(fn._mask, bool)
-    if isinstance(fn, dist.TransformedDistribution):
-        inside: Any = True
-        for transform, stand_in in reversed(list(zip(fn.transforms, stages(fn)[1:], strict=True))):
-            # NumPyro names no codomain that is right of a negative scale, and all numbers are of some.
-            if not isinstance(transform, dist.transforms.AffineTransform):
-                here = every(jnp.asarray(transform.codomain(value)), fn.event_dim - transform.codomain.event_dim)
-                value, inside = where_inside(here, value, stand_in), here if inside is True else inside & here
-            value = transform.inv(value)
-        return inside & every(is_inside(fn.base_dist, value), fn.event_dim - fn.base_dist.event_dim)
-    inside = True if fn.support in EVERYWHERE else jnp.asarray(fn.support(value))
-    if isinstance(fn, dist.BernoulliProbs | dist.BinomialProbs):
-        # NumPyro keeps their probabilities off 0 and 1.
-        most = getattr(fn, "total_count", 1)
-        inside &= jnp.where(fn.probs == 0, value == 0, True) & jnp.where(fn.probs == 1, value == most, True)
-    return inside | (value == fn.support.lower_bound) if isinstance(fn, AT_THEIR_EDGE) else inside
-
-
-def stages(fn: Any) -> list[Array]:
-    """A value that the base of a transformed law can take, and what each transform makes of it."""
-    found = [feasible(fn.base_dist, jnp.zeros(fn.base_dist.shape()))]
-    for transform in fn.transforms:
-        found.append(transform(found[-1]))
-    return found
-
-
-def every(inside: Any, number: int, reduce: Any = jnp.all) -> Any:
-    """The same for all of the last axes together."""
-    return inside if inside is True or not number else reduce(inside, tuple(range(-number, 0)))
-
-
-def where_inside(inside: Any, value: Array, stand_in: Array) -> Array:
-    """The value, or another where the law cannot take it, so that no derivative is NaN."""
-    if inside is True:
-        return value
-    rest = jnp.shape(value)[inside.ndim :]
-    spread = jnp.broadcast_to(jnp.reshape(inside, inside.shape + (1,) * len(rest)), jnp.shape(value))
-    return jnp.where(spread, value, jnp.broadcast_to(stand_in, jnp.shape(value)))
-
-
-def feasible(fn: Any, value: Array) -> Array:
-    """A value that the law can take, in the shape of a value."""
-    law = plain(fn)
-    return stages(law)[-1] if isinstance(law, dist.TransformedDistribution) else fn.support.feasible_like(value)
 
 
 def check_names(part: str, sites: tuple[str, ...], state: tuple[str, ...]) -> None:

@@ -17,9 +17,10 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from rlinf_ppl.program.checks import check_one_algebra
+from rlinf_ppl.program.data import data_log_prob
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.language import DECISION, check_handled
-from rlinf_ppl.program.sites import Real, Support, data_log_prob, law_of, positions_of, probabilities, values_of
+from rlinf_ppl.program.sites import Real, Support, law_of, positions_of, probabilities, values_of
 from rlinf_ppl.types import ArrayLike
 
 # Stands for log 0: its exponential is exactly 0, and NumPyro's validation accepts it.

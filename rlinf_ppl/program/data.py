@@ -1,0 +1,114 @@
+"""Data under a law: outside its support they have probability zero, which NumPyro checks in no traced law.
+
+NumPyro's own supports leave out edges where densities are finite, name counts of transformed laws that the base cannot
+have, and its log probabilities keep away from 0 and 1. What a program sees is put right here, for all engines.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array
+
+# Where every number is possible there is nothing to check, and a quadratic stays one.
+EVERYWHERE = (dist.constraints.real, dist.constraints.real_vector)
+# NumPyro leaves the edge out of their supports, where their densities are finite and data may lie.
+AT_THEIR_EDGE = (dist.Exponential, dist.HalfNormal, dist.HalfCauchy, dist.Pareto)
+
+
+def data_log_prob(part: str, name: str, fn: Any, value: Any) -> Array:
+    """The log probability of data: minus infinity outside the law's support, which NumPyro checks in no traced law.
+
+    Raises:
+        ValueError: known data are NaN.
+    """
+    if isinstance(fn, dist.Unit):
+        return fn.log_prob(value)
+    if isinstance(fn, dist.MaskedDistribution):
+        inner = data_log_prob(part, name, fn.base_dist, value) if fn._mask is not False else jnp.zeros(fn.batch_shape)
+        return jnp.where(fn._mask, inner, 0.0)
+    if not isinstance(value, jax.core.Tracer) and np.any(np.isnan(np.asarray(value, dtype=float))):
+        raise ValueError(
+            f"{part}: the data of site {name!r} are NaN; leave out what is missing, such as "
+            "optimality(jnp.where(known, law.log_prob(y), 0.0), name) with a number in the place of NaN."
+        )
+    value = jnp.asarray(value)
+    if isinstance(plain(fn), AT_THEIR_EDGE):
+        # A law that is put together anew has no check of NumPyro's own, which knows no edge.
+        fn = jax.tree.map(lambda x: x, fn)
+    inside = is_inside(fn, value)
+    if inside is True:
+        return fn.log_prob(value)
+    missing = every(jnp.isnan(value), max(0, value.ndim - inside.ndim), jnp.any)
+    outside = jnp.where(missing, jnp.nan, -jnp.inf)
+    value = where_inside(inside, value, feasible(fn, value))
+    if isinstance(plain(fn), dist.CategoricalProbs | dist.CategoricalLogits):
+        value = value.astype(int)
+    return jnp.where(inside, fn.log_prob(value), outside)
+
+
+def plain(fn: Any) -> Any:
+    """A law without the shape that it was given."""
+    return plain(fn.base_dist) if isinstance(fn, dist.ExpandedDistribution | dist.Independent) else fn
+
+
+def is_inside(fn: Any, value: Array) -> Any:
+    """Whether a value lies in the support of a law, for each of its batch; True where all do.
+
+    The support that NumPyro names of a transformed law may be larger than it is: the base law's counts, too.
+    """
+    if isinstance(fn, dist.ExpandedDistribution):
+        return is_inside(fn.base_dist, value)
+    if isinstance(fn, dist.Independent):
+        return every(is_inside(fn.base_dist, value), fn.reinterpreted_batch_ndims)
+    if isinstance(fn, dist.MaskedDistribution):
+        # What is masked counts for nothing, whatever it is.
+        return is_inside(fn.base_dist, value) | ~jnp.asarray(fn._mask, bool)
+    if isinstance(fn, dist.TransformedDistribution):
+        inside: Any = True
+        for transform, stand_in in reversed(list(zip(fn.transforms, stages(fn)[1:], strict=True))):
+            # NumPyro names no codomain that is right of a negative scale, and all numbers are of some.
+            if not isinstance(transform, dist.transforms.AffineTransform):
+                here = every(jnp.asarray(transform.codomain(value)), fn.event_dim - transform.codomain.event_dim)
+                value, inside = where_inside(here, value, stand_in), here if inside is True else inside & here
+            value = transform.inv(value)
+        return inside & every(is_inside(fn.base_dist, value), fn.event_dim - fn.base_dist.event_dim)
+    if fn.support in EVERYWHERE:
+        return True
+    inside = jnp.asarray(fn.support(value))
+    inside &= every(~jnp.isinf(value), value.ndim - inside.ndim)
+    if isinstance(fn, dist.BernoulliProbs | dist.BinomialProbs):
+        # NumPyro keeps their probabilities off 0 and 1.
+        probs, most = jnp.asarray(fn.probs, float), getattr(fn, "total_count", 1)
+        inside &= jnp.where(probs == 0, value == 0, True) & jnp.where(probs == 1, value == most, True)
+    return inside | (value == fn.support.lower_bound) if isinstance(fn, AT_THEIR_EDGE) else inside
+
+
+def stages(fn: Any) -> list[Array]:
+    """A value that the base of a transformed law can take, and what each transform makes of it."""
+    found = [feasible(fn.base_dist, jnp.zeros(fn.base_dist.shape()))]
+    for transform in fn.transforms:
+        found.append(transform(found[-1]))
+    return found
+
+
+def every(inside: Any, number: int, reduce: Any = jnp.all) -> Any:
+    """The same for all of the last axes together."""
+    return inside if inside is True or not number else reduce(inside, tuple(range(-number, 0)))
+
+
+def where_inside(inside: Any, value: Array, stand_in: Array) -> Array:
+    """The value, or another where the law cannot take it, so that no derivative is NaN."""
+    if inside is True:
+        return value
+    rest = jnp.shape(value)[inside.ndim :]
+    spread = jnp.broadcast_to(jnp.reshape(inside, inside.shape + (1,) * len(rest)), jnp.shape(value))
+    return jnp.where(spread, value, jnp.broadcast_to(stand_in, jnp.shape(value)))
+
+
+def feasible(fn: Any, value: Array) -> Array:
+    """A value that the law can take, in the shape of a value."""
+    law = plain(fn)
+    return stages(law)[-1] if isinstance(law, dist.TransformedDistribution) else fn.support.feasible_like(value)
