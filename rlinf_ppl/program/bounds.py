@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend.core import Literal
 from jaxtyping import Array, Bool
 
-from rlinf_ppl.program.degrees import INNER
+from rlinf_ppl.program.jaxprs import INNER, open_jaxpr, scan_ends
 from rlinf_ppl.program.lookup import index_of
 from rlinf_ppl.program.plain import evaluate_one
 
@@ -100,7 +100,7 @@ def is_clipped(equation: Any) -> bool:
 def inner_jaxprs(equation: Any) -> list[Any]:
     """What an equation calls, without the arrays that it closes over."""
     found = [each for value in equation.params.values() for each in (value if isinstance(value, tuple) else (value,))]
-    return [jaxpr for jaxpr in (getattr(each, "jaxpr", each) for each in found) if hasattr(jaxpr, "eqns")]
+    return [jaxpr for jaxpr in (open_jaxpr(each) for each in found) if hasattr(jaxpr, "eqns")]
 
 
 def evaluate(jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Any], flags: Flags) -> tuple[Values, Flags]:
@@ -186,7 +186,7 @@ def chosen(equation: Any, values: Values, flags: Flags) -> tuple[Values, Flags]:
 
 def call(jaxpr: Any, values: Sequence[Any], flags: Sequence[Any]) -> tuple[Values, Flags]:
     """An inner jaxpr."""
-    return evaluate(getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ()), values, list(flags))
+    return evaluate(open_jaxpr(jaxpr), getattr(jaxpr, "consts", ()), values, list(flags))
 
 
 def call_inner(equation: Any, values: Values, flags: Flags) -> tuple[Values, Flags]:
@@ -204,7 +204,7 @@ def branch(equation: Any, values: Values, flags: Flags) -> tuple[Values, Flags]:
 def scan(equation: Any, values: Values, flags: Flags) -> tuple[Values, Flags]:
     """A loop over rows."""
     params = equation.params
-    n, k = params["num_consts"], params["num_consts"] + params["num_carry"]
+    n, k = scan_ends(equation)
 
     def once(carry: Any, xs: Any) -> tuple[Any, Any]:
         outs, wrong = call(params["jaxpr"], [*values[:n], *carry[0], *xs], [*flags[:n], *carry[1], *flags[k:]])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlinf_ppl.program.degrees import NO_POLYNOMIAL, Analysis, Entries, join, spread
+from rlinf_ppl.program.jaxprs import scan_ends
 
 MOST_ROUNDS = 64
 ROUNDS_ENTRY_BY_ENTRY = 16
@@ -33,7 +34,7 @@ def scan(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]
     params, length = equation.params, equation.params["length"]
     if all(entries.known for entries in ins):
         return None
-    n, k = params["num_consts"], params["num_consts"] + params["num_carry"]
+    n, k = scan_ends(equation)
     constants, carry, stacked = ins[:n], ins[n:k], ins[k:]
 
     def body(carry: list[Entries], rows: list[Entries]) -> list[Entries]:

@@ -13,17 +13,8 @@ import numpy as np
 from jax.extend.core import Literal
 
 from rlinf_ppl.program.degree_loops import branch, loop, scan
-from rlinf_ppl.program.degrees import (
-    INNER,
-    NO_POLYNOMIAL,
-    Analysis,
-    Entries,
-    Rule,
-    common_fill,
-    power,
-    product,
-    spread,
-)
+from rlinf_ppl.program.degrees import NO_POLYNOMIAL, Analysis, Entries, Rule, common_fill, power, product, spread
+from rlinf_ppl.program.jaxprs import INNER
 
 SAME = "copy copy_p stop_gradient optimization_barrier device_put name sharding_constraint layout_constraint".split()
 LINEAR = "neg conj real imag".split()

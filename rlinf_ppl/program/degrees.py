@@ -16,20 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.extend.core import Literal
 
+from rlinf_ppl.program.jaxprs import open_jaxpr
+
 HIGHEST = 9
 NO_POLYNOMIAL = 1000
-INNER = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-}
 
 
 class Entries(NamedTuple):
@@ -137,7 +127,7 @@ class Analysis:
     def within(self, name: str | None, jaxpr: Any, ins: Sequence[Entries]) -> list[Entries]:
         """The outputs of an inner jaxpr that stands under a name."""
         self.inside.append(name or "")
-        outs = self.of(getattr(jaxpr, "jaxpr", jaxpr), ins)
+        outs = self.of(open_jaxpr(jaxpr), ins)
         self.inside.pop()
         return outs
 

@@ -16,7 +16,8 @@ from jax.extend.core import Literal
 
 from rlinf_ppl.program.degree_loops import find_fixed_point, row_of
 from rlinf_ppl.program.degree_rules import RULES
-from rlinf_ppl.program.degrees import INNER, Analysis, Entries, entries_of
+from rlinf_ppl.program.degrees import Analysis, Entries, entries_of
+from rlinf_ppl.program.jaxprs import INNER, open_jaxpr, scan_ends
 
 OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "stop_gradient")
 
@@ -74,11 +75,6 @@ def own_rules_of(equation: Any) -> bool:
     return any(has_own_rules(open_jaxpr(each)) for each in called if hasattr(open_jaxpr(each), "eqns"))
 
 
-def open_jaxpr(jaxpr: Any) -> Any:
-    """A jaxpr without the arrays it closes over."""
-    return getattr(jaxpr, "jaxpr", jaxpr)
-
-
 def evaluate_one(jaxpr: Any, equation: Any, values: list[Any]) -> list[Any]:
     """The outputs of one equation as JAX evaluates it."""
     variables = {v: x for v, x in zip(equation.invars, values, strict=True) if not isinstance(v, Literal)}
@@ -112,7 +108,7 @@ def branch(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
 def scan(equation: Any, values: list[Any], ins: list[Entries]) -> list[Any]:
     """A loop over rows."""
     params = equation.params
-    n, k = params["num_consts"], params["num_consts"] + params["num_carry"]
+    n, k = scan_ends(equation)
     rows = [row_of(entries) for entries in ins[k:]]
     body = params["jaxpr"]
     carried, _ = find_fixed_point(lambda carry: Analysis(RULES).within(None, body, [*ins[:n], *carry, *rows]), ins[n:k])

@@ -1,0 +1,35 @@
+"""What equations of JAX hold beside their inputs, in all versions that are supported.
+
+JAX promises nothing about it; whatever reads jaxprs asks here, and fails loudly where a version has changed it.
+"""
+
+from typing import Any
+
+# Under which name each equation that stands for a function of its own keeps it.
+INNER = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
+
+
+def open_jaxpr(jaxpr: Any) -> Any:
+    """A jaxpr without the arrays it closes over."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def scan_ends(equation: Any) -> tuple[int, int]:
+    """Where among the inputs of a scan its constants end, and where what it carries ends; rows follow."""
+    params = equation.params
+    if "num_consts" in params:
+        return params["num_consts"], params["num_consts"] + params["num_carry"]
+    # From jax 0.12 on they are the groups of a tree.
+    constants, carried, _ = map(len, params["ft_in"].unpack())
+    return constants, constants + carried
