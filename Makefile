@@ -3,49 +3,71 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell for candidate in python3.11 python3; do \
-	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$candidate; break; }; done)
-
-BIN := .venv/bin
-STAMP := .venv/.installed
-BENCH_STAMP := .venv/.installed-bench
+# The versions of everything: the oldest that work, for Python 3.11, or the newest. `make test LANE=oldest` asks for one
+# and has an environment of its own; otherwise the newest Python that is found decides.
+LANE ?=
+PYTHON ?= $(shell scripts/find_python.sh $(LANE))
+VENV := .venv$(addprefix -,$(LANE))
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
+GAMES_STAMP := $(VENV)/.installed-games
+# The file of the lane that an environment belongs to.
+LOCK = constraints/$$($(BIN)/python -c 'import sys; print("oldest" if sys.version_info < (3, 12) else "newest")').txt
+INSTALL = $(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable
 WORKERS ?= 2
 # Most of a test's time, and much of a recovery's, is compilation of code that runs once or for a second. XLA's older
-# emitters compile it in a third of the time. The slow tests run what users run.
+# emitters, where it still has them, compile it in a third of the time. The smoke tests run what users run.
+known_flags = $$($(BIN)/python scripts/known_flags.py $(1)) $$XLA_FLAGS
 QUICKLY_COMPILED := --xla_cpu_use_fusion_emitters=false
 FOR_RECOVERY := $(QUICKLY_COMPILED) --xla_backend_optimization_level=1
 FOR_TESTS := $(QUICKLY_COMPILED) --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1
+# What every engine, look-up and report rests on, and the README's program.
+SMOKE := $(addprefix tests/test_,floors.py exact.py svi.py smc.py report.py readme.py degrees.py computed_lookups.py workshop.py)
 
 # No picture opens a window, and no test depends on the user's own settings.
 export MPLBACKEND := Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup recover test test-slow lint format types notebooks bench bench-quick clean
+.PHONY: help setup recover test test-slow test-games smoke lint format types notebooks bench bench-quick build clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later was found. Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
-	@echo "Setting up .venv with $$($(PYTHON) --version) (once; a minute or two)"
-	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --editable ".[test]" --constraint constraints.txt
+$(STAMP): pyproject.toml $(wildcard constraints/*.txt)
+	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.14 was found$(addprefix  for the lane ,$(LANE)). Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (once; a minute or two)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(INSTALL) ".[test]"
 	@touch $@
 
 $(BENCH_STAMP): $(STAMP)
-	@$(BIN)/python -m pip install --quiet --editable ".[bench]" --constraint constraints.txt
+	@$(INSTALL) ".[bench]"
+	@touch $@
+
+$(GAMES_STAMP): $(STAMP)
+	@echo "Building pygambit from source (once; some minutes)"
+	@$(INSTALL) ".[games]"
 	@touch $@
 
 setup: $(STAMP) ## make .venv and install the package in it
 
 recover: $(STAMP) ## ask every engine about every task; tables, and figures in results/
-	@XLA_FLAGS="$(FOR_RECOVERY) $$XLA_FLAGS" $(BIN)/rlinf recover
+	@XLA_FLAGS="$(call known_flags,$(FOR_RECOVERY))" $(BIN)/rlinf recover
 
 test: $(STAMP) ## the tests, without the slow ones
-	@XLA_FLAGS="$(FOR_TESTS) $$XLA_FLAGS" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+	@$(BIN)/python scripts/versions.py
+	@XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP) ## only the slow tests
-	@$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist worksteal
+	@XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist worksteal
+
+test-games: $(GAMES_STAMP) ## the tests of games that want pygambit, which is built from source
+	@$(BIN)/python -m pytest -q tests/test_games.py tests/test_equilibria.py
+
+smoke: $(STAMP) ## a part of the tests, compiled as users compile; `make smoke LANE=oldest` for the oldest versions
+	@$(BIN)/python scripts/versions.py
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(SMOKE)
 
 lint: $(STAMP) ## ruff: style, imports, docstrings, formatting
 	@$(BIN)/ruff check .
@@ -68,6 +90,11 @@ bench: $(BENCH_STAMP) ## time the library against its peers
 bench-quick: $(STAMP) ## the same on toy sizes: shows that it runs and that the answers agree
 	@$(BIN)/python -m benchmarks --quick
 
+build: $(STAMP) ## the wheel and the source distribution in dist/, and the README's program with the wheel alone
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist >/dev/null
+	@$(BIN)/python scripts/try_builds.py dist $(LOCK)
+
 clean: ## remove .venv, results/ and every cache
-	rm -rf .venv results build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* results build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import io
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +52,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line. What the terminal's encoding lacks is shown as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app(prog_name="rlinf")
 
 
@@ -157,11 +162,11 @@ def graph(
         fail(f"cannot draw {str(out)!r}: a picture's name ends in .png, .svg or .pdf", 2)
     with plain_endings():
         from rlinf_ppl.report import graphs
-        from rlinf_ppl.report.looks import DOTS_PER_INCH
+        from rlinf_ppl.report.looks import save_figure
 
         figure = graphs.draw(case.program(case.task()).graph(), f"{case.name}: one time step")
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=DOTS_PER_INCH)
+        save_figure(figure, out)
     typer.echo(str(out))
 
 

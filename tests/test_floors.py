@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rlinf_ppl"
 FLOORS = {
+    "files": 1,
     "types": 1,
     "algebra": 1,
     "program": 2,

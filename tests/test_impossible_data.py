@@ -130,8 +130,8 @@ def hidden(data, tau=None, discount=1.0):
     def step(s, t):
         a = decide("a", Categorical(probs=jnp.array([0.3, 0.7])))
         optimality(jnp.where(a == s, 0.5, -0.2))
-        numpyro.sample("y", Categorical(probs=jnp.asarray(EMISSION)[s]), obs=data[t])
-        return {"s": numpyro.sample("s_next", Categorical(probs=jnp.asarray(TRANSITION)[s]))}
+        numpyro.sample("y", Categorical(probs=jnp.asarray(EMISSION, float)[s]), obs=data[t])
+        return {"s": numpyro.sample("s_next", Categorical(probs=jnp.asarray(TRANSITION, float)[s]))}
 
     return ControlProgram(initial, step, len(data), discount=discount)
 

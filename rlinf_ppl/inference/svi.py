@@ -145,7 +145,7 @@ def load(
         optimizer: an optax optimiser like the one that it was fitted with; None: the natural gradient.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, OSError: there is no such file, or it cannot be opened.
         ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
     """
     return restored(path, program, guide, check_update(program, loss, optimizer, 1.0))

@@ -88,6 +88,14 @@ def raise_to(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entr
     return [Entries(power(ins[0].degree, int(min(exponent, NO_POLYNOMIAL))))]
 
 
+def evaluate_polynomial(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries]:
+    """A polynomial in the first input; the others are its coefficients, the constant first."""
+    variable, *coefficients, degree = (entries.degree for entries in ins)
+    for coefficient in reversed(coefficients):
+        degree = np.maximum(product(degree, variable), coefficient)
+    return [Entries(degree)]
+
+
 def convert(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
     """Numbers of another type; whole ones and those of few digits of known numbers only."""
     dtype, (entries,) = equation.params["new_dtype"], ins
@@ -269,6 +277,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("scatter-mul", "scatter_mul"), scatter_product),
     **dict.fromkeys(INNER, call),
     "mul": multiply,
+    "polynomial": evaluate_polynomial,
     "div": divide,
     "convert_element_type": convert,
     "reduce_precision": round_off,

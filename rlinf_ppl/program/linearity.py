@@ -8,6 +8,7 @@ inverse temperature           degree 0
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def known_values(structure: Structure) -> dict[str, dict[str, Support]]:
 def degrees_given(form: Form, supports: Mapping[str, Support]) -> list[Entries]:
     """Degree 1 for the real variables among a form's inputs, 0 for its other inputs and the arrays after them."""
     count = len(form.inputs)
-    variables = form.arithmetic.jaxpr.invars
+    variables: Any = form.arithmetic.jaxpr.invars
     real = [isinstance(supports.get(name), Real) for name in form.inputs]
     real += [False] * (len(variables) - count)
     return [spread(int(one), variable.aval.shape) for one, variable in zip(real, variables, strict=True)]

@@ -163,7 +163,7 @@ def describe(
     closed: ClosedJaxpr,
 ) -> Form:
     """Name the outputs of a traced function and what each depends on."""
-    jaxpr = closed.jaxpr
+    jaxpr: Any = closed.jaxpr
     origin = [frozenset({name}) for name in names] + [frozenset()] * (len(jaxpr.invars) - len(names))
     provenance = iter(track_deps_jaxpr(jaxpr, origin))
 

@@ -34,6 +34,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from rlinf_ppl.files import written_whole
 from rlinf_ppl.inference import exact
 from rlinf_ppl.report import horizons, kinds
 from rlinf_ppl.report.recovery import Answers, nats_per_unit
@@ -186,7 +187,8 @@ def save(groups: Mapping[str, xarray.Dataset], path: Path) -> None:
     """Writes the groups to one compressed netCDF file."""
     packed = {"zlib": True, "complevel": 4}
     encoding = {f"/{group}": {str(name): packed for name in dataset} for group, dataset in groups.items()}
-    to_datatree(groups).to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    with written_whole(path) as place:
+        to_datatree(groups).to_netcdf(place, engine="h5netcdf", encoding=encoding)
 
 
 def load(path: Path) -> dict[str, xarray.Dataset]:

@@ -18,7 +18,6 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Float
@@ -140,7 +139,7 @@ def particles(
 
     # One run after the other is one particle filter to compile, and holds one history.
     log_evidence, faults = lax.map(one, jax.random.split(key, num_runs))
-    check_faults({name: np.max(each, 0) for name, each in faults.items()})
+    check_faults({name: jnp.max(each, 0) for name, each in faults.items()})
     return averaged(log_evidence)
 
 

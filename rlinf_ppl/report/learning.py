@@ -29,9 +29,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from rlinf_ppl import models
+from rlinf_ppl.files import write_text
 from rlinf_ppl.inference import execution, q_learning
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.report.looks import COLOURS, DASHES, DOTS_PER_INCH
+from rlinf_ppl.report.looks import COLOURS, DASHES, save_figure
 from rlinf_ppl.tasks import StochasticGame, gallery
 
 if TYPE_CHECKING:
@@ -202,10 +203,10 @@ def write(found: Mapping[str, Sequence[tuple[Experiment, Curves]]], folder: Path
     files = []
     for name, played in found.items():
         files.append(folder / f"{name}.png")
-        draw(played, name.replace("_", " ")).savefig(files[-1], dpi=DOTS_PER_INCH)
+        save_figure(draw(played, name.replace("_", " ")), files[-1])
     rows = [row(name, *each) for name, played in found.items() for each in played]
     files.append(folder / "learning.json")
-    files[-1].write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    write_text(files[-1], json.dumps(rows, indent=2) + "\n")
     return files
 
 

@@ -9,7 +9,7 @@
     results/games/<game>.png         learning curves of the players of matrix games, where every case is recovered
     results/games/learning.json      how many of their seeds arrive
 
-Files of an earlier recovery are replaced.
+Files of an earlier recovery are replaced, each as a whole.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from pathlib import Path
 
 from jaxtyping import Array
 
+from rlinf_ppl.files import write_text
 from rlinf_ppl.report import arviz, graphs, learning, plots, table, temperature
-from rlinf_ppl.report.looks import DOTS_PER_INCH
+from rlinf_ppl.report.looks import save_figure
 from rlinf_ppl.report.recovery import Answers, Row
 
 
@@ -45,7 +46,7 @@ def write_case(answers: Answers, key: Array, folder: Path) -> list[Path]:
     if answers.case.horizon is None and not answers.program.structure.gaussian:
         figures["temperature.png"] = temperature.draw(answers, temperature.sweep(answers))
     for name, figure in figures.items():
-        figure.savefig(place / name, dpi=DOTS_PER_INCH)
+        save_figure(figure, place / name)
     arviz.save(arviz.datasets(answers, key), place / "posterior.nc")
     return [place / name for name in (*figures, "posterior.nc")]
 
@@ -76,5 +77,5 @@ def write_table(rows: Sequence[Row], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"table.json": table.to_json(rows) + "\n", "table.md": table.markdown(rows)}
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     return [folder / name for name in texts]

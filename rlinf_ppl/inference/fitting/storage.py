@@ -5,9 +5,6 @@ against what the file says.
 """
 
 import os
-import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rlinf_ppl.files import written_whole
 from rlinf_ppl.inference.fitting.loop import Fit, Task, check_one
 from rlinf_ppl.inference.fitting.updates import Update
 from rlinf_ppl.program import ControlProgram
 
 FORMAT = "rlinf_ppl fit 2"
+# How many axes what is no part of the guide or of the memory has.
+AXES = {"losses": 1, "elbo": 0, "residual": 0, "tolerance": 0}
 GUIDE = (
     "it is the fit of another program, or networks and tables are mistaken for each other. For networks give "
     "guide=svi.networks(program, key) with the same width, depth and features; for tables none"
@@ -38,6 +38,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
         TypeError: it is no fit.
         ValueError: it is a batch of fits, from vmap.
         FileNotFoundError: there is no directory for the file.
+        OSError: it cannot be written.
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"svi.save(fit, path) takes a fit, such as svi.fit gives; got {type(fit).__name__}.")
@@ -51,22 +52,15 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     arrays |= {"tolerance": np.asarray(fit.task.tolerance)}
     arrays |= {name: np.asarray(leaf) for name, leaf in named(fit.guide).items()}
     arrays |= {f"memory/{i}": np.asarray(plain(leaf)) for i, leaf in enumerate(leaves)}
-    target = Path(path)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-        try:
-            np.savez(file, **arrays)
-            file.close()
-            os.replace(file.name, target)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with written_whole(path) as place, open(place, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def restored(path: str | os.PathLike[str], program: ControlProgram, guide: Any, update: Update) -> Fit:
     """The fit of a file, for the program and the steps that it was made with, and a guide of the same shape.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError, OSError: there is no such file, or it cannot be opened.
         ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
     """
     stored = contents(path)
@@ -95,18 +89,26 @@ def contents(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a file.
 
     Raises:
-        FileNotFoundError, ValueError: as `restored`.
+        OSError, ValueError: as `restored`.
     """
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            stored = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} holds no fit that can be read, or is damaged; svi.save writes one.") from error
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                stored = {name: archive[name] for name in archive.files}
+        except Exception as error:  # what a damaged archive raises is of any kind
+            raise ValueError(f"{path} holds no fit that can be read, or is damaged; svi.save writes one.") from error
     if str(stored.get("format")) != FORMAT:
         raise ValueError(f"{path} was not written by svi.save of this version: its format is {stored.get('format')}.")
     missing = {"update", "key", "losses", "elbo", "residual", "tolerance"} - set(stored)
     if missing:
         raise ValueError(f"{path} is incomplete: it has no {sorted(missing)}.")
+    for name, axes in AXES.items():
+        found = stored[name]
+        if found.ndim != axes or not np.issubdtype(found.dtype, np.floating):
+            raise ValueError(
+                f"{path} is damaged: its {name} has the type {found.dtype} and the shape {found.shape}; a fit's is of "
+                f"real numbers with {axes} axes."
+            )
     return stored
 
 
