@@ -135,6 +135,37 @@ def test_a_damaged_file(saved, tmp_path):
         svi.load(tmp_path / "damaged", lottery(), optimizer=ADAM)
 
 
+def test_damage_anywhere_is_found_or_harmless(saved, tmp_path):
+    whole = saved.read_bytes()
+    places = np.random.default_rng(0).choice(len(whole), 300, replace=False)
+    refused = 0
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / "damaged").write_bytes(damaged)
+        try:
+            loaded = svi.load(tmp_path / "damaged", lottery(), optimizer=ADAM)
+        except ValueError:
+            refused += 1
+        else:
+            same(loaded, svi.load(saved, lottery(), optimizer=ADAM))
+    assert refused > 100
+
+
+@pytest.mark.parametrize("name", ["losses", "elbo", "residual", "tolerance"])
+@pytest.mark.parametrize("wrong", [np.zeros((2, 2)), np.asarray("x"), np.asarray(3)])
+def test_numbers_of_another_shape_or_type(name, wrong, saved, tmp_path):
+    with np.load(saved) as archive:
+        np.savez(tmp_path / "fit.npz", **(dict(archive) | {name: wrong}))
+    with pytest.raises(ValueError, match=f"is damaged: its {name} has the type"):
+        svi.load(tmp_path / "fit.npz", lottery(), optimizer=ADAM)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        svi.load(tmp_path, lottery())
+
+
 @pytest.mark.parametrize("content", [b"hello", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False"])
 def test_a_file_of_another_kind(content, tmp_path):
     (tmp_path / "other").write_bytes(content)

@@ -24,6 +24,7 @@ estimate cannot count them by accident.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -187,8 +188,11 @@ def save(groups: Mapping[str, xarray.Dataset], path: Path) -> None:
     """Writes the groups to one compressed netCDF file."""
     packed = {"zlib": True, "complevel": 4}
     encoding = {f"/{group}": {str(name): packed for name in dataset} for group, dataset in groups.items()}
+    # HDF5 does not survive a disk that is full.
+    whole = io.BytesIO()
+    to_datatree(groups).to_netcdf(whole, engine="h5netcdf", encoding=encoding)
     with written_whole(path) as place:
-        to_datatree(groups).to_netcdf(place, engine="h5netcdf", encoding=encoding)
+        place.write_bytes(whole.getbuffer())
 
 
 def load(path: Path) -> dict[str, xarray.Dataset]:
