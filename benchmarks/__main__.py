@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import dense, gaussian, particle_filter, sparse, tabular_fit
+from benchmarks import dense, gaussian, hidden_markov, particle_filter, sparse, tabular_fit
 from benchmarks.measure import Line, Mismatch, Settings, load, machine
 
 ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
@@ -20,6 +20,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "P2": sparse.one_sweep,
     "P3": sparse.fixed_point,
     "grid": sparse.million,
+    "P4": hidden_markov.run,
     "P5": particle_filter.run,
     "P6": tabular_fit.run,
     "P7": gaussian.run,
