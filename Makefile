@@ -84,7 +84,14 @@ notebooks: $(STAMP) ## run every notebook from a clean kernel; fails where a cel
 	@for notebook in notebooks/*.ipynb; do \
 		echo "running $$notebook"; $(BIN)/jupyter-execute --timeout=300 "$$notebook" || exit 1; done
 
-bench: $(BENCH_STAMP) ## time the library against its peers
+# A peer that needs NumPy 1, and so a Python that has it.
+.venv-particles/.installed:
+	@python=$$(scripts/find_python.sh oldest); \
+	if [ -n "$$python" ]; then $$python -m venv --clear .venv-particles && \
+		.venv-particles/bin/python -m pip install --quiet "numpy<2" "scipy<1.13" particles==0.4 && touch $@; \
+	else echo "P5 runs without the library particles, which wants Python 3.11"; fi
+
+bench: $(BENCH_STAMP) .venv-particles/.installed ## time the library against its peers
 	@$(BIN)/python -m benchmarks
 
 bench-quick: $(STAMP) ## the same on toy sizes: shows that it runs and that the answers agree
