@@ -67,12 +67,17 @@ def numbers(jaxpr: Any) -> dict[Any, Any]:
     known: dict[Any, Any] = {}
     for equation in jaxpr.eqns:
         fixed = all(isinstance(variable, Literal) or variable in known for variable in equation.invars)
-        single = len(equation.outvars) == 1 and equation.outvars[0].aval.shape == ()
+        single = len(equation.outvars) == 1 and is_number(equation.outvars[0].aval)
         if fixed and single and not equation.effects and not inner_jaxprs(equation):
             values = [each.val if isinstance(each, Literal) else known[each] for each in equation.invars]
             with jax.ensure_compile_time_eval():
                 (known[equation.outvars[0]],) = map(np.asarray, evaluate_one(nothing(), equation, values))
     return known
+
+
+def is_number(aval: Any) -> bool:
+    """Whether a variable holds one number; a random key is none."""
+    return aval.shape == () and not jnp.issubdtype(aval.dtype, jax.dtypes.extended)
 
 
 def indices_of(equation: Any) -> Sequence[Any]:

@@ -4,6 +4,8 @@ NumPyro's own supports leave out edges where densities are finite, name counts o
 have, and its log probabilities keep away from 0 and 1. What a program sees is put right here, for all engines.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -11,11 +13,29 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array
+from numpyro.distributions.distribution import validation_enabled
 
 # Where every number is possible there is nothing to check, and a quadratic stays one.
 EVERYWHERE = (dist.constraints.real, dist.constraints.real_vector)
 # NumPyro leaves the edge out of their supports, where their densities are finite and data may lie.
 AT_THEIR_EDGE = (dist.Exponential, dist.HalfNormal, dist.HalfCauchy, dist.Pareto)
+ROWS = (dist.CategoricalProbs, dist.BernoulliProbs)
+
+
+@contextmanager
+def checked_laws() -> Iterator[None]:
+    """Laws in a step have log probability minus infinity outside their support, whatever is asked of them, as a reward.
+
+    Rows of probabilities are checked where they are read, with a message that names the site.
+    """
+    with validation_enabled(True):
+        for law in ROWS:
+            law._validate_args = False
+        try:
+            yield
+        finally:
+            for law in ROWS:
+                del law._validate_args
 
 
 def data_log_prob(part: str, name: str, fn: Any, value: Any) -> Array:
@@ -35,10 +55,14 @@ def data_log_prob(part: str, name: str, fn: Any, value: Any) -> Array:
             "optimality(jnp.where(known, law.log_prob(y), 0.0), name) with a number in the place of NaN."
         )
     value = jnp.asarray(value)
-    if isinstance(plain(fn), AT_THEIR_EDGE):
-        # A law that is put together anew has no check of NumPyro's own, which knows no edge.
-        fn = jax.tree.map(lambda x: x, fn)
     inside = is_inside(fn, value)
+    # A law that is put together anew has no check of NumPyro's own, which knows no edge.
+    with validation_enabled(False):
+        return inside_of(jax.tree.map(lambda x: x, fn), value, inside)
+
+
+def inside_of(fn: Any, value: Array, inside: Any) -> Array:
+    """The log probability of a value where it lies inside the support; NaN where it is NaN."""
     if inside is True:
         return fn.log_prob(value)
     missing = every(jnp.isnan(value), max(0, value.ndim - inside.ndim), jnp.any)

@@ -36,7 +36,6 @@ COMPARISONS = {
 }
 LOGIC = {"and": np.bitwise_and, "or": np.bitwise_or, "not": np.invert}
 ARITHMETIC = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
-FEWEST_BITS = 32
 FEWEST_MANTISSA_BITS = 23
 
 
@@ -97,11 +96,10 @@ def evaluate_polynomial(analysis: Analysis, equation: Any, ins: list[Entries]) -
 
 
 def convert(analysis: Analysis, equation: Any, ins: list[Entries]) -> list[Entries] | None:
-    """Numbers of another type; whole ones and those of few digits of known numbers only."""
+    """Numbers of another type; whole ones of known numbers only."""
     dtype, (entries,) = equation.params["new_dtype"], ins
     inexact = jnp.issubdtype(dtype, jnp.inexact)
-    keeps = inexact and jnp.finfo(dtype).bits >= FEWEST_BITS
-    if not keeps and not entries.known:
+    if not inexact and not entries.known:
         return None
     exact = entries.fill is not None and (inexact or np.asarray(entries.fill).dtype.kind in "biu")
     return [Entries(entries.degree, np.asarray(entries.fill).astype(dtype)[()] if exact else None)]

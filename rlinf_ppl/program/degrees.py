@@ -13,6 +13,7 @@ it decides branches that no number of a user's can change, such as NumPyro's tes
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
@@ -20,6 +21,7 @@ from rlinf_ppl.program.jaxprs import open_jaxpr
 
 HIGHEST = 9
 NO_POLYNOMIAL = 1000
+FEWEST_BITS = 32
 
 
 class Entries(NamedTuple):
@@ -102,7 +104,7 @@ class Analysis:
         shapes = [getattr(variable.aval, "shape", ()) for variable in equation.outvars]
         known = all(entries.known for entries in ins)
         rule = self.rules.get(equation.primitive.name)
-        outs = rule(self, equation, ins) if rule is not None else None
+        outs = rule(self, equation, ins) if rule is not None and (known or keeps_digits(equation)) else None
         if outs is None:
             degree = 0 if known else self.cause(equation, ins)
             return [spread(degree, shape) for shape in shapes]
@@ -130,6 +132,12 @@ class Analysis:
         outs = self.of(open_jaxpr(jaxpr), ins)
         self.inside.pop()
         return outs
+
+
+def keeps_digits(equation: Any) -> bool:
+    """Whether real numbers come out of an equation in single precision at least; fewer digits are those of a step."""
+    types = [getattr(variable.aval, "dtype", None) for variable in equation.outvars]
+    return all(jnp.finfo(each).bits >= FEWEST_BITS for each in types if each and jnp.issubdtype(each, jnp.inexact))
 
 
 def entries_of(variable: Any, values: dict[Any, Entries]) -> Entries:

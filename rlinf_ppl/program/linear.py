@@ -188,7 +188,8 @@ class Reader:
             slope = jax.jacfwd(lambda z: at(z, t)[0])
             matrix = jnp.concatenate([slope(origin), (mean - self.origin[name])[:, None]], 1)
             faults = {
-                "covariance": jnp.any(jnp.isnan(factor)) & ~jnp.any(jnp.isnan(mean)),
+                "covariance": jnp.any(jnp.isnan(factor) | (jnp.diagonal(factor)[:, None] < 0))
+                & ~jnp.any(jnp.isnan(mean)),
                 "infinite": ~jnp.all(jnp.isfinite(matrix)) | jnp.any(jnp.isinf(factor)),
             }
             return matrix, factor, faults

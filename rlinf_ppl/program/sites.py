@@ -85,6 +85,13 @@ class Sites(Messenger):
             )
         if msg.get("scale") is not None:
             raise ValueError(f"{where} is scaled; multiply the log probability that optimality is given instead.")
+        if msg["kwargs"].get("sample_shape"):
+            raise ValueError(
+                f"{where} has sample_shape {msg['kwargs']['sample_shape']}; write each variable of a step as a site of "
+                "its own, or a Gaussian vector as Normal(loc, scale).expand([n]).to_event(1)."
+            )
+        if msg["value"] is not None and not msg["is_observed"]:
+            raise ValueError(f"{where} is given a value by a handler inside the step; use handlers.do or condition.")
         if msg["is_observed"] and msg["infer"].get(DECISION):
             raise ValueError(f"{where} is a decision with a value; state what is known of it by its prior.")
 

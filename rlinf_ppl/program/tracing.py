@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
 from jaxtyping import Array
-from numpyro.distributions.distribution import validation_enabled
 from numpyro.ops.provenance import track_deps_jaxpr
 
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
+from rlinf_ppl.program.data import checked_laws
 from rlinf_ppl.program.identity import jaxpr_key
 from rlinf_ppl.program.lookup import check_lookups, looked_up
 from rlinf_ppl.program.sites import Real, Sites, Support, check_names, first_value, is_one
@@ -124,8 +124,7 @@ def trace_part(
         given = {name: values.get(name, first_value(support)) for name, support in state.items()}
         time = {} if times is None else {"t": values.get("t", first_value(times))}
         sites = Sites(part, values)
-        # Numbers are checked where they are read, with a message that names the site; traced ones NumPyro cannot see.
-        with validation_enabled(False), sites:
+        with checked_laws(), sites:
             returned = function(*jax.tree.unflatten(tree, leaves), **given, **time)
         return sites, check_returned(part, returned, order, state)
 

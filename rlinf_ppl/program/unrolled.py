@@ -108,7 +108,7 @@ class Tempered(Messenger):
     def process_message(self, msg: Any) -> None:
         """Scale the log factor, and let data outside their law's support have probability zero."""
         if is_factor(msg):
-            msg["fn"] = msg["fn"] if self.tau is None else dist.Unit(self.tau * msg["fn"].log_factor)
+            msg["fn"] = msg["fn"] if self.tau is None else tempered(msg["fn"], self.tau)
         elif msg["type"] == "sample" and msg["is_observed"]:
             msg["fn"] = OnSupport(msg["fn"])
 
@@ -243,5 +243,13 @@ class Finite(dist.Distribution):
 
 
 def is_factor(msg: Any) -> bool:
-    """Whether a message is an optimality factor."""
-    return msg["type"] == "sample" and isinstance(msg["fn"], dist.Unit)
+    """Whether a message is an optimality factor; a handler in the step may have masked it."""
+    fn = msg["fn"] if msg["type"] == "sample" else None
+    return isinstance(fn.base_dist if isinstance(fn, dist.MaskedDistribution) else fn, dist.Unit)
+
+
+def tempered(factor: Any, tau: Array) -> dist.Distribution:
+    """A factor times an inverse temperature."""
+    if isinstance(factor, dist.MaskedDistribution):
+        return tempered(factor.base_dist, tau).mask(factor._mask)
+    return dist.Unit(tau * factor.log_factor)

@@ -192,7 +192,7 @@ def save(groups: Mapping[str, xarray.Dataset], path: Path) -> None:
     whole = io.BytesIO()
     to_datatree(groups).to_netcdf(whole, engine="h5netcdf", encoding=encoding)
     with written_whole(path) as place:
-        place.write_bytes(whole.getbuffer())
+        place.write_bytes(whole.getvalue())
 
 
 def load(path: Path) -> dict[str, xarray.Dataset]:

@@ -136,7 +136,7 @@ class Dynamics(eqx.Module):
         faults: dict[str, Array] = {}
         for site in form.latent:
             law = other = self.outputs(part, at)[form.sites.index(site)]
-            faults[site.name] = unlawful(site.support, law) | self.beyond(part, at)[form.sites.index(site)]
+            faults[site.name] = unlawful(site.support, law, given=True) | self.beyond(part, at)[form.sites.index(site)]
             if site.name == ahead:
                 weights, wrong = jax.vmap(lambda x: rest(at | {ahead: x}))(values_of(known(site.support)))
                 faults |= {name: jnp.any(bad & (law > 0)) for name, bad in wrong.items()}

@@ -61,8 +61,9 @@ def tilted(law: Array, tilt: Array) -> tuple[Array, Array]:
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), law), peak + jnp.log(total)
 
 
-def unlawful(support: Support | None, law: Array) -> Array:
-    """Whether numbers are no law."""
+def unlawful(support: Support | None, law: Array, given: bool = False) -> Array:
+    """Whether numbers are no law; one that is given by the program has no negative scale."""
     if isinstance(support, Real):
-        return ~jnp.all(jnp.isfinite(law))
+        negative = given & jnp.any(jnp.diagonal(law[:, 1:]) < 0)
+        return ~jnp.all(jnp.isfinite(law)) | negative
     return ~((jnp.abs(jnp.sum(law) - 1) <= TOLERANCE) & (jnp.min(law) >= 0))
