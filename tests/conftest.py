@@ -6,6 +6,7 @@ from pathlib import Path
 os.environ["MPLBACKEND"] = "Agg"
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -23,6 +24,18 @@ settings.load_profile("rlinf")
 # aborts where there are none left.
 MOST_MAPS = 40_000
 MAPS = Path("/proc/self/maps")
+
+# What is left out of `make test` for its time alone: tests, or some cases of them. Others are marked where they stand.
+SLOW = frozenset((Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what is listed as slow, a test with all of its cases or one of these."""
+    for item in items:
+        name = f"{item.path.name}::{item.nodeid.partition('::')[2]}"
+        if name in SLOW or name.partition("[")[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_runtest_teardown():

@@ -55,3 +55,10 @@ def test_no_python_and_no_lane(tmp_path):
     found = run("/bin/sh", "scripts/find_python.sh", PATH=str(tmp_path), PYENV_ROOT=str(tmp_path))
     assert (found.returncode, found.stdout) == (0, "")
     assert run("/bin/sh", "scripts/find_python.sh", "latest").returncode == 2
+
+
+def test_what_is_listed_as_slow_exists():
+    for line in (ROOT / "tests" / "slow_cases.txt").read_text().splitlines():
+        file, _, name = line.partition("::")
+        function = name.partition("[")[0].rpartition("::")[2]
+        assert f"def {function}(" in (ROOT / "tests" / file).read_text(), line
