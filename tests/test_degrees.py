@@ -226,7 +226,7 @@ def test_all_that_is_wrong_is_said_at_once():
 
 # Of other versions of JAX.
 ELSEWHERE = set("pjit core_call remat checkpoint custom_vjp_call_jaxpr copy_p expand_dims layout_constraint".split())
-ELSEWHERE |= set("closed_call polynomial scatter_add scatter_sub scatter_mul".split())
+ELSEWHERE |= set("closed_call polynomial stack unstack scatter_add scatter_sub scatter_mul".split())
 
 
 def test_the_names_of_primitives_are_those_of_this_jax():
