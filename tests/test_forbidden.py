@@ -88,9 +88,14 @@ def test_no_probability_is_too_small_to_be_met(rare, dtype):
         assert execution.bound(read(far), as_laws(read(far), {"a": STRAY}), None) == -np.inf
 
 
-def test_an_action_itself_may_be_rare():
-    policy = np.array([[1 - 1e-12, 1e-12], [0.4, 0.6], [0.3, 0.7]])
-    assert exact.elbo(program([1.0, 0, 0]), {"a": policy}) == -np.inf
+@pytest.mark.parametrize("rare", [1e-12, 1e-37, 1e-38, 1e-44])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_action_itself_may_be_rare(rare, dtype):
+    """Below 1.2e-38 arithmetic in single precision takes a number for 0."""
+    with jax.enable_x64(dtype == np.float64):
+        policy = np.array([[1 - rare, rare], [0.4, 0.6], [0.3, 0.7]], dtype)
+        control = program(*(np.asarray(x, dtype) for x in ([1.0, 0, 0], PRIOR, MOVE, REWARD)))
+        assert exact.elbo(control, {"a": policy}) == -np.inf
 
 
 @pytest.mark.parametrize("scale", [1e16, -1e16, 1e30])

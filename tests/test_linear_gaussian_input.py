@@ -30,6 +30,12 @@ def step_with(sample):
     return lambda: exact.solve(ControlProgram(first, step, 3))
 
 
+def certain(x):
+    u = decide("u", Normal(0.0, 1.0), inverse_temperature=jnp.inf)
+    optimality(-(u**2) + x * u)
+    return {"x": numpyro.sample("x_next", Normal(x, 1.0))}
+
+
 def convex(x, t):
     u = decide("u", Normal(x, 1.0))
     optimality(jnp.where(t == 1, 2.0, -1.0) * u**2)
@@ -76,6 +82,10 @@ MISTAKES = {
     "mixed": (
         step_with(lambda x, u: x + numpyro.sample("coin", Bernoulli(0.5))),
         "is Gaussian and .*'coin' has finitely many values",
+    ),
+    "infinite_temperature": (
+        lambda: exact.solve(ControlProgram(beginning, certain, 3)),
+        "the inverse temperature of 'u' is infinite: .*Give it a large finite one",
     ),
     "convex": (
         lambda: exact.solve(ControlProgram(beginning, convex, 3)),

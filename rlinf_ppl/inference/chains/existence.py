@@ -32,6 +32,12 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
     met = through(step, survive(chain, following, rules), rules)[1].message
     site = culprit(chain, met)
     if site in dict(chain.scopes):
+        tau = next(each.inverse_temperature for each in chain.step.sites if each.name == site)
+        if tau is not None and np.any(np.isinf(tau.array)):
+            raise ValueError(
+                f"the inverse temperature of {site!r} is infinite: where values are real, what maximises has no "
+                "density. Give it a large finite one."
+            )
         raise ValueError(
             f"{when}the decision {site!r} has no maximum (or minimum, if its inverse temperature is negative): the "
             "value grows faster in it than its prior falls, so that the prior's precision - 2 tau W is not positive "

@@ -35,7 +35,7 @@ def cost_of(prior: Law, q: Law, tau: Message | None = None) -> tuple[Message, Me
         return prior.cost(q), None
     axes = (*(name for name in union(prior.table.axes, q.table.axes) if name != prior.name), prior.name)
     p, own = prior.table.aligned(axes), q.table.aligned(axes)
-    impossible = (own > 0) & (p <= 0)
+    impossible = is_positive(own) & (p <= 0)
     if prior.regularizer == kl:
         infinite = jnp.any(impossible, -1)
     else:
@@ -176,7 +176,12 @@ def possible(chain: Chain) -> Chain:
 
 def support(law: Law) -> Law:
     """A law with ones for all positive probabilities."""
-    return eqx.tree_at(lambda law: law.table.array, law, (law.table.array > 0).astype(float))
+    return eqx.tree_at(lambda law: law.table.array, law, is_positive(law.table.array).astype(float))
+
+
+def is_positive(x: Array) -> Bool[Array, "..."]:
+    """Whether numbers are above 0, those included that are so small that arithmetic takes them for 0."""
+    return lax.bitcast_convert_type(x, jnp.dtype(f"int{8 * x.dtype.itemsize}")) > 0
 
 
 def indicator(w: Any) -> Any:
