@@ -32,7 +32,7 @@ def mixed(horizon=2):
 
     def step(x, on):
         side = decide("side", Categorical(probs=jnp.asarray(SIDES)[on]))
-        push = decide("push", MultivariateNormal(jnp.asarray(MEAN), jnp.asarray(COV)))
+        push = decide("push", MultivariateNormal(jnp.asarray(MEAN, float), jnp.asarray(COV, float)))
         optimality(-jnp.sum((x + push - side) ** 2) + on)
         return {"x": x + push, "on": 1 - on}
 

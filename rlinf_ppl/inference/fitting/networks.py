@@ -63,7 +63,7 @@ class Inputs(eqx.Module):
     def __len__(self) -> int:
         """The number of entries."""
         at = {name: first_value(support) for name, support in self.variables}
-        return jax.eval_shape(self, at, jax.ShapeDtypeStruct((), int)).shape[0]
+        return jax.eval_shape(self, at, jnp.zeros((), int)).shape[0]
 
 
 class Network(eqx.Module):
