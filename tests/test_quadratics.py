@@ -11,6 +11,7 @@ from rlinf_ppl.algebra.affine import Arrival
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
+from rlinf_ppl.algebra.squares import Squares
 
 SIZES = {"x": 2, "u": 1, "y": 3}
 
@@ -167,3 +168,9 @@ def test_small_factorisations(n):
     singular = jnp.asarray(root[:, :1] @ root[:, :1].T)
     factor = cholesky(singular)
     np.testing.assert_allclose(factor @ factor.T, singular, atol=1e-12)
+
+
+def test_the_last_digits_of_a_constant_that_is_a_sum_of_squares_are_counted():
+    message = Squares((), (), jnp.array([[30.0], [40.0], [0.0]]))
+    assert float(message.constant) == -2500
+    assert float(message.rounding.absolute) >= 2500 * np.finfo(float).eps

@@ -24,7 +24,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.noise import fresh_noise
-from rlinf_ppl.inference.particles.laws import drawn, known, log_density, noise_density, tilted, unlawful
+from rlinf_ppl.inference.particles.laws import (
+    drawn,
+    has_negative_scale,
+    known,
+    log_density,
+    noise_density,
+    tilted,
+    unlawful,
+)
 from rlinf_ppl.inference.particles.proposals import Proposal, Twist, as_proposal, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
@@ -136,7 +144,8 @@ class Dynamics(eqx.Module):
         faults: dict[str, Array] = {}
         for site in form.latent:
             law = other = self.outputs(part, at)[form.sites.index(site)]
-            faults[site.name] = unlawful(site.support, law, given=True) | self.beyond(part, at)[form.sites.index(site)]
+            faults[site.name] = unlawful(site.support, law) | has_negative_scale(site.support, law)
+            faults[site.name] |= self.beyond(part, at)[form.sites.index(site)]
             if site.name == ahead:
                 weights, wrong = jax.vmap(lambda x: rest(at | {ahead: x}))(values_of(known(site.support)))
                 faults |= {name: jnp.any(bad & (law > 0)) for name, bad in wrong.items()}

@@ -61,9 +61,13 @@ def tilted(law: Array, tilt: Array) -> tuple[Array, Array]:
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), law), peak + jnp.log(total)
 
 
-def unlawful(support: Support | None, law: Array, given: bool = False) -> Array:
-    """Whether numbers are no law; one that is given by the program has no negative scale."""
+def has_negative_scale(support: Support | None, law: Array) -> Array:
+    """Whether a law of a program has a negative scale; the roots of what proposals make may have any sign."""
+    return jnp.any(jnp.diagonal(law[:, 1:]) < 0) if isinstance(support, Real) else jnp.asarray(False)
+
+
+def unlawful(support: Support | None, law: Array) -> Array:
+    """Whether numbers are no law."""
     if isinstance(support, Real):
-        negative = given & jnp.any(jnp.diagonal(law[:, 1:]) < 0)
-        return ~jnp.all(jnp.isfinite(law)) | negative
+        return ~jnp.all(jnp.isfinite(law))
     return ~((jnp.abs(jnp.sum(law) - 1) <= TOLERANCE) & (jnp.min(law) >= 0))
