@@ -115,6 +115,26 @@ def test_negative_standard_deviations_are_refused(scale, kind):
         )
 
 
+@pytest.mark.parametrize("kind", ["decision", "chance"])
+def test_negative_standard_deviations_in_args_are_refused(kind):
+    """NumPyro's own check does not see them: they are traced."""
+
+    def step(scale, x):
+        law = dist.Normal(0.0, scale)
+        u = decide("u", law) if kind == "decision" else numpyro.sample("u", law)
+        optimality(-(u**2) - x**2)
+        return {"x": x}
+
+    def initial(scale):
+        return {"x": numpyro.sample("x0", dist.Normal(0.0, 1.0))}
+
+    program = ControlProgram(initial, step, 1, args=(jnp.asarray(-2.0),))
+    with pytest.raises(ValueError, match="'u' is not linear-Gaussian: its covariance is not positive definite"):
+        exact.condition(program)
+    with pytest.raises(FloatingPointError, match="'u' .*no distribution"):
+        smc.run(program, jax.random.key(0), 10)
+
+
 def test_random_keys_in_a_step_are_no_numbers():
     program = coin(lambda a: optimality(jax.random.uniform(jax.random.key(1), (2,))[a]))
     drawn = np.asarray(jax.random.uniform(jax.random.key(1), (2,)))
