@@ -214,12 +214,13 @@ def test_a_next_state_outside_its_support_is_no_answer(horizon):
         assert jnp.isnan(solution.elbo[1]) and not jnp.isnan(solution.elbo[0])
 
 
-def test_a_sweep_needs_no_temporaries():
+@pytest.mark.parametrize("horizon", [None, 2])
+def test_a_sweep_needs_no_temporaries(horizon):
     side = 80
     successors = np.stack([np.arange(side**2), np.arange(side**2)[::-1]], -1)
     branches = np.full((side**2, 4, 2), 0.5)
     mdp = MDP.sparse(successors, branches, np.zeros((side**2, 4)), np.full(side**2, side**-2.0))
-    chain, rules = read(models.single_agent(mdp, None, discount=0.9)), elimination.solve_rules()
+    chain, rules = read(models.single_agent(mdp, horizon, discount=0.9)), elimination.solve_rules()
 
     def sweep(step, v):
         w = elimination.survive(chain, step.arrival.following(Table(("s",), v)), rules)

@@ -15,6 +15,7 @@ from numpyro.distributions import Categorical
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.inference.chains import answers
+from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP
 
 STATES, ACTIONS, HORIZON = 7, 3, 5
@@ -130,3 +131,13 @@ def test_jit_of_the_whole_way_from_arrays_to_value():
         return exact.solve(models.single_agent(MDP(mdp.transition, reward, mdp.initial), HORIZON)).value
 
     np.testing.assert_allclose(value(mdp.reward), exact.solve(models.single_agent(mdp, HORIZON)).value, rtol=1e-12)
+
+
+def test_posterior_marginals_keep_no_table_for_each_time():
+    """They come from the derivative of a scan, which may keep whatever a step reads: here a transition of S x S."""
+    states, horizon, rng = 100, 200, np.random.default_rng(0)
+    mdp = MDP(rng.dirichlet(np.ones(states), size=(states, 2)), rng.normal(size=(states, 2)), np.ones(states) / states)
+    chain = read(models.single_agent(mdp, horizon, discount=0.9))
+    compiled = jax.jit(answers.posterior_marginals.__wrapped__).lower(chain, None).compile()
+    memory = compiled.memory_analysis()
+    assert memory.temp_size_in_bytes < 10 * 8 * states * (2 * horizon + 2 * states)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlinf_ppl.algebra import Conditional, Table
+from rlinf_ppl.algebra.fixed_point import dot
 from rlinf_ppl.algebra.numerics import expm1_over, log1p_over, relative_entropy, soft_maximum
 
 P = jnp.array([0.0, 0.2, 0.3, 0.5])
@@ -99,6 +100,16 @@ def test_log_mean_of_a_row_that_sees_only_small_values():
     assert jnp.isfinite(gradient(law.table.array)[law.table.array > 0]).all()
     together = jax.vmap(lambda w: Table(("x",), w).log_mean(law, None).array)(jnp.stack([message.array, jnp.zeros(3)]))
     np.testing.assert_allclose(together, [expected, [0, 0]], rtol=1e-12, atol=1e-15)
+
+
+def test_sums_of_a_million_products_in_single_precision():
+    """XLA's own product of two vectors may add entry by entry: 4e-4 of a million positive ones is lost."""
+    rng = np.random.default_rng(1)
+    p, w = rng.dirichlet(np.ones(10**6)).astype(np.float32), rng.random(10**6, np.float32)
+    law = Conditional("x", Table(("x",), jnp.asarray(p)))
+    found = jax.jit(lambda w: (Table(("x",), w).mean(law).array, dot(w, w)))(jnp.asarray(w))
+    expected = p.astype(float) @ w.astype(float), w.astype(float) @ w.astype(float)
+    np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
 def test_relative_entropy_at_its_edges():

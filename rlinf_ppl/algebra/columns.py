@@ -207,9 +207,14 @@ def contiguous(tree: T, state: tuple[str, ...]) -> T:
 def apart(table: Table, state: tuple[str, ...]) -> Columns:
     """A table with every axis but those of the state variables unrolled; nothing is copied."""
     sizes = {name: size for name, size in zip(table.axes, table.array.shape, strict=True) if name not in state}
-    # With the states last, XLA fuses the slices, and gathers at them, into the loop that uses them.
-    array = table.aligned((*sizes, *state))
-    return unrolled(state, tuple(sizes.items()), lambda at: array[tuple(at[name] for name in sizes)])
+    kept = tuple(name for name in table.axes if name in state)
+
+    # Columns are cut from the table as it lies: XLA may write out a table that is turned first.
+    def column(at: Values) -> Array:
+        cut = table.array[tuple(at[name] if name in sizes else slice(None) for name in table.axes)]
+        return Table(kept, cut).aligned(state)
+
+    return unrolled(state, tuple(sizes.items()), column)
 
 
 def unrolled(state: tuple[str, ...], sizes: tuple[tuple[str, int], ...], column: Callable[[Values], Array]) -> Columns:

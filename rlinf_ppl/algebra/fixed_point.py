@@ -166,29 +166,34 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
 
 def bicgstab(matrix: Callable[[Array], Array], right: Array, precision: Array | float) -> Array:
     """An x with |right - matrix(x)| <= precision |right| (2-norm), as far as MOST_PRODUCTS and rounding allow."""
-    goal = precision**2 * jnp.vdot(right, right)
+    goal = precision**2 * dot(right, right)
 
     def unsolved(state: Any) -> Array:
         _, residual, _, rho, products = state
-        return (jnp.vdot(residual, residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
+        return (dot(residual, residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
 
     def step(state: Any) -> Any:
         x, residual, p, rho, products = state
         image = matrix(p)
-        alpha = rho / jnp.vdot(right, image)
+        alpha = rho / dot(right, image)
         half = residual - alpha * image
         turned = matrix(half)
-        square = jnp.vdot(turned, turned)
+        square = dot(turned, turned)
         # Half a step may be the whole way: then nothing is left to turn.
-        omega = jnp.where(square > 0, jnp.vdot(turned, half) / square, 0.0)
+        omega = jnp.where(square > 0, dot(turned, half) / square, 0.0)
         x = x + alpha * p + omega * half
         residual = half - omega * turned
-        following = jnp.vdot(right, residual)
+        following = dot(right, residual)
         p = residual + following / rho * alpha / omega * (p - omega * image)
         return x, residual, p, following, products + 2
 
-    start = jnp.zeros_like(right), right, right, jnp.vdot(right, right), jnp.zeros(())
+    start = jnp.zeros_like(right), right, right, dot(right, right), jnp.zeros(())
     return lax.while_loop(unsolved, step, start)[0]
+
+
+def dot(x: Array, y: Array) -> Array:
+    """The sum of products. XLA's own product of two long vectors adds one by one, slowly and with its rounding."""
+    return jnp.sum(x * y)
 
 
 def select(condition: Array, yes: Any, no: Any) -> Any:

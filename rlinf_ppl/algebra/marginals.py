@@ -5,6 +5,7 @@ log factor is a posterior probability. So marginals are vector Jacobian products
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -14,9 +15,9 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.chain import Chain, Slice
-from rlinf_ppl.algebra.elimination import Rules, expectation_rules, start, survive, through
+from rlinf_ppl.algebra.elimination import Rules, expectation_rules, start, survive, through, walk
 from rlinf_ppl.algebra.fixed_point import solve_linear
-from rlinf_ppl.algebra.messages import Law, Message, at_time, by_time, over_time, with_array
+from rlinf_ppl.algebra.messages import Law, at_time, by_time, with_array
 
 
 def forward(chain: Chain, policy: dict[str, Law]) -> tuple[Array, dict[str, Array]]:
@@ -61,47 +62,52 @@ def occupancies(chain: Chain, rules: Rules) -> tuple[Array, dict[str, Array]]:
     return states, push(states)[1]
 
 
-def posterior_forward(
-    chain: Chain, values: Message, rules: Rules, prior: Callable[[Slice], Rules]
-) -> tuple[Array, dict[str, Array]]:
-    """Marginals of the states and decisions given optimality, by the derivative of the log evidence.
+def posterior_forward(chain: Chain, rules: Rules, prior: Callable[[Slice], Rules]) -> tuple[Array, dict[str, Array]]:
+    """Marginals of the states and decisions given optimality, by the derivative of the log evidence in added factors.
 
     A dead trajectory collects no more factors: its states and decisions go on under `prior`, and the marginals are
     over the living and the dead together.
 
     Args:
         chain: the program.
-        values: the messages V_0..V_T of `backward` under the same rules.
         rules: the rules of conditioning.
         prior: makes from one step's slice the rules of plain expectation under the action priors.
 
     Returns:
         p(s_t | O) with shape (T + 1, state sizes) and for each decision p(scope, d | O) with shape (T, scope sizes, K).
     """
-    size = chain.size()
+    size, axes = chain.size(), chain.axes()
     varying, constant = by_time(chain.step)
-    values = over_time(values, chain.state, size)
     nothing = chain.zero.over(chain.state, size)
-    first = jax.grad(lambda v: start(chain, with_array(nothing, v), rules))(values.array[0])
+    factors = {name: chain.zero.over(axes[name], size) for name in axes}
 
-    def gate(v: Array) -> Array:
-        return survive(chain, with_array(nothing, v), rules).over(chain.state, size).array
+    # What a message sums over the next states is kept for the way forwards: a step reads its transition twice in all.
+    @partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
+    def body(v: Array, now: Any) -> tuple[Array, None]:
+        step, (state, arriving, decisions) = at_time(eqx.combine(now[0], constant)), now[1]
+        following = survive(chain, with_array(nothing, v), rules) + with_array(nothing, arriving)
+        added = {name: with_array(factors[name], array) for name, array in decisions.items()}
+        return through(step, following, rules, added)[0].over(chain.state, size).array + state, None
 
-    def body(weights: tuple[Array, Array], now: Any) -> tuple[tuple[Array, Array], Any]:
-        (living, dead), step = weights, at_time(eqx.combine(now[0], constant))
-        gated, through_gate = jax.vjp(gate, now[1])
-        arriving, chosen = transposed(chain, step, gated, rules, living)
-        (survived,) = through_gate(arriving)
-        following = survived, arriving - survived
-        if chain.alive is not None:
-            wandering, by_prior = transposed(chain, step, jnp.zeros_like(dead), prior(step), dead)
-            following = survived, arriving - survived + wandering
-            chosen = jax.tree.map(jnp.add, chosen, by_prior)
-        return following, (living + dead, chosen)
+    def evidence(last: Array, added: Any) -> Array:
+        first = lax.scan(body, last, (varying, added), length=chain.horizon, reverse=True)[0]
+        return start(chain, with_array(nothing, first), rules)
 
-    carry = first, jnp.zeros_like(first)
-    (living, dead), (states, decisions) = lax.scan(body, carry, (varying, values.array[1:]), length=chain.horizon)
-    return jnp.concatenate([states, (living + dead)[None]]), decisions
+    last = walk(chain.final, chain.zero, expectation_rules({}))[0].over(chain.state, size).array
+    each = nothing.array, nothing.array, {name: factor.array for name, factor in factors.items()}
+    added = jax.tree.map(lambda zeros: jnp.broadcast_to(zeros, (chain.horizon, *zeros.shape)), each)
+    end, (living, arriving, decisions) = jax.grad(evidence, argnums=(0, 1))(last, added)
+    living = jnp.concatenate([living, end[None]])
+    if chain.alive is None:
+        return living, decisions
+
+    def wander(dead: Array, now: Any) -> tuple[Array, Any]:
+        step = at_time(eqx.combine(now[0], constant))
+        following, chosen = transposed(chain, step, nothing.array, prior(step), dead)
+        return following + now[1], (dead, chosen)
+
+    last, (dead, chosen) = lax.scan(wander, nothing.array, (varying, arriving - living[1:]), length=chain.horizon)
+    return living + jnp.concatenate([dead, last[None]]), jax.tree.map(jnp.add, decisions, chosen)
 
 
 def transposed(chain: Chain, step: Slice, v: Array, rules: Rules, weights: Array) -> tuple[Array, dict[str, Array]]:

@@ -263,11 +263,12 @@ def union(*axes: tuple[str, ...]) -> tuple[str, ...]:
 def contract(p: Table, w: Table, name: str) -> Table:
     """The sum of p w over one variable.
 
-    A product over shared variables is a sum of products that XLA fuses; without shared variables it is a matrix
-    product, which reads a large p at the memory's speed.
+    A product over shared variables is a sum of products that XLA fuses, and so is one of two vectors, whose entries a
+    matrix product would add one by one; without shared variables it is a matrix product, which reads a large p at the
+    memory's speed.
     """
     scope = tuple(axis for axis in union(p.axes, w.axes) if axis != name)
-    if set(p.axes) & set(w.axes) - {name}:
+    if not scope or set(p.axes) & set(w.axes) - {name}:
         axes = (*scope, name)
         return Table(scope, jnp.sum(p.aligned(axes) * w.aligned(axes), -1))
     product = jnp.tensordot(

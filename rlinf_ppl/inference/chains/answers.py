@@ -246,7 +246,7 @@ def posterior_marginals(chain: Chain, tau: Array | None) -> Marginals:
 
     def pushed(chain: Chain, tau: Array | None) -> tuple[Array, dict[str, Array]]:
         chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
-        return algebra.posterior_forward(chain, algebra.backward(chain, lambda _: rules).values, rules, by_priors)
+        return algebra.posterior_forward(chain, rules, by_priors)
 
     return measured(pushed, chain, tau)
 
