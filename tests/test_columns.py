@@ -217,8 +217,8 @@ def test_a_next_state_outside_its_support_is_no_answer(horizon):
 @pytest.mark.parametrize("horizon", [None, 2])
 def test_a_sweep_needs_no_temporaries(horizon):
     side = 80
-    successors = np.stack([np.arange(side**2), np.arange(side**2)[::-1]], -1)
-    branches = np.full((side**2, 4, 2), 0.5)
+    successors = np.stack([np.roll(np.arange(side**2), k) for k in range(5)], -1)
+    branches = np.full((side**2, 4, 5), 0.2)
     mdp = MDP.sparse(successors, branches, np.zeros((side**2, 4)), np.full(side**2, side**-2.0))
     chain, rules = read(models.single_agent(mdp, horizon, discount=0.9)), elimination.solve_rules()
 
