@@ -1,9 +1,7 @@
 """P1 and P1b: how fast the soft backward recursion of a dense task is, one inverse temperature and eight at once."""
 
-import time
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 
 from benchmarks.measure import Line, Samples, Settings, at_least, at_most, compiled, interleaved, peak_memory, same
@@ -38,7 +36,7 @@ def one_size(settings: Settings, states: int, rounds: int, calls: int) -> Iterat
     cross_check(f"P1 {label}", contenders, "plain")
     settings.say(f"P1 {label}: {rounds} rounds")
     calls_of = {name: contender.run for name, contender in contenders.items()}
-    samples = interleaved(calls_of | {"read": contenders["rlinf_ppl"].reading}, rounds, calls)
+    samples = interleaved(calls_of | {"call": contenders["rlinf_ppl"].calling}, rounds, calls)
     yield at_most("P1", f"{label}: solver / plain scan", *figure(samples, "rlinf_ppl", "plain", 1.1))
     yield Line("P1", f"{label}: NumPy loop / solver", *information(samples, "numpy", "rlinf_ppl"))
     if absent:
@@ -46,7 +44,7 @@ def one_size(settings: Settings, states: int, rounds: int, calls: int) -> Iterat
     else:
         limit = 7.0 if states <= 100 else 1.3
         yield at_least("P1", f"{label}: imitation / solver", *figure(samples, "imitation", "rlinf_ppl", limit))
-    yield Line("P1", f"{label}: reading the tables / plain scan", *information(samples, "read", "plain"))
+    yield Line("P1", f"{label}: exact.solve as it is called / plain scan", *information(samples, "call", "plain"))
     yield Line("P1", f"{label}: plain scan", 1e3 * samples.seconds("plain"), "ms")
     yield Line("P1", f"{label}: compiling the solver", contenders["rlinf_ppl"].compiling, "s", note=beside(contenders))
     if states > 1000:
@@ -76,12 +74,6 @@ def many(settings: Settings) -> Iterator[Line]:
     yield Line("P1b", f"{label}: the matrix products alone, 8 / one", *information(samples, "products", "product"))
     yield Line("P1b", f"{label}: plain scan, vmapped / one", *information(samples, "plain_vmapped", "plain"))
     yield Line("P1b", f"{label}: solver / plain scan, both 8", *information(samples, names[2], names[3]))
-    started = time.perf_counter()
-    jax.block_until_ready(contenders["rlinf_ppl_vmapped"].reading())
-    reading = (time.perf_counter() - started) / samples.seconds("plain")
-    yield Line(
-        "P1b", f"{label}: reading 8 programs / plain scan of one", reading, "x", note="checks end in `converged`"
-    )
     if states > 1000:
         yield from memory(settings, "P1b", states, ("plain_vmapped", "rlinf_ppl_vmapped"))
 

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from jax import lax
 from jax.scipy.special import logsumexp
+from numpyro.distributions import Categorical
 
 from benchmarks.measure import compiled
-from rlinf_ppl import algebra, models
-from rlinf_ppl.algebra.elimination import represented, survive
-from rlinf_ppl.inference.chains import answers
+from rlinf_ppl import ControlProgram, algebra, decide, models, optimality
+from rlinf_ppl.inference import exact
 from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP
 
@@ -44,13 +45,11 @@ class Contender(NamedTuple):
         run: the call that is timed.
         compiling: the seconds that compiling it took.
         value: the new v of what it returns.
-        reading: the call that reads the tables of the program, where there is one.
     """
 
     run: Callable[[], Any]
     compiling: float = 0.0
     value: Callable[[Any], Any] = np.asarray
-    reading: Callable[[], Any] | None = None
 
 
 def make_grid(side: int) -> Grid:
@@ -98,16 +97,14 @@ def sweep_plainly(grid: Grid) -> Contender:
 
 
 def sweep_by_library(grid: Grid) -> Contender:
-    """P2: one step of the elimination on the tables that `read` gives."""
-    chain, rules = read(program_of(grid, 1)), algebra.solve_rules()
+    """P2: the elimination of one step before the message v, on the tables that `read` gives."""
+    rules = algebra.solve_rules()
 
     @jax.jit
-    def sweep(step: Any, v: Any) -> Any:
-        following = survive(chain, step.arrival.following(algebra.Table(("s",), v)), rules)
-        return algebra.through(step, following, rules)[0].over(("s",), chain.size()).array
+    def sweep(chain: algebra.Chain) -> Any:
+        return algebra.backward(chain, lambda _: rules).values.array[0]
 
-    run, seconds = compiled(sweep, (represented(chain), grid.v))
-    return Contender(run, seconds, reading=lambda: read(program_of(grid, 1)))
+    return Contender(*compiled(sweep, (read(one_step(grid)),)))
 
 
 def sweep_by_numpy(grid: Grid) -> Contender:
@@ -135,12 +132,16 @@ def solve_plainly(grid: Grid) -> Contender:
 
 
 def solve_by_library(grid: Grid) -> Contender:
-    """P3: the engine's solver on the tables that `read` gives."""
-    chain = read(program_of(grid))
+    """P3: the engine in the user's own `jit`, from the program to its value."""
+    program = program_of(grid)
     # The engine's tolerance is relative to the largest value.
-    size = float(jnp.max(jnp.abs(answers.solve(chain, jnp.asarray(1e-4)).value)))
-    run, seconds = compiled(jax.jit(answers.solve), (chain, jnp.asarray(ERROR / size)))
-    return Contender(run, seconds, lambda solution: np.asarray(solution.value), lambda: read(program_of(grid)))
+    size = float(jnp.max(jnp.abs(exact.solve(program, tolerance=1e-4).value)))
+
+    def solve(program: Any) -> tuple[Any, Any]:
+        solution = exact.solve(program, tolerance=ERROR / size)
+        return solution.value, solution.iterations
+
+    return Contender(*compiled(jax.jit(solve), (program,)), value=lambda found: np.asarray(found[0]))
 
 
 def solve_by_scipy(grid: Grid) -> Contender:
@@ -183,8 +184,26 @@ SWEEPS = {"plain": sweep_plainly, "rlinf_ppl": sweep_by_library, "numpy": sweep_
 SOLVERS = {"plain": solve_plainly, "rlinf_ppl": solve_by_library, "scipy": solve_by_scipy}
 
 
-def program_of(grid: Grid, horizon: int | None = None) -> Any:
-    """The task as a step program."""
+def program_of(grid: Grid) -> Any:
+    """The task as a step program without end."""
     states = len(grid.v)
     mdp = MDP.sparse(grid.successors, grid.probabilities, grid.reward, jnp.full(states, 1 / states))
-    return models.single_agent(mdp, horizon, discount=DISCOUNT)
+    return models.single_agent(mdp, None, discount=DISCOUNT)
+
+
+def one_step(grid: Grid) -> ControlProgram:
+    """One step of it, before states that are worth v."""
+
+    def initial(grid: Grid) -> dict[str, Any]:
+        states = len(grid.v)
+        return {"s": numpyro.sample("s0", Categorical(probs=jnp.full(states, 1 / states)))}
+
+    def step(grid: Grid, s: Any) -> dict[str, Any]:
+        a = decide("a", Categorical(probs=jnp.full(ACTIONS, 1 / ACTIONS)))
+        optimality(grid.reward[s, a])
+        return {"s": grid.successors[s, numpyro.sample("k", Categorical(probs=grid.probabilities[s, a]))]}
+
+    def final(grid: Grid, s: Any) -> None:
+        optimality(grid.v[s])
+
+    return ControlProgram(initial, step, 1, DISCOUNT, final, args=(grid,))

@@ -18,8 +18,7 @@ from numpyro.distributions import Categorical
 
 from benchmarks.measure import Line, Settings, at_most, compiled, interleaved, same
 from rlinf_ppl import ControlProgram, optimality
-from rlinf_ppl.inference.chains import answers
-from rlinf_ppl.program import read
+from rlinf_ppl.inference import exact
 
 HORIZON = 1000
 LIMITS = {50: 0.65, 200: 0.55, 500: 0.45}
@@ -34,7 +33,7 @@ class Problem(NamedTuple):
 
 
 def run(settings: Settings) -> Iterator[Line]:
-    """The library on tables that are already read, and what it takes from the program on."""
+    """The library, its peer and the plain scan at each number of states."""
     for states, limit in ({10: None} if settings.quick else LIMITS).items():
         label = f"K={states}"
         settings.say(f"P4 {label}: compiling and checking")
@@ -44,10 +43,9 @@ def run(settings: Settings) -> Iterator[Line]:
 
 def compared(label: str, problem: Problem, limit: float | None) -> Iterator[Line]:
     """The lines of one number of states."""
-    program = program_of(problem)
     # The smoothed states at the times of the data; the library also has the one after them.
     expected = smoothed(*problem)
-    library, compiling = compiled(jax.jit(from_tables), (read(program),))
+    library, compiling = compiled(jax.jit(marginals_of), (program_of(problem),))
     found = {"library": library, "plain": compiled(smoothed, tuple(problem))[0]}
     same(f"P4 {label}: the library's marginals", found["library"]()[:-1], expected, 1e-9)
     peer = dynamax_smoother(problem)
@@ -89,9 +87,9 @@ def program_of(problem: Problem) -> ControlProgram:
     return ControlProgram(initial, step, len(problem.log_likelihood), args=(problem,))
 
 
-def from_tables(chain: Any) -> Any:
-    """The library's answer, from the program's tables on."""
-    return answers.posterior_marginals(chain, None).state
+def marginals_of(program: ControlProgram) -> Any:
+    """The library's answer."""
+    return exact.posterior_marginals(program).state
 
 
 @jax.jit

@@ -12,7 +12,6 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,8 +21,6 @@ from jax.scipy.special import logsumexp
 from benchmarks.measure import compiled
 from rlinf_ppl import models
 from rlinf_ppl.inference import exact
-from rlinf_ppl.inference.chains import answers
-from rlinf_ppl.program import read
 from rlinf_ppl.tasks import MDP
 
 ACTIONS = 8
@@ -50,13 +47,13 @@ class Contender(NamedTuple):
         run: the call that is timed.
         compiling: the seconds that compiling it took.
         answer: values (T, S) and policies (T, S, A) of what it returns, not timed; for eight, with an axis in front.
-        reading: the call that reads the tables of the program, where there is one.
+        calling: the same answer by the call that a user types, which compiles nothing of the user's own.
     """
 
     run: Callable[[], Any]
     compiling: float = 0.0
     answer: Callable[[Any], Answer] = tuple
-    reading: Callable[[], Any] | None = None
+    calling: Callable[[], Any] | None = None
 
     def checked(self) -> Answer:
         """The values and policies, for comparison."""
@@ -122,27 +119,21 @@ def by_plain_vmapped(problem: Problem) -> Contender:
 
 
 def by_library(problem: Problem) -> Contender:
-    """The engine's solver on the tables that `read` gives; the rest of `exact.solve` is that reading."""
+    """The engine in the user's own `jit`, from the program to its values and policies."""
     program = program_of(problem, problem.betas[-1])
-    run, seconds = compiled(jax.jit(answers.solve), (read(program),))
-    return Contender(run, seconds, first_two, lambda: read(program))
+    run, seconds = compiled(jax.jit(answer_of), (program,))
+    return Contender(run, seconds, calling=lambda: exact.solve(program))
 
 
 def by_library_vmapped(problem: Problem) -> Contender:
-    """The engine's solver, eight inverse temperatures at once: only what depends on beta is read eight times."""
-    program = program_of(problem, problem.betas[-1])
-    reward_of = factor(program)
-    alone = jax.tree.map(lambda _: None, jax.eval_shape(read, program))
-    varying = lambda chain: (reward_of(chain), chain.valid)  # noqa: E731
-    axes = eqx.tree_at(varying, alone, (0, 0), is_leaf=lambda leaf: leaf is None)
+    """The same of eight inverse temperatures at once."""
 
     @jax.jit
-    def read_all(mdp: MDP, betas: Any) -> Any:
-        return jax.vmap(lambda beta: read(models.single_agent(mdp, problem.horizon, beta=beta)), out_axes=axes)(betas)
+    def solve_all(mdp: MDP, betas: Any) -> Answer:
+        return jax.vmap(lambda beta: answer_of(models.single_agent(mdp, problem.horizon, beta=beta)))(betas)
 
-    mdp = program.args[0]
-    run, seconds = compiled(jax.jit(jax.vmap(answers.solve, in_axes=(axes,))), (read_all(mdp, problem.betas),))
-    return Contender(run, seconds, first_two, lambda: read_all(mdp, problem.betas))
+    mdp = program_of(problem, problem.betas[-1]).args[0]
+    return Contender(*compiled(solve_all, (mdp, problem.betas)))
 
 
 def by_numpy(problem: Problem) -> Contender:
@@ -207,12 +198,7 @@ def program_of(problem: Problem, beta: Any) -> Any:
     return models.single_agent(mdp, problem.horizon, beta=beta)
 
 
-def factor(program: Any) -> Callable[[Any], Any]:
-    """Finds in the tables of a program the array of its optimality factor."""
-    names = [site.name for site in program.structure.step.sites]
-    return lambda chain: chain.step.sites[names.index("optimality")].content.array
-
-
-def first_two(solution: exact.Solution) -> Answer:
-    """Values without the terminal row, and the policy."""
-    return solution.value[..., :-1, :], solution.policy["a"]
+def answer_of(program: Any) -> Answer:
+    """What all contenders give: values without the terminal row, and the policy."""
+    solution = exact.solve(program)
+    return solution.value[:-1], solution.policy["a"]

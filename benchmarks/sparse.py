@@ -54,7 +54,7 @@ def fixed_point(settings: Settings) -> Iterator[Line]:
         steps = contenders["scipy"].run()[1]
         yield Line("P3", f"{label}: SciPy's Newton", 1e3 * samples.seconds("scipy"), "ms", note=f"{steps} steps")
     once = interleaved({name: contenders[name].run for name in ("plain", "rlinf_ppl")}, 1)
-    note = f"{int(contenders['plain'].run()[1])} sweeps against {int(contenders['rlinf_ppl'].run().iterations)} steps"
+    note = f"{int(contenders['plain'].run()[1])} sweeps against {int(contenders['rlinf_ppl'].run()[1])} steps"
     yield Line("P3", f"{label}: plain sweeps / solver", once.ratio("plain", "rlinf_ppl"), "x", note=note)
     yield compiling("P3", label, contenders)
     if not settings.quick:

@@ -18,12 +18,7 @@ from numpyro.infer import SVI, TraceGraph_ELBO
 
 from benchmarks.measure import Line, Mismatch, Settings, at_least, at_most, same
 from rlinf_ppl import ControlProgram, models
-from rlinf_ppl.inference import exact
-from rlinf_ppl.inference.fitting import guides
-from rlinf_ppl.inference.fitting.loop import STEPS_AT_ONCE, State, advance
-from rlinf_ppl.inference.fitting.losses import ProgramELBO, SampledELBO, ScoreFunctionELBO
-from rlinf_ppl.inference.fitting.updates import NATURAL, Update, by_optimizer
-from rlinf_ppl.program import read
+from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.tasks import MDP
 
 STATES, ACTIONS, HORIZON = 25, 4, 10
@@ -31,7 +26,7 @@ LIMIT = 0.01
 MOST_STEPS = 1000
 PARTICLES = 100
 ADAM_STEP = 0.3
-SAMPLED, SCORE_FUNCTION = SampledELBO(PARTICLES), ScoreFunctionELBO(PARTICLES)
+SAMPLED, SCORE_FUNCTION = svi.SampledELBO(PARTICLES), svi.ScoreFunctionELBO(PARTICLES)
 # Of the constant steps .001 to .1 the one whose error was smallest when the 20 seconds were over.
 SAMPLED_STEP = 0.001
 STEPS_BETWEEN_CHECKS = 20
@@ -86,45 +81,32 @@ def check(program: ControlProgram, expected: np.ndarray) -> None:
         raise Mismatch(f"P6: NumPyro's loss is {losses.mean():.4f} +- {spread:.4f}, the exact one {-bound:.4f}.")
 
 
-def by_fit(program: ControlProgram, update: Update, error: Callable[[Any], Any]) -> Trace:
+def by_fit(program: ControlProgram, way: dict[str, Any], error: Callable[[Any], Any]) -> Trace:
     """Steps of `svi.fit` one at a time until the error is small; then that many steps again, timed together."""
-    chain = read(program)
-    logits = guides.initial_logits(chain, jax.random.key(0))
-    memory = update.initial(chain, logits, jax.random.key(1), jnp.asarray(1.0))
-    first = State(logits, memory, jnp.asarray(jnp.inf), jnp.asarray(0))
-    never = jnp.asarray(0.0)
-
-    def run(state: State, steps: int) -> State:
-        return jax.block_until_ready(advance(update, chain, state, never, jnp.asarray(steps))[0])
-
-    state, done = run(first, 1), 1
-    # Once the target is reached within STEPS_AT_ONCE, the timed run is one call.
-    while (off := float(error(update.loss.summary(chain, state.guide)[0]["a"]))) >= LIMIT and done < MOST_STEPS:
-        state, done = run(state, 1), done + 1
+    key = jax.random.key(0)
+    fit = svi.fit(program, key, 1, tolerance=0.0, **way)
+    while (off := float(error(fit.policy["a"]))) >= LIMIT and len(fit.losses) < MOST_STEPS:
+        fit = fit.resume(1)
     seconds = []
     for _ in range(15):
         started = time.perf_counter()
-        state, left = first, done
-        while left:
-            now = min(left, STEPS_AT_ONCE)
-            state, left = run(state, now), left - now
+        jax.block_until_ready(svi.fit(program, key, len(fit.losses), tolerance=0.0, **way).policy)
         seconds.append(time.perf_counter() - started)
-    return Trace(done if off < LIMIT else None, off, float(np.median(seconds)))
+    return Trace(len(fit.losses) if off < LIMIT else None, off, float(np.median(seconds)))
 
 
-def signal_to_noise(program: ControlProgram, loss: ProgramELBO) -> float:
+def signal_to_noise(program: ControlProgram, loss: Any) -> float:
     """The length of the exact gradient at the start of a fit, over the root mean square error of the estimated one."""
-    chain = read(program)
-    logits = guides.initial_logits(chain, jax.random.key(0))
-    exact_gradient = jax.grad(lambda logits: guides.bound(chain, logits))(logits)["a"]
+    exactly, target = svi.ExactELBO(), loss.read(program)
+    start = exactly.start(target, jax.random.key(0))
 
-    @jax.jit
-    def squared_error(key: Any) -> Any:
-        found = jax.grad(lambda logits: loss.estimate(chain, logits, key))(logits)["a"]
-        return jnp.sum((found - exact_gradient) ** 2)
+    def gradient(loss: Any, key: Any) -> Any:
+        return jax.grad(lambda guide: loss.estimate(target, guide, key))(start)["a"]
 
+    expected = gradient(exactly, jax.random.key(1))
+    squared_error = jax.jit(lambda key: jnp.sum((gradient(loss, key) - expected) ** 2))
     errors = jax.lax.map(squared_error, jax.random.split(jax.random.key(2), 400))
-    return float(jnp.sqrt(jnp.sum(exact_gradient**2) / jnp.mean(errors)))
+    return float(jnp.sqrt(jnp.sum(expected**2) / jnp.mean(errors)))
 
 
 def by_numpyro(program: ControlProgram, error: Callable[[Any], Any], budget: float) -> tuple[Trace, int, float]:
@@ -162,14 +144,14 @@ def run(settings: Settings) -> Iterator[Line]:
     check(program, expected)
     error = error_over_visited(program, expected)
     ways = {
-        "exact ELBO, natural gradient": NATURAL,
-        f"exact ELBO, Adam({ADAM_STEP})": by_optimizer(optax.adam(ADAM_STEP)),
-        f"{SAMPLED}, Adam({ADAM_STEP})": by_optimizer(optax.adam(ADAM_STEP), SAMPLED),
+        "exact ELBO, natural gradient": {},
+        f"exact ELBO, Adam({ADAM_STEP})": {"optimizer": optax.adam(ADAM_STEP)},
+        f"{SAMPLED}, Adam({ADAM_STEP})": {"optimizer": optax.adam(ADAM_STEP), "loss": SAMPLED},
     }
     seconds = {}
-    for name, update in ways.items():
+    for name, way in ways.items():
         settings.say(f"P6: {name}")
-        trace = by_fit(program, update, error)
+        trace = by_fit(program, way, error)
         seconds[name] = trace.seconds
         steps, note = trace.steps or np.inf, f"{1e3 * trace.seconds:.1f} ms, error {trace.error:.4f}"
         what = f"{name}: steps to error < {LIMIT}"

@@ -1,5 +1,7 @@
 """What the project is built and tested with: versions that are pinned, flags that are known, Pythons that are found."""
 
+import ast
+import importlib.util
 import os
 import subprocess
 import sys
@@ -62,3 +64,21 @@ def test_what_is_listed_as_slow_exists():
         file, _, name = line.partition("::")
         function = name.partition("[")[0].rpartition("::")[2]
         assert f"def {function}(" in (ROOT / "tests" / file).read_text(), line
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_stand_on_public_names(path):
+    """On what the package, its folders and its engines export, so that a refactoring leaves them whole."""
+    nodes, modules = list(ast.walk(ast.parse(path.read_text()))), {}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "rlinf_ppl":
+            owner = importlib.import_module(node.module)
+            for name in (each.name for each in node.names):
+                if hasattr(owner, "__path__") and importlib.util.find_spec(f"{node.module}.{name}"):
+                    modules[name] = importlib.import_module(f"{node.module}.{name}")
+                    assert modules[name].__all__
+                else:
+                    assert name in owner.__all__
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert node.attr in modules[node.value.id].__all__
