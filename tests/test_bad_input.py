@@ -90,6 +90,21 @@ def tempered(tau, other=None):
     return program(step)
 
 
+def cooling(taus):
+    """An inverse temperature of its own at every time."""
+
+    def step(taus, s, t):
+        optimality(1.0 * decide("a", Categorical(probs=HALF), inverse_temperature=taus[t]))
+        return {"s": s}
+
+    return ControlProgram(lambda taus: initial(), step, 2, args=(taus,))
+
+
+def deciding_for_it(s, a):
+    with handlers.condition(data={"b": 1}):
+        decide("b", Categorical(probs=HALF))
+
+
 def named_t():
     def step(t):
         return {"t": t}
@@ -217,6 +232,15 @@ CASES = {
         r'number of values is unknown; give sizes=\{"s": ...\}',
     ),
     "size_wrong": (lambda: program(sizes={"s": 5}), r"sizes\['s'\] is 5, and initial's site has 2 values"),
+    "size_of_real_numbers": (
+        lambda: program(lambda x: {"x": x}, lambda: {"x": 0.5}, sizes={"x": 3}),
+        "sizes names 'x', but initial returns real numbers for it: leave it out",
+    ),
+    "positions_of_real_numbers": (
+        lambda: program(lambda x: {"x": x}, lambda: {"x": 0.5}).positions("x", jnp.zeros(1)),
+        "a Gaussian variable has no positions",
+    ),
+    "decision_with_a_value": (with_site(deciding_for_it), "'b' .*is a decision with a value.* by its prior"),
     "size_of_nothing": (lambda: program(sizes={"z": 5}), r"sizes names 'z', but the state variables are \['s'\]"),
     "initial_decides": (lambda: program(initial=deciding_first), "initial holds the decision site 's'"),
     "initial_rewards": (lambda: program(initial=rewarding_first), "initial holds the optimality site"),
@@ -273,6 +297,10 @@ CASES = {
         "initial returns a value of 's' outside its 2 values",
     ),
     "temperature_of_the_state": (lambda: tempered(lambda s: 1.0 + s), r"inverse temperature of 'a' depends on \['s'\]"),
+    "temperatures_traced": (
+        lambda: jax.jit(lambda taus: exact.condition(cooling(taus)).value)(jnp.ones(2)),
+        "temperatures are traced and not one number, so they cannot be compared",
+    ),
     "temperature_nan": (lambda: exact.solve(tempered(lambda s: jnp.nan)), "inverse temperature of 'a' is not a number"),
     "temperatures_differ": (
         lambda: exact.condition(tempered(lambda s: 1.0, lambda s: 2.0)),

@@ -14,7 +14,7 @@ import pytest
 from numpyro.distributions import Categorical, MultivariateNormal, Normal
 
 from rlinf_ppl import ControlProgram, decide, optimality
-from rlinf_ppl.inference import exact, smc, svi
+from rlinf_ppl.inference import exact, q_learning, smc, svi
 from rlinf_ppl.inference.fitting.networks import Conditional
 from rlinf_ppl.inference.particles.dynamics import as_dynamics
 
@@ -53,6 +53,17 @@ def pushed():
         side = decide("side", Categorical(probs=HALF))
         push = decide("push", Normal(0.0, 1.0))
         optimality(-((x + push - 2.0 * side) ** 2))
+        return {"x": x + push}
+
+    return ControlProgram(lambda: {"x": numpyro.sample("x", Normal(0.0, 1.0))}, step, 2)
+
+
+def lone():
+    """A real number that is pushed."""
+
+    def step(x):
+        push = decide("push", Normal(0.0, 1.0))
+        optimality(-((x + push) ** 2))
         return {"x": x + push}
 
     return ControlProgram(lambda: {"x": numpyro.sample("x", Normal(0.0, 1.0))}, step, 2)
@@ -113,6 +124,26 @@ WRONG = {
     "proposal_of_vectors": (
         particles(pushed, proposal={"push": lambda x: MultivariateNormal(jnp.zeros(2), jnp.eye(2))}),
         r"returned a MultivariateNormal of shape \(2,\); it must return a Gaussian of shape \(\)",
+    ),
+    "proposal_array_on_reals": (
+        particles(pushed, proposal={"side": HALF}),
+        r"'side' depends on the real numbers \['x'\], so proposal\['side'\] must be a function",
+    ),
+    "proposal_array_of_reals": (
+        particles(pushed, proposal={"push": HALF}),
+        r"proposal\['push'\] must be \(gain, offset, cov\), or a function",
+    ),
+    "proposal_with_a_wide_gain": (
+        particles(lone, proposal={"push": (jnp.zeros((1, 5)), jnp.zeros(1), jnp.eye(1))}),
+        r"proposal\['push'\].gain has shape \(1, 5\); it must be \(2, 1, 1\)",
+    ),
+    "twist_array_on_reals": (
+        particles(pushed, twist=jnp.zeros(3)),
+        r"real numbers, \['x'\], so twist must be a QuadraticValue or a function",
+    ),
+    "schedule_by_name": (
+        lambda: q_learning.learn(coins(), KEY, 10, learning_rate="fast"),
+        "learning_rate must be a number or a function; got 'fast'",
     ),
     "asked_by_other_names": (
         asked(s=1.0),
@@ -181,3 +212,10 @@ def test_a_file_says_what_it_was_made_with(tmp_path):
         svi.load(nets, pushed(), guide=svi.networks(pushed(), KEY))
     with pytest.raises(FileNotFoundError, match="there is no directory .*nowhere to save a fit in"):
         svi.save(fit, tmp_path / "nowhere" / "fit.npz")
+
+
+def test_action_values_are_no_estimate_of_an_elbo():
+    critic = svi.ActorCritic(4, 4, 8)
+    for ask in (lambda: critic.estimate(None, None, KEY), lambda: critic.ascent(None, None)):
+        with pytest.raises(NotImplementedError, match="^ActorCritic.* does not say"):
+            ask()

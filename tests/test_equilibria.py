@@ -1,12 +1,15 @@
 """The equilibria of one-shot games: how many, in which order, and against a solver of game theory."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from game_programs import random_game
-from oracles.equilibrium import replies, value
+from oracles.equilibrium import favoured_convention, replies, value
 
 from rlinf_ppl import models
+from rlinf_ppl.algebra.equilibrium import Player, equilibrium
+from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.inference import exact
 from rlinf_ppl.tasks import StochasticGame, gallery
 
@@ -36,6 +39,35 @@ def test_the_principal_one_comes_first():
     found = exact.equilibria(program)
     close(found.policy["a"][0], exact.solve(program).policy["a"][0, 0])
     assert found.value.shape == (3,) and not found.stable[0] and found.stable[1:].all()
+
+
+@pytest.mark.parametrize(
+    ("n", "double"), [(2, True), (3, True), (3, False), pytest.param(5, True, marks=pytest.mark.slow)]
+)
+def test_conventions_that_hardly_differ(n, double):
+    """The principal branch turns sharply to the better one, close to the branch of those who cannot agree."""
+    smallest = 1e-10 if double else 1e-4
+    edges = [sign * edge for edge in np.geomspace(0.5, smallest, 15) for sign in (1, -1)]
+    taus = np.geomspace(0.5, 60, 17)
+    with jax.enable_x64(double):
+        prior, size = jnp.full(n, 1 / n), jnp.asarray(0.0).dtype
+
+        @jax.jit
+        @jax.vmap
+        def solved(edge, tau):
+            w = jnp.eye(n).at[0, 0].add(edge)
+            (q, other), _, residual = equilibrium(w, (Player(prior, tau, kl), Player(prior, tau, kl)))
+            return jnp.stack([q, other]), residual
+
+        pairs = [(edge, tau) for edge in edges for tau in taus]
+        found, residual = solved(*(jnp.asarray(x, size) for x in np.transpose(pairs)))
+    precision = float(jnp.finfo(size).eps) ** 0.5
+    converged = np.asarray(residual) < precision
+    # Single precision may lose the branch where it crosses others, between conventions that are alike; and says so.
+    assert converged.mean() >= (1.0 if double else 0.98)
+    for q, (edge, tau) in zip(np.asarray(found, float)[converged], np.array(pairs)[converged], strict=True):
+        truth = favoured_convention(n, float(np.asarray(edge, size)), float(np.asarray(tau, size)))
+        close(q, np.stack([truth, truth]), 0.0, 30 * precision)
 
 
 def test_zero_sum_games_have_one_equilibrium():

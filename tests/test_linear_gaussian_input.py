@@ -127,6 +127,24 @@ MISTAKES = {
         lambda: models.linear_gaussian(system(), 3, (np.zeros((2, 2)), np.zeros(2), np.zeros((2, 2)))),
         "prior's cov is singular",
     ),
+    "prior_of_two": (
+        lambda: models.linear_gaussian(system(), 3, (np.zeros((2, 2)), np.eye(2))),
+        r"prior has 2 entries; it must be \(gain, offset, covariance\)",
+    ),
+    "vector_for_a_matrix": (lambda: system(A=np.ones(2)), r"A has shape \(2,\): it must be a matrix, or \(T, rows"),
+    "nothing_to_do": (
+        lambda: LinearQuadratic(
+            np.eye(2),
+            np.zeros((2, 0)),
+            np.zeros(2),
+            np.eye(2),
+            -np.eye(2),
+            np.zeros((0, 0)),
+            *[np.zeros(2)] * 2,
+            np.eye(2),
+        ),
+        r"B \(2, 0\): a task needs at least one of everything",
+    ),
     "prior_shape": (
         lambda: models.linear_gaussian(system(), 3, (np.zeros((1, 2)), np.zeros(2), np.eye(2))),
         r"prior's gain has shape \(1, 2\)",

@@ -262,6 +262,7 @@ BAD = {
     "value_shape": (asked(one_step, "a", {"s": 0}, value=np.zeros(3)), ValueError, r"twist has shape \(3,\)"),
     "value_endless": (asked(endless, "u", {"x": 0.0}, value=lambda x, t: x), ValueError, "without an end the value"),
     "value_timeless": (asked(windy, "a", WINDY, value=TIMELESS), ValueError, r"twist.matrix has shape \(1, 1\)"),
+    "value_nan": (asked(one_step, "a", {"s": 0}, value=lambda s: jnp.nan), FloatingPointError, "'a' are not finite"),
     "particles": (asked(one_step, "a", {"s": 0}, num_particles=0), ValueError, "num_particles must be at least 1"),
     "steps": (asked(one_step, "a", {"s": 0}, num_steps=0), ValueError, "num_steps must be at least 1"),
     "chance": (asked(one_step, "a", {"s": 0}, num_chance=0), ValueError, "num_chance must be at least 1"),

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import gymnasium
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -118,6 +119,16 @@ def test_without_a_table(environment_id):
 def test_ids_that_gymnasium_refuses(environment_id, message):
     with pytest.raises(ValueError, match=message):
         MDP.from_gymnasium(environment_id)
+
+
+def test_what_is_no_environment(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match="give a Gymnasium id such as 'FrozenLake-v1', or an environment; got int"):
+        MDP.from_gymnasium(8)
+    made = gymnasium.make("FrozenLake-v1")
+    with pytest.raises(TypeError, match=r"\['is_slippery'\] are options of gymnasium.make, but an environment that is"):
+        MDP.from_gymnasium(made, is_slippery=False)
+    assert MDP.from_gymnasium(made).num_states == 16
 
 
 def test_a_table_that_is_not_the_task():

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -146,9 +147,12 @@ def test_wrong_types(make, arguments, argument, value, fragments):
     assert_raises(TypeError, lambda: make(**arguments | {argument: value}), fragments)
 
 
-def test_a_name_that_is_no_string():
+def test_a_name_that_is_no_string(monkeypatch):
     with pytest.raises(TypeError):  # beartype says so first where it checks the annotation
         MDP(**DENSE, action_names=[1, 2])
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match=r"action_names\[1\] is 2, of type int: give strings"):
+        MDP(**DENSE, action_names=["left", 2])
 
 
 def test_reward_beyond_float32_is_found_infinite():

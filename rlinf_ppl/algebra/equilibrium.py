@@ -9,7 +9,10 @@ tau_i minimises, so opposite signs are a zero-sum game. There can be several fix
 the principal branch: all inverse temperatures are multiplied by lambda, and the solution is followed from lambda = 0,
 where everybody keeps the prior, until lambda is 1 for the first time. The branch may turn back on the way, so it is
 followed along its length (Turocy 2005, A dynamic homotopy interpretation of the logistic quantal response
-equilibrium correspondence): a step along the tangent, then Newton's method across it.
+equilibrium correspondence): a step along the tangent, then Newton's method across it. Other branches come near where
+the derivative is nearly singular, so a step takes half of the way to there at most. In symmetric games branches cross,
+and this one goes straight on; so it does where payoffs differ by no more than rounding from symmetric ones (1e-5 of
+them in float32, 1e-11 in float64).
 
 The unknowns are x_i = lambda tau_i (W_i - mean W_i), and q_i(x_i) the policy at inverse temperature 1.
 """
@@ -29,7 +32,8 @@ from rlinf_ppl.algebra.small_matrices import solve
 MOST_STEPS = 1000
 NEWTON_STEPS = 6
 FIRST_LENGTH = 1 / 4
-FIRST_SLACK = 1 / 32
+# How far off the tangent a step may end, as a part of its length, and how sharply the tangent may turn.
+SLACK = 1 / 8
 
 
 class Player(eqx.Module):
@@ -44,18 +48,19 @@ class Trace(NamedTuple):
     """Where the tracing of the branch is.
 
     Attributes:
-        point: x of all players side by side, and lambda.
+        point: x of all players side by side, and lambda times what it is scaled by.
         direction: the unit tangent, the way that was taken so far.
+        free: how far it goes on, to first order, before the branch's derivative may be singular: there other branches
+            cross this one, or come near.
         length: of the next step.
-        slack: how far off the tangent a step may end, as a part of its length.
         tries: the number of steps tried.
         landed: whether lambda is 1.
     """
 
     point: Array
     direction: Array
+    free: Float[Array, ""]
     length: Float[Array, ""]
-    slack: Float[Array, ""]
     tries: Int[Array, ""]
     landed: Bool[Array, ""]
 
@@ -110,45 +115,47 @@ def principal(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Arra
 
 def followed(w: Float[Array, "..."], players: tuple[Player, ...]) -> Float[Array, " n"]:
     """Follow the branch from lambda = 0 to lambda = 1; where that fails, the logits that were reached."""
+    # The last coordinate is lambda in the units of the logits, so that all of them are about as long.
+    taus = jnp.stack([jnp.ones((), w.dtype) if player.tau is None else player.tau for player in players])
+    end = jnp.maximum(1.0, jnp.max(jnp.abs(taus)) * jnp.max(jnp.abs(w)))
 
     def branch(z: Array) -> Array:
-        return gap(w, players, z[:-1], z[-1])
+        return gap(w, players, z[:-1], z[-1] / end)
 
     nobody = jnp.zeros(1 + sum(player.prior.shape[0] for player in players), w.dtype)
     one, precision = jnp.ones((), w.dtype), float(jnp.finfo(w.dtype).eps) ** 0.75
-    upwards = tangent(branch, nobody, nobody.at[-1].set(1.0))
-    start = Trace(nobody, upwards, FIRST_LENGTH * one, FIRST_SLACK * one, jnp.zeros((), int), jnp.zeros((), bool))
+    upwards, free = tangent(branch, nobody, nobody.at[-1].set(1.0))
+    start = Trace(nobody, upwards, free, FIRST_LENGTH * one, jnp.zeros((), int), jnp.zeros((), bool))
 
     def going(now: Trace) -> Array:
         return ~now.landed & (now.tries < MOST_STEPS) & (now.length > precision)
 
-    return lax.while_loop(going, lambda now: further(branch, start, now, precision), start).point[:-1]
+    return lax.while_loop(going, lambda now: further(branch, end, now, precision), start).point[:-1]
 
 
-def further(branch: Callable[[Array], Array], start: Trace, now: Trace, precision: float) -> Trace:
-    """Try one step along the branch; back to the start, with more care, where it turns out to be another one."""
-    landing = now.point[-1] + now.length * now.direction[-1] >= 1
-    length = jnp.where(landing, (1 - now.point[-1]) / jnp.where(landing, now.direction[-1], 1.0), now.length)
+def further(branch: Callable[[Array], Array], end: Array, now: Trace, precision: float) -> Trace:
+    """Try one step along the branch, and a shorter one next where it may have led elsewhere."""
+    # Where branches cross, as they do in symmetric games, the shortest steps pass straight on.
+    eps = float(jnp.finfo(now.point.dtype).eps)
+    length = jnp.minimum(now.length, jnp.maximum(now.free / 2, 2 * eps ** (1 / 3)))
+    landing = now.point[-1] + length * now.direction[-1] >= end
+    length = jnp.where(landing, (end - now.point[-1]) / jnp.where(landing, now.direction[-1], 1.0), length)
     guess = now.point + length * now.direction
     point, error = across(branch, guess, jnp.where(landing, jnp.zeros_like(guess).at[-1].set(1.0), now.direction))
-    direction = tangent(branch, point, now.direction)
+    direction, free = tangent(branch, point, now.direction)
     missed, turn = jnp.linalg.norm(point - guess), direction @ now.direction
-    # A long miss or a sharp turn may mean another branch; past lambda = 1 there is nothing to look for.
-    good = (error <= precision * (1 + jnp.max(jnp.abs(point)))) & (missed <= now.slack * length)
-    good &= (turn > 1 - now.slack) & (landing | (point[-1] < 1))
-    easy = good & (missed <= now.slack / 4 * length) & (turn > 1 - now.slack / 4)
-    after = Trace(
+    # A long miss or a sharp turn may mean another branch; past the end there is nothing to look for.
+    good = (error <= precision * (1 + jnp.max(jnp.abs(point)))) & (missed <= SLACK * length)
+    good &= (turn > 1 - SLACK) & (landing | (point[-1] < end))
+    easy = good & (missed <= SLACK / 4 * length) & (turn > 1 - SLACK / 4)
+    return Trace(
         jnp.where(good, point, now.point),
         jnp.where(good, direction, now.direction),
+        jnp.where(good, free, now.free),
         jnp.where(good, jnp.where(easy, 2 * length, length), length / 4),
-        now.slack,
         now.tries + 1,
         good & landing,
     )
-    # The principal branch never comes back to lambda = 0.
-    lost = good & (point[-1] <= 0)
-    afresh = start._replace(slack=now.slack / 4, tries=after.tries)
-    return jax.tree.map(lambda one, other: jnp.where(lost, one, other), afresh, after)
 
 
 def across(branch: Callable[[Array], Array], z: Array, row: Array) -> tuple[Array, Array]:
@@ -162,10 +169,19 @@ def across(branch: Callable[[Array], Array], z: Array, row: Array) -> tuple[Arra
     return end, jnp.max(jnp.abs(branch(end)))
 
 
-def tangent(branch: Callable[[Array], Array], z: Array, before: Array) -> Array:
-    """The unit tangent at z, the way that `before` goes."""
-    way = solve(bordered(branch, z, before), jnp.zeros_like(z)[:, None].at[-1].set(1.0))[:, 0]
-    return way / jnp.linalg.norm(way)
+def tangent(branch: Callable[[Array], Array], z: Array, before: Array) -> tuple[Array, Array]:
+    """The unit tangent at z, the way that `before` goes, and how far that is free; see `Trace`.
+
+    It is `before` without what leads off the branch. That is damped, so that where branches cross, and off has no
+    direction of its own, rounding does not turn it.
+    """
+    derivative, eye = jax.jacfwd(branch)(z), jnp.eye(len(z), dtype=z.dtype)
+    damped = derivative @ derivative.T + 16 * jnp.finfo(z.dtype).eps * eye[:-1, :-1]
+    way = before - derivative.T @ solve(damped, (derivative @ before)[:, None])[:, 0]
+    way = way / jnp.linalg.norm(way)
+    inverse = solve(jnp.concatenate([derivative, way[None]]), eye)[:, :-1]
+    change = jax.jvp(jax.jacfwd(branch), (z,), (way,))[1]
+    return way, 1 / jnp.linalg.norm(inverse @ change)
 
 
 def bordered(branch: Callable[[Array], Array], z: Array, row: Array) -> Array:

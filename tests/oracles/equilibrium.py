@@ -67,3 +67,31 @@ def backward(reward, transition, priors, taus, horizon, discount):
             q[0][t, s], q[1][t, s] = found
             v[t, s] = value(w, here, taus, found)
     return v, q
+
+
+def favoured_convention(n, edge, tau):
+    """What both players do on the principal branch when they choose one of n conventions, the first worth 1 + edge.
+
+    The others are alike, so a policy is (p, r, ..., r), and with y = log(p / r) the branch is the curve
+
+        lambda(y) = y / (tau ((1 + edge) p - r))
+
+    whose point of lambda 1 nearest to y = 0 on the favoured side is the first on the way from lambda = 0.
+    """
+
+    def policy(y):
+        return np.stack([np.exp(y), np.ones_like(y)]) / (np.exp(y) + n - 1)
+
+    def above(y):
+        p, r = policy(y)
+        return y - tau * ((1 + edge) * p - r)
+
+    # From tiny to far beyond the best reply, evenly in its logarithm.
+    grid = np.sign(edge) * np.geomspace(1e-16, 3 * tau * (1 + abs(edge)) + 1, 200_000)
+    inside = np.sign(above(grid)) != np.sign(above(grid[:1]))
+    low, high = grid[inside.argmax() - 1], grid[inside.argmax()]
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.sign(above(middle)) == np.sign(above(low)) else (low, middle)
+    p, r = policy(low)
+    return np.array([p, *[r] * (n - 1)])

@@ -8,6 +8,7 @@ and `TraceMeanField_ELBO` leave out how the parameters move a discrete draw, and
 optimum; none of them raises. They cannot be told apart from inside a guide, so `in_numpyro` checks before a fit.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +32,7 @@ from rlinf_ppl.program.evaluation import common_inverse_temperature
 VERDICT_EVERY = 10
 
 
-class ProgramELBO(ELBO):
+class ProgramELBO(ELBO, abc.ABC):
     """The ELBO of a program's guide; a subclass says what it reads of the program, and how it is estimated.
 
     Two losses of one kind with as many particles are equal.
@@ -45,17 +46,17 @@ class ProgramELBO(ELBO):
     def check(self, program: ControlProgram) -> None:
         """Raise where a program has no such estimate."""
 
+    @abc.abstractmethod
     def read(self, program: ControlProgram) -> Any:
         """What the estimate needs of a program, with arrays as leaves."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it reads of a program.")
 
+    @abc.abstractmethod
     def start(self, target: Any, key: Array) -> Any:
         """The guide to start from where none is given."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what a fit starts from.")
 
+    @abc.abstractmethod
     def check_guide(self, target: Any, guide: Any) -> Any:
         """A guide that was given to start from; raises where it is none of this program for this loss."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it fits.")
 
     def estimate(self, target: Any, guide: Any, key: Array) -> Float[Array, ""]:
         """The ELBO in units of optimality, its gradient in the guide unbiased."""
@@ -74,13 +75,13 @@ class ProgramELBO(ELBO):
         """The gradient, turned round where a decision minimises."""
         raise NotImplementedError(f"{type(self).__name__} does not say which way is up.")
 
+    @abc.abstractmethod
     def residual(self, target: Any, guide: Any, recent: Array | None, steps: Array) -> Float[Array, ""]:
         """How far a guide is from where it would stay, infinite where there is no verdict."""
-        raise NotImplementedError(f"{type(self).__name__} does not say when a fit has arrived.")
 
+    @abc.abstractmethod
     def summary(self, target: Any, guide: Any) -> tuple[dict[str, Any], Array]:
         """The policy of a guide, and its ELBO in units of optimality; compiled."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what a guide comes to.")
 
     def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
         """The estimate in nats for tables of logits, as NumPyro's SVI has them."""
