@@ -98,6 +98,8 @@ def test_log_mean_of_a_row_that_sees_only_small_values():
     np.testing.assert_allclose(message.log_mean(law, None).array, expected, rtol=1e-12)
     gradient = jax.grad(lambda p: message.log_mean(Conditional("x", Table(("s", "x"), p)), None).array.sum())
     assert jnp.isfinite(gradient(law.table.array)[law.table.array > 0]).all()
+    colder = Table(("x",), message.array / 3).log_mean(law, Table((), jnp.asarray(3.0))).array
+    np.testing.assert_allclose(colder, np.array(expected) / 3, rtol=1e-12)
     together = jax.vmap(lambda w: Table(("x",), w).log_mean(law, None).array)(jnp.stack([message.array, jnp.zeros(3)]))
     np.testing.assert_allclose(together, [expected, [0, 0]], rtol=1e-12, atol=1e-15)
 

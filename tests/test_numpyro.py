@@ -75,6 +75,18 @@ def test_a_dead_step_contributes_nothing():
     assert float(both - first) == pytest.approx(np.log(0.2), rel=1e-6)
 
 
+def test_the_last_state_is_reached_alive_or_counts_nothing():
+    def stay(s):
+        optimality(0.5 * decide("a", Bernoulli(0.4)))
+        return {"s": s}
+
+    prog = ControlProgram(lambda: {"s": jnp.int32(1)}, stay, 1, 0.8, lambda s: optimality(2.0 * s), sizes={"s": 2})
+    by_alive = {alive: log_density(prog.model, (), {}, {"t0/a": 1, "final/alive": alive})[0] for alive in (0, 1)}
+    one_step = np.log(0.4) + 0.5
+    assert float(by_alive[1]) == pytest.approx(one_step + np.log(0.8) + 2.0, rel=1e-6)
+    assert float(by_alive[0]) == pytest.approx(one_step + np.log(0.2), rel=1e-6)
+
+
 def test_predictive_draws_from_the_model():
     draws = Predictive(program(2, 1.0).model, num_samples=4000)(jax.random.key(0))
     frequency = np.bincount(np.asarray(draws["t1/b"])) / 4000

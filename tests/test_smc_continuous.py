@@ -92,8 +92,10 @@ def test_data_filter_a_hidden_state():
     filtered, log_z = forward(DATA)
     found = jax.vmap(lambda key: smc.run(hidden(), key, 8).log_evidence)(KEYS)
     assert unbiased(found, log_z)
-    run = smc.run(hidden(), jax.random.key(0), 20_000)
-    np.testing.assert_allclose(run.filtered["s"], filtered, atol=0.02)
+    # What is known of a state is the same whatever the particles were told to expect of it.
+    for twist in (None, jnp.array([0.0, 1.5])):
+        run = smc.run(hidden(), jax.random.key(0), 20_000, twist=twist)
+        np.testing.assert_allclose(run.filtered["s"], filtered, atol=0.02)
 
 
 def test_data_are_evidence_to_the_exact_engine_as_well():

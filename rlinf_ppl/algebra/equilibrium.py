@@ -32,7 +32,7 @@ from rlinf_ppl.algebra.small_matrices import solve
 MOST_STEPS = 1000
 NEWTON_STEPS = 6
 FIRST_LENGTH = 1 / 4
-# How far off the tangent a step may end, as a part of its length, and how sharply the tangent may turn.
+# How far off the tangent a step may end, as a part of its length.
 SLACK = 1 / 8
 
 
@@ -144,9 +144,9 @@ def further(branch: Callable[[Array], Array], end: Array, now: Trace, precision:
     point, error = across(branch, guess, jnp.where(landing, jnp.zeros_like(guess).at[-1].set(1.0), now.direction))
     direction, free = tangent(branch, point, now.direction)
     missed, turn = jnp.linalg.norm(point - guess), direction @ now.direction
-    # A long miss or a sharp turn may mean another branch; past the end there is nothing to look for.
+    # A long miss may mean another branch; past the end there is nothing to look for.
     good = (error <= precision * (1 + jnp.max(jnp.abs(point)))) & (missed <= SLACK * length)
-    good &= (turn > 1 - SLACK) & (landing | (point[-1] < end))
+    good &= landing | (point[-1] < end)
     easy = good & (missed <= SLACK / 4 * length) & (turn > 1 - SLACK / 4)
     return Trace(
         jnp.where(good, point, now.point),
