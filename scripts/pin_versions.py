@@ -17,8 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "test", "notebooks"
-# Later ones warn of what matplotlib 3.9 does, and warnings fail tests.
-HELD = {"pyparsing": "3.2.0"}
+# Later ones warn of what matplotlib 3.9 and typer 0.18 do, and warnings fail tests.
+HELD = {"pyparsing": "3.2.0", "click": "8.4.2"}
 Version = tuple[int, ...]
 
 

@@ -18,7 +18,6 @@ from programs_more import PAIRS, listed
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.inference.fitting import guides
-from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.updates import NATURAL
 from rlinf_ppl.program import read
 
@@ -174,10 +173,10 @@ def test_different_inverse_temperatures_have_no_loss_in_nats():
         svi.ExactELBO().loss(KEY, parameters(program), program.model, program.guide)
 
 
-def test_a_loss_that_does_not_say_how_it_estimates():
+def test_action_values_are_no_loss_for_numpyro():
     program = control("zeros")
-    with pytest.raises(NotImplementedError, match="ProgramELBO is no loss for NumPyro"):
-        ProgramELBO().loss(KEY, parameters(program), program.model, program.guide)
+    with pytest.raises(NotImplementedError, match="ActorCritic.* is no loss for NumPyro's SVI"):
+        svi.ActorCritic(4, 4, 8).loss(KEY, parameters(program), program.model, program.guide)
 
 
 @pytest.mark.usefixtures("unchecked_annotations")
