@@ -102,7 +102,7 @@ def sweep_by_library(grid: Grid) -> Contender:
 
     @jax.jit
     def sweep(chain: algebra.Chain) -> Any:
-        return algebra.backward(chain, lambda _: rules).values.array[0]
+        return algebra.backward(chain, lambda _: rules).first.array
 
     return Contender(*compiled(sweep, (read(one_step(grid)),)))
 
