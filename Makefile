@@ -23,7 +23,7 @@ QUICKLY_COMPILED := --xla_cpu_use_fusion_emitters=false
 FOR_RECOVERY := $(QUICKLY_COMPILED) --xla_backend_optimization_level=1
 FOR_TESTS := $(QUICKLY_COMPILED) --xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1
 # What every engine, look-up and report rests on, and the README's program.
-SMOKE := $(addprefix tests/test_,floors.py exact.py svi.py smc.py report.py readme.py degrees.py computed_lookups.py workshop.py)
+SMOKE := $(addprefix tests/test_,floors.py exact.py svi.py smc.py report.py readme.py degrees.py computed_lookups.py numerics.py compilation.py workshop.py)
 
 # No picture opens a window, and no test depends on the user's own settings.
 export MPLBACKEND := Agg
