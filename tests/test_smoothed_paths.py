@@ -1,4 +1,7 @@
-"""Smoothed paths are ways that a program can go, to the last digits; and they mix wherever there is another way."""
+"""Smoothed paths are ways that a program can go, to the last digits; and they mix wherever there is another way.
+
+Each program is a filter and a smoother to compile, in two forms, which takes most of this file's minute.
+"""
 
 from typing import NamedTuple
 
