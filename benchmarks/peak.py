@@ -15,8 +15,8 @@ from benchmarks.grid import SOLVERS, SWEEPS, make_grid
 from benchmarks.soft_backward import CONTENDERS, make_problem
 
 ROWS = {"backward": (make_problem, CONTENDERS), "sweep": (make_grid, SWEEPS), "solve": (make_grid, SOLVERS)}
-CLEAR = Path("/proc/self/clear_refs")
 ROWS["filter"] = particle_filter.make_problem, particle_filter.CONTENDERS
+CLEAR = Path("/proc/self/clear_refs")
 
 
 def peak() -> float:
