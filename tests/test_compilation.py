@@ -133,6 +133,25 @@ def test_jit_of_the_whole_way_from_arrays_to_value():
     np.testing.assert_allclose(value(mdp.reward), exact.solve(models.single_agent(mdp, HORIZON)).value, rtol=1e-12)
 
 
+@pytest.mark.parametrize("of", [lambda beta: beta, lambda beta: 2 * jnp.exp(beta)], ids=["plain", "computed"])
+def test_two_decisions_share_a_traced_inverse_temperature_that_is_worked_out_twice(of):
+    """A Python number that jit traces has a weak type, and each decision makes its own float of it."""
+
+    def log_evidence(beta):
+        def initial(beta):
+            return {"s": numpyro.sample("s0", Categorical(jnp.ones(2) / 2))}
+
+        def step(beta, s):
+            a, b = (decide(name, Categorical(jnp.ones(2) / 2), inverse_temperature=of(beta)) for name in "ab")
+            optimality(1.0 * (a == b) + s)
+            return {"s": a}
+
+        return exact.condition(ControlProgram(initial, step, 2, args=(beta,))).log_evidence
+
+    for beta in (1, 1.5):
+        np.testing.assert_allclose(jax.jit(log_evidence)(beta), log_evidence(beta), rtol=1e-6)
+
+
 def test_posterior_marginals_keep_no_table_for_each_time():
     """They come from the derivative of a scan, which may keep whatever a step reads: here a transition of S x S."""
     states, horizon, rng = 100, 200, np.random.default_rng(0)

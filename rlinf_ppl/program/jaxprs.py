@@ -3,7 +3,10 @@
 JAX promises nothing about it; whatever reads jaxprs asks here, and fails loudly where a version has changed it.
 """
 
+from functools import lru_cache
 from typing import Any
+
+from jax.extend.core import Literal
 
 # Under which name each equation that stands for a function of its own keeps it.
 INNER = {
@@ -33,3 +36,14 @@ def scan_ends(equation: Any) -> tuple[int, int]:
     # From jax 0.12 on they are the groups of a tree.
     constants, carried, _ = map(len, params["ft_in"].unpack())
     return constants, constants + carried
+
+
+@lru_cache(maxsize=1024)
+def part_for(jaxpr: Any, index: int) -> Any:
+    """The part of a jaxpr that one of its outputs needs, with that output alone."""
+    needed, kept = {jaxpr.outvars[index]} if not isinstance(jaxpr.outvars[index], Literal) else set(), []
+    for equation in reversed(jaxpr.eqns):
+        if needed.intersection(equation.outvars):
+            kept.append(equation)
+            needed.update(variable for variable in equation.invars if not isinstance(variable, Literal))
+    return jaxpr.replace(outvars=[jaxpr.outvars[index]], eqns=kept[::-1])

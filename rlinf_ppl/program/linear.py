@@ -18,8 +18,9 @@ from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.expansions import QUADRATICS, SQUARES, Expansion
+from rlinf_ppl.program.jaxprs import part_for
 from rlinf_ppl.program.linearity import check_linear, degrees_given, known_values
-from rlinf_ppl.program.plain import evaluate, part_for
+from rlinf_ppl.program.plain import evaluate
 from rlinf_ppl.program.precision import in_double
 from rlinf_ppl.program.sites import Support, first_value, values_of
 from rlinf_ppl.program.tracing import Form

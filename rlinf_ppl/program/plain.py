@@ -50,17 +50,6 @@ def evaluate(jaxpr: Any, constants: Sequence[Any], inputs: Sequence[Any], given:
     return [variable.val if isinstance(variable, Literal) else numbers[variable] for variable in jaxpr.outvars]
 
 
-@lru_cache(maxsize=1024)
-def part_for(jaxpr: Any, index: int) -> Any:
-    """The part of a jaxpr that one of its outputs needs, with that output alone."""
-    needed, kept = {jaxpr.outvars[index]} if not isinstance(jaxpr.outvars[index], Literal) else set(), []
-    for equation in reversed(jaxpr.eqns):
-        if needed.intersection(equation.outvars):
-            kept.append(equation)
-            needed.update(variable for variable in equation.invars if not isinstance(variable, Literal))
-    return jaxpr.replace(outvars=[jaxpr.outvars[index]], eqns=kept[::-1])
-
-
 @lru_cache(maxsize=4096)
 def has_own_rules(jaxpr: Any) -> bool:
     """Whether derivative rules other than the primitives' stand anywhere in a jaxpr."""

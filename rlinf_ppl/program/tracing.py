@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 from numpyro.ops.provenance import track_deps_jaxpr
 
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
 from rlinf_ppl.program.data import checked_laws
 from rlinf_ppl.program.identity import jaxpr_key
+from rlinf_ppl.program.jaxprs import part_for
 from rlinf_ppl.program.lookup import check_lookups, looked_up
 from rlinf_ppl.program.sites import Real, Sites, Support, check_names, first_value, is_one
 
@@ -199,7 +200,7 @@ def describe(
         )
         for name, variable in zip(returned, jaxpr.outvars[len(sites.kinds) + len(taus) :], strict=True)
     )
-    shared = len({repr(tau.val) if isinstance(tau, Literal) else id(tau) for tau in taus}) <= 1
+    shared = len({jaxpr_key(part_for(jaxpr, len(sites.kinds) + i)) for i in range(len(taus))}) <= 1
     return Form(names, forms, following, shared, Arithmetic(closed))
 
 
