@@ -15,7 +15,7 @@ from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, smc, svi
-from rlinf_ppl.program.sites import positions_of
+from rlinf_ppl.program.supports import positions_of
 from rlinf_ppl.tasks import MDP
 
 NUM_KEYS = 400

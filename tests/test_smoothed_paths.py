@@ -17,7 +17,7 @@ from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, smc
 from rlinf_ppl.inference.particles import laws
 from rlinf_ppl.inference.particles.genealogy import ancestor
-from rlinf_ppl.program.sites import Real
+from rlinf_ppl.program.supports import Real
 from rlinf_ppl.tasks import LinearQuadratic
 
 STEPS = 6

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.fixed_point import ROUNDINGS
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.sites import Real, Support, first_value
+from rlinf_ppl.program.supports import Support, first_value, is_finite
 
 
 def check_key(key: Any) -> Array:
@@ -87,7 +87,7 @@ def check_value(what: str, support: Support, value: Any) -> Array:
     array = check_numbers(what, value, "one value", dtype=None)
     if array.shape != kind.shape:
         raise ValueError(f"{what} has shape {array.shape}; it must be {kind.shape}. Use jax.vmap for several.")
-    if not isinstance(support, Real) and not isinstance(array, jax.core.Tracer) and array.item() not in support:
+    if is_finite(support) and not isinstance(array, jax.core.Tracer) and array.item() not in support:
         raise ValueError(f"{what} is {value}; its values are {support}.")
     return array.astype(kind.dtype)
 

@@ -32,12 +32,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl.algebra import TIME, regularizers, resampling
 from rlinf_ppl.algebra.quadratics import QuadraticValue
 from rlinf_ppl.inference.arguments import check_count, check_key, check_number, check_value
-from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
-from rlinf_ppl.inference.particles.laws import drawn, known
-from rlinf_ppl.inference.particles.proposals import Called, Looked, Quadratic, Twist, as_twist
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.proposals import Looked, Quadratic, Twist, Valued, as_twist
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.laws import FiniteLaw
+from rlinf_ppl.program.point import Point
 from rlinf_ppl.program.reading import check_program
-from rlinf_ppl.program.sites import Real, Support, values_of
+from rlinf_ppl.program.supports import Real, Support, values_of
 from rlinf_ppl.program.tracing import SiteForm
 
 __all__ = ["Particles", "sample"]
@@ -99,8 +100,7 @@ def sample(
     step = check_number("step_size", step_size)
     if not isinstance(step, jax.core.Tracer) and not float(step) > 0:
         raise ValueError(f"step_size must be a number above 0; got {step_size}.")
-    structure, leaves = program.structure, jax.tree.leaves(program.args)
-    dynamics = Dynamics(structure, leaves, program.constants, program.discount, None, {}, twist)
+    dynamics = Dynamics(program.structure, program.parts, program.discount, None, {}, twist)
     dynamics = replace(dynamics, tau=inverse_temperature(dynamics, site, known_before))
     found = moved(dynamics, key, decision, known_before, *counts, chance, step)
     if not isinstance(found.values, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(found.values))):
@@ -117,12 +117,10 @@ def moved(
 ) -> Particles:
     """Particles at the end of their way, and what moved them."""
     start_key, chance_key, stein_key = jax.random.split(key, 3)
-    form = dynamics.structure.step
-    site = form.latent[[site.name for site in form.latent].index(name)]
-    law = dynamics.outputs(STEP, at)[form.sites.index(site)]
-    action = lambda z: drawn(site.support, law, z)  # noqa: E731
-    tilt = tilt_of(dynamics, name, at, chance_key, num_chance)
-    first = starts(lambda z: tilt(action(z)), start_key, n, law.shape[0])
+    point = dynamics.at("step", at)
+    action = point.law(name).draw
+    tilt = tilt_of(dynamics, point, name, at, chance_key, num_chance)
+    first = starts(lambda z: tilt(action(z)), start_key, n, point.law(name).num_normals)
     last, forces = descended(lambda z: tilt(action(z)), stein_key, first, num_steps, step_size)
     # A tilt that is no number need not show in its gradient.
     values = jax.vmap(lambda a: jnp.where(jnp.isfinite(tilt(a)), a, jnp.nan))(jax.vmap(action)(last))
@@ -166,35 +164,37 @@ def starts(tilt: Callable[[Array], Array], key: Array, n: int, m: int) -> Array:
     return kept + JITTER * jax.random.normal(jitter_key, kept.shape)  # equal ones would stay equal
 
 
-def tilt_of(dynamics: Dynamics, name: str, at: Values, key: Array, num_chance: int) -> Callable[[Array], Array]:
+def tilt_of(
+    dynamics: Dynamics, point: Point, name: str, at: Values, key: Array, num_chance: int
+) -> Callable[[Array], Array]:
     """The function tau Q of the decision's value."""
     form = dynamics.structure.step
     later = form.latent[[site.name for site in form.latent].index(name) + 1 :]
     normals = noise_of(form, key, (num_chance + 1) // 2, False)
     pairs = {name: jnp.concatenate([normal, -normal])[:num_chance] for name, normal in normals.items()}
 
-    def averaged(values: Values, noise: Values, sites: tuple[SiteForm, ...]) -> Array:
+    def averaged(point: Point, noise: Values, sites: tuple[SiteForm, ...]) -> Array:
         if not sites:
-            return worth(dynamics, values)
+            return worth(dynamics, point, at[TIME])
         site, *rest = sites
-        law = dynamics.outputs(STEP, values)[form.sites.index(site)]
-        follow = lambda x: averaged(values | {site.name: x}, noise, tuple(rest))  # noqa: E731
-        if isinstance(site.support, Real):
-            return follow(drawn(site.support, law, noise[site.name]))
+        law = point.law(site.name)
+        follow = lambda x: averaged(point.given(site.name, x), noise, tuple(rest))  # noqa: E731
+        if not isinstance(law, FiniteLaw):
+            return follow(law.draw(noise[site.name]))
         # A finite site is summed over: a draw would not show how its probabilities depend on the decision.
-        return jnp.sum(jnp.where(law > 0, law * jax.vmap(follow)(values_of(known(site.support))), 0.0))
+        return jnp.sum(jnp.where(law.probs > 0, law.probs * jax.vmap(follow)(values_of(law.support)), 0.0))
 
     def tilt(a: Array, noise: Values) -> Array:
-        return averaged(at | {name: a}, noise, later)
+        return averaged(point.given(name, a), noise, later)
 
     return lambda a: jnp.mean(jax.vmap(tilt, (None, 0))(a, pairs))
 
 
-def worth(dynamics: Dynamics, values: Values) -> Array:
+def worth(dynamics: Dynamics, point: Point, t: Array) -> Array:
     """The tilt, tau (factors + value of the next state), of one draw; NaN where the next state leaves its values."""
-    total, _ = dynamics.factors(STEP, values, jnp.asarray(True))
-    following, outside = dynamics.following(STEP, values)
-    psi = dynamics.psi(following, values[TIME] + 1)
+    total, _ = dynamics.factors(point, jnp.asarray(True))
+    following, outside = dynamics.following(point)
+    psi = dynamics.psi(following, t + 1)
     total = total + (dynamics.discount * psi if dynamics.structure.discounted else psi)
     return jnp.where(jnp.any(jnp.stack([jnp.asarray(False), *outside.values()])), jnp.nan, total)
 
@@ -213,7 +213,7 @@ def check_decision(program: ControlProgram, name: str) -> SiteForm:
     site, later = decisions[names.index(name)], names[names.index(name) + 1 :]
     if not isinstance(site.support, Real):
         raise ValueError(
-            f"the decision {name!r} has {len(known(site.support))} values, and p exp(tau Q) can be summed exactly: "
+            f"the decision {name!r} has {len(site.support)} values, and p exp(tau Q) can be summed exactly: "
             "exact.solve does so."
         )
     if later:
@@ -230,9 +230,7 @@ def inverse_temperature(dynamics: Dynamics, site: SiteForm, at: Values) -> Array
     """The decision's own inverse temperature at the values; None where it is the plain number 1."""
     if not site.tempered:
         return None
-    form = dynamics.structure.step
-    decisions = [each for each in form.sites if each.kind == "decision"]
-    tau = dynamics.outputs(STEP, at)[len(form.sites) + decisions.index(site)]
+    tau = dynamics.at("step", at).temperature(site.name)
     if not isinstance(tau, jax.core.Tracer) and not math.isfinite(tau):
         raise ValueError(
             f"the inverse temperature of {site.name!r} is {tau}; then the policy is a maximum, no density."
@@ -259,7 +257,7 @@ def check_values(program: ControlProgram, decision: str, at: Any, twist: Twist |
     sites = [site.name for site in program.structure.step.latent]
     wanted: dict[str, Support] = dict(program.structure.state)
     wanted |= {name: program.supports[name] for name in sites[: sites.index(decision)]}
-    if program.horizon is None and isinstance(twist, Called) and TIME in twist.names:
+    if program.horizon is None and isinstance(twist, Valued) and TIME in twist.function.names:
         raise ValueError("value takes t, but without an end the value of a state is the same at all times.")
     if program.horizon is not None and (TIME in at or program.structure.takes_time or varies(twist)):
         wanted |= {TIME: range(program.horizon)}
@@ -275,6 +273,6 @@ def check_values(program: ControlProgram, decision: str, at: Any, twist: Twist |
 
 def varies(twist: Twist | None) -> bool:
     """Whether a value varies in time, where the horizon has an end."""
-    if isinstance(twist, Called):
-        return TIME in twist.names
+    if isinstance(twist, Valued):
+        return TIME in twist.function.names
     return isinstance(twist, Quadratic) or (isinstance(twist, Looked) and twist.timed)

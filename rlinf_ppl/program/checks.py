@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rlinf_ppl.program.sites import RESERVED, Real, Support
+from rlinf_ppl.program.sites import RESERVED
+from rlinf_ppl.program.supports import Real, Support
 from rlinf_ppl.program.tracing import Form
 
 
@@ -116,7 +117,7 @@ def state_supports(initial: Form, order: tuple[str, ...], sizes: dict[str, int])
         if name not in order:
             raise ValueError(f"sizes names {name!r}, but the state variables are {list(order)}.")
     sources = {form.name: form.source for form in initial.following}
-    reals = {form.name: Real(form.real) for form in initial.following if form.real is not None}
+    reals = {form.name: form.arrays for form in initial.following if isinstance(form.arrays, Real)}
     for name in order:
         support = sites.get(sources[name] or "", reals.get(name))
         if support is None and name not in sizes:

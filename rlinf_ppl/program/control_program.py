@@ -23,7 +23,8 @@ from rlinf_ppl.program.checks import (
     state_supports,
 )
 from rlinf_ppl.program.graph import scopes_of, slice_graph
-from rlinf_ppl.program.sites import Real, Support, positions_of
+from rlinf_ppl.program.point import Part
+from rlinf_ppl.program.supports import Real, Support, positions_of
 from rlinf_ppl.program.tracing import Form, trace_part
 
 
@@ -133,6 +134,14 @@ class ControlProgram(eqx.Module):
         """The same program with an end: T steps, for model, guide and whatever else needs a finite horizon."""
         initial, step, _, *rest = self.__reduce__()[1]
         return ControlProgram(initial, step, horizon, *rest)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """Initial, step and final by name, with their numbers; `final` only where there is one."""
+        leaves = jax.tree.leaves(self.args)
+        forms = {"initial": self.structure.initial, "step": self.structure.step, "final": self.structure.final}
+        numbers = zip(forms.items(), self.constants, strict=True)
+        return {name: Part(form, constants, leaves) for (name, form), constants in numbers if form is not None}
 
     @property
     def state(self) -> tuple[str, ...]:

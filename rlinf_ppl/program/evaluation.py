@@ -1,6 +1,5 @@
-"""Evaluate a program's traced arithmetic: one output over a grid of inputs, and the inverse temperature of all."""
+"""The inverse temperature that all decisions of a program share."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,39 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlinf_ppl.algebra import Table, regularizers
-from rlinf_ppl.program.sites import Support, first_value, values_of
-from rlinf_ppl.program.tracing import Form
-
-
-def on_grid(
-    form: Form,
-    constants: tuple[Array, ...],
-    leaves: list[Array],
-    supports: dict[str, Support],
-    index: int,
-    parents: tuple[str, ...],
-) -> Table:
-    """One output of the traced arithmetic over all values of `parents`, the other inputs held at their first value."""
-
-    def value(inputs: list[Array]) -> Array:
-        return form.arithmetic(constants, *inputs, *leaves)[index]
-
-    return Table(parents, over_grid(value, form, supports, parents))
-
-
-def over_grid(
-    function: Callable[[list[Array]], Any], form: Form, supports: dict[str, Support], parents: tuple[str, ...]
-) -> Any:
-    """A function of the inputs over all values of `parents`, an axis each; the others held at their first value."""
-
-    def value(*values: Array) -> Any:
-        chosen = dict(zip(parents, values, strict=True))
-        return function([chosen.get(name, first_value(supports[name])) for name in form.inputs])
-
-    for i in reversed(range(len(parents))):
-        value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(parents))])
-    return value(*(values_of(supports[name]) for name in parents))
+from rlinf_ppl.algebra import regularizers
+from rlinf_ppl.program.point import Part
+from rlinf_ppl.program.tracing import SiteForm
 
 
 def common_inverse_temperature(program: Any) -> Array | None:
@@ -50,27 +19,22 @@ def common_inverse_temperature(program: Any) -> Array | None:
     Raises:
         ValueError: where they differ, vary in time, are infinite, or are traced and not one and the same number.
     """
-    form = program.structure.step
-    decisions = [site for site in form.sites if site.kind == "decision"]
+    step: Part = program.parts["step"]
+    decisions = step.form.decisions
     check_joint(program)
     if not any(site.tempered for site in decisions):
         return None
-    leaves = jax.tree.leaves(program.args)
-    supports = program.supports | program.structure.times()
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program))
     # Known numbers stay known where a caller's jit is tracing, such as that of NumPyro's SVI.
     with jax.ensure_compile_time_eval() if known else nullcontext():
-        taus = [
-            on_grid(form, program.constants[1], leaves, supports, len(form.sites) + i, site.temperature_parents).array
-            for i, site in enumerate(decisions)
-        ]
+        taus = [temperature_of(step, site) for site in decisions]
     traced = any(isinstance(tau, jax.core.Tracer) for tau in taus)
     if not traced and np.any([np.isinf(tau).any() for tau in taus]):
         raise ValueError(
             f"an inverse temperature of {[site.name for site in decisions]} is infinite; then there is no joint model "
             "to condition or to sample: exact.solve works."
         )
-    if form.shared_temperature and taus[0].ndim == 0:
+    if step.form.shared_temperature and taus[0].ndim == 0:
         return taus[0]
     if traced:
         raise ValueError(
@@ -84,6 +48,11 @@ def common_inverse_temperature(program: Any) -> Array | None:
             "model to condition or to sample: exact.solve, exact.elbo and svi.fit work."
         )
     return jnp.asarray(every[0])
+
+
+def temperature_of(step: Part, site: SiteForm) -> Array:
+    """The inverse temperature of a decision, over time where it depends on it."""
+    return step.over(site.temperature_parents, lambda point: point.temperature(site.name))
 
 
 def posterior_temperature(program: Any) -> Array | None:

@@ -3,6 +3,7 @@
 JAX promises nothing about it; whatever reads jaxprs asks here, and fails loudly where a version has changed it.
 """
 
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -39,11 +40,19 @@ def scan_ends(equation: Any) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1024)
-def part_for(jaxpr: Any, index: int) -> Any:
-    """The part of a jaxpr that one of its outputs needs, with that output alone."""
-    needed, kept = {jaxpr.outvars[index]} if not isinstance(jaxpr.outvars[index], Literal) else set(), []
+def part_for(jaxpr: Any, indices: tuple[int, ...]) -> Any:
+    """The part of a jaxpr that some of its outputs need, with those outputs alone."""
+    wanted = [jaxpr.outvars[i] for i in indices]
+    return jaxpr.replace(outvars=wanted, eqns=equations_for(jaxpr, wanted))
+
+
+def equations_for(jaxpr: Any, wanted: Iterable[Any], known: Container[Any] = ()) -> list[Any]:
+    """The equations of a jaxpr that some of its variables need, without those that make what is known already."""
+    needed = {variable for variable in wanted if not isinstance(variable, Literal) and variable not in known}
+    kept = []
     for equation in reversed(jaxpr.eqns):
         if needed.intersection(equation.outvars):
             kept.append(equation)
-            needed.update(variable for variable in equation.invars if not isinstance(variable, Literal))
-    return jaxpr.replace(outvars=[jaxpr.outvars[index]], eqns=kept[::-1])
+            inputs = (variable for variable in equation.invars if not isinstance(variable, Literal))
+            needed.update(variable for variable in inputs if variable not in known)
+    return kept[::-1]

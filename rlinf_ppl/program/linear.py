@@ -19,11 +19,12 @@ from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.expansions import QUADRATICS, SQUARES, Expansion
 from rlinf_ppl.program.jaxprs import part_for
-from rlinf_ppl.program.linearity import check_linear, degrees_given, known_values
+from rlinf_ppl.program.linearity import check_linear, degrees_given
 from rlinf_ppl.program.plain import evaluate
+from rlinf_ppl.program.point import Part
 from rlinf_ppl.program.precision import in_double
-from rlinf_ppl.program.sites import Support, first_value, values_of
-from rlinf_ppl.program.tracing import Form
+from rlinf_ppl.program.supports import first_value, values_of
+from rlinf_ppl.program.tracing import SiteForm
 
 # How far from the origin single precision loses nothing that matters.
 NEAR = 1.0
@@ -40,25 +41,18 @@ Faults = dict[str, dict[str, dict[str, Any]]]
 
 @eqx.filter_jit
 def linearize(
-    structure: Structure,
-    discount: Array,
-    leaves: list[Array],
-    constants: tuple[Any, ...],
-    squares: bool = False,
+    structure: Structure, discount: Array, parts: dict[str, Part], squares: bool = False
 ) -> tuple[Chain, Faults]:
     """The program as a chain of quadratics or of sums of squares, and for each part and site what is wrong with it."""
     expansion = SQUARES if squares else QUADRATICS
-    parts = {"initial": structure.initial, "step": structure.step, "final": structure.final}
-    known = known_values(structure)
     slices: dict[str, Slice] = {}
     faults: Faults = {}
     origins: dict[str, dict[str, Array]] = {}
     state: dict[str, Array] = {}
-    for (part, form), own in zip(parts.items(), constants, strict=True):
-        if form is not None:
-            reader = Reader(form, own, leaves, known[part], state, expansion)
-            slices[part], faults[part] = reader.slice()
-            state, origins[part] = reader.state, reader.origin
+    for name, part in parts.items():
+        reader = Reader(part, state, expansion)
+        slices[name], faults[name] = reader.slice()
+        state, origins[name] = reader.state, reader.origin
     alive = None
     if structure.discounted:
         alive = Site("alive", "chance", Conditional("alive", Table(("alive",), jnp.stack([1.0 - discount, discount]))))
@@ -91,7 +85,7 @@ def read_gaussian(program: ControlProgram) -> Chain:
             that is not positive definite or numbers that are not finite.
     """
     check_linear(program.structure)
-    chain, faults = linearize(program.structure, program.discount, jax.tree.leaves(program.args), program.constants)
+    chain, faults = linearize(program.structure, program.discount, program.parts)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((chain, faults))):
         return chain
     wrong = describe(jax.device_get(faults))
@@ -104,14 +98,13 @@ def read_gaussian(program: ControlProgram) -> Chain:
         wide = in_double(program)
         if wide is None:
             return chain
-        exact = linearize(wide.structure, wide.discount, jax.tree.leaves(wide.args), wide.constants)[0]
+        exact = linearize(wide.structure, wide.discount, wide.parts)[0]
         return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, exact)
 
 
 def read_squares(program: ControlProgram) -> Chain:
     """A linear-Gaussian program with its factors as sums of squares; not `valid` where one of them is not concave."""
-    leaves = jax.tree.leaves(program.args)
-    return linearize(program.structure, program.discount, leaves, program.constants, squares=True)[0]
+    return linearize(program.structure, program.discount, program.parts, squares=True)[0]
 
 
 def describe(faults: Faults) -> str | None:
@@ -132,56 +125,44 @@ class Reader:
         origin: those of all variables of this part that were read so far.
     """
 
-    def __init__(
-        self,
-        form: Form,
-        constants: tuple[Array, ...],
-        leaves: list[Array],
-        supports: dict[str, Support],
-        state: dict[str, Array],
-        expansion: Expansion,
-    ):
-        self.form, self.constants, self.leaves, self.supports = form, constants, leaves, supports
+    def __init__(self, part: Part, state: dict[str, Array], expansion: Expansion):
+        self.part, self.form, self.supports, self.places = part, part.form, part.supports, part.form.arithmetic.places
         self.state, self.origin = dict(state), dict(state)
         self.expansion = expansion
         # A site that becomes a state variable is counted from where that one is.
         self.becomes: dict[str, str] = {}
-        for following in form.following:
-            if following.source in form.supports():
+        for following in self.form.following:
+            if following.source in self.form.supports():
                 self.becomes.setdefault(following.source, following.name)
 
     def slice(self) -> tuple[Slice, dict[str, dict[str, Array]]]:
         """The sites and the arrival of this part, and what is wrong with each."""
-        form, sites, faults = self.form, [], {}
-        decisions = [site.name for site in form.sites if site.kind == "decision"]
-        for i, site in enumerate(form.sites):
+        sites, faults = [], {}
+        for site in self.form.sites:
             read = self.factor if site.kind == "optimality" else self.law
-            content, faults[site.name] = read(site.name, i, site.parents)
-            tau = None
-            if site.tempered:
-                tau = self.constant(len(form.sites) + decisions.index(site.name), site.temperature_parents)
+            content, faults[site.name] = read(site.name, site.parents)
+            tau = self.constant(site) if site.tempered else None
             sites.append(Site(site.name, site.kind, content, tau))
         sources, maps = [], {}
-        for i, following in enumerate(form.following, len(form.sites) + len(decisions)):
-            name, source = following.name, following.source
+        for name, source, parents, _ in self.form.following:
             if name not in self.state:
-                self.state[name] = self.origin[source] if source else self.place(i, following.parents)
+                self.state[name] = self.origin[source] if source else self.place(self.places.following[name], parents)
             elif source is not None and self.becomes.get(source, source) != name:
                 source = None
             sources.append((name, source))
             if source is None:
-                maps[name], faults[name] = self.move(name, i, following.parents)
+                maps[name], faults[name] = self.move(name, parents)
         return Slice(tuple(sites), Arrival(tuple(sources), maps)), faults
 
-    def law(self, name: str, index: int, parents: tuple[str, ...]) -> tuple[LinearGaussian, dict[str, Array]]:
+    def law(self, name: str, parents: tuple[str, ...]) -> tuple[LinearGaussian, dict[str, Array]]:
         """The law of a site."""
         names, size = self.space(parents)
-        place = self.state.get(self.becomes.get(name, ""))
-        self.origin[name] = self.place(index, parents) if place is None else place
+        law, place = self.places.laws[name], self.state.get(self.becomes.get(name, ""))
+        self.origin[name] = self.place(law.mean, parents) if place is None else place
 
         def at(z: Array, t: Array) -> tuple[Array, Array]:
-            output = self.output(index, parents, z, t)
-            return output[:, 0], output[:, 1:]
+            mean, factor = self.outputs((law.mean, law.factor), parents, z, t)
+            return mean, factor
 
         def read(t: Array) -> tuple[Array, Array, dict[str, Array]]:
             origin = self.point(names)
@@ -199,13 +180,13 @@ class Reader:
         cov = factor @ jnp.swapaxes(factor, -1, -2)
         return LinearGaussian(name, axes, size, matrix, factor, covariance=cov), any_time(faults)
 
-    def move(self, name: str, index: int, parents: tuple[str, ...]) -> tuple[LinearGaussian, dict[str, Array]]:
+    def move(self, name: str, parents: tuple[str, ...]) -> tuple[LinearGaussian, dict[str, Array]]:
         """The next value of a state variable as a law without noise."""
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[Array, dict[str, Array]]:
             origin = self.point(names)
-            value = lambda z: jnp.reshape(self.output(index, parents, z, t), -1)  # noqa: E731
+            value = lambda z: jnp.reshape(self.output(self.places.following[name], parents, z, t), -1)  # noqa: E731
             slope = jax.jacfwd(value)
             matrix = jnp.concatenate([slope(origin), (value(origin) - self.state[name])[:, None]], 1)
             return matrix, {"infinite": ~jnp.all(jnp.isfinite(matrix))}
@@ -214,19 +195,21 @@ class Reader:
         nothing = jnp.zeros((*matrix.shape[:-1], matrix.shape[-2]))
         return LinearGaussian(name, axes, size, matrix, nothing, covariance=nothing), any_time(faults)
 
-    def factor(self, name: str, index: int, parents: tuple[str, ...]) -> tuple[Any, dict[str, Array]]:
+    def factor(self, name: str, parents: tuple[str, ...]) -> tuple[Any, dict[str, Array]]:
         """A factor as a function of vectors."""
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[tuple[Any, ...], dict[str, Array]]:
-            return self.expansion.expand(lambda z: self.output(index, parents, z, t), self.point(names))
+            value = lambda z: self.output(self.places.factors[name], parents, z, t)  # noqa: E731
+            return self.expansion.expand(value, self.point(names))
 
         (content, faults), axes = self.over_time(read, parents, names)
         return self.expansion.message(axes, size, *content), any_time(faults)
 
-    def constant(self, index: int, parents: tuple[str, ...]) -> Quadratic:
-        """An inverse temperature."""
-        read = lambda t: self.output(index, parents, jnp.zeros(0), t)[None, None]  # noqa: E731
+    def constant(self, site: SiteForm) -> Quadratic:
+        """The inverse temperature of a decision."""
+        place, parents = self.places.temperatures[site.name], site.temperature_parents
+        read = lambda t: self.output(place, parents, jnp.zeros(0), t)[None, None]  # noqa: E731
         tau, axes = self.over_time(read, parents, ())
         return Quadratic(axes, (), tau)
 
@@ -246,12 +229,16 @@ class Reader:
         """
         names, _ = self.space(parents)
         output = self.output(index, parents, self.point(names), jnp.zeros((), int))
-        place = lax.stop_gradient(output[:, 0] if output.ndim == 2 else jnp.reshape(output, -1))
+        place = lax.stop_gradient(jnp.reshape(output, -1))
         return place.astype(jnp.float32).astype(place.dtype)
 
     def output(self, index: int, parents: tuple[str, ...], z: Array, t: Array) -> Array:
         """One output at the vectors' coordinates z and the time t, the other inputs at their first value."""
-        inputs, place = {name: first_value(self.supports[name]) for name in self.form.inputs}, 0
+        return self.outputs((index,), parents, z, t)[0]
+
+    def outputs(self, indices: tuple[int, ...], parents: tuple[str, ...], z: Array, t: Array) -> list[Array]:
+        """The same of several."""
+        inputs, place = {name: first_value(support) for name, support in self.supports.items()}, 0
         for name in parents:
             if name == TIME:
                 inputs[name] = t
@@ -259,10 +246,9 @@ class Reader:
             support = self.supports[name]
             inputs[name] = jnp.reshape(z[place : place + len(support)], inputs[name].shape)
             place += len(support)
-        given = degrees_given(self.form, self.supports)
-        jaxpr = part_for(self.form.arithmetic.jaxpr, index)
-        (output,) = evaluate(jaxpr, self.constants, [*inputs.values(), *self.leaves], given)
-        return jnp.asarray(output)
+        jaxpr = part_for(self.form.arithmetic.jaxpr, indices)
+        numbers = [*jax.tree.leaves(tuple(inputs.values())), *self.part.leaves]
+        return [jnp.asarray(x) for x in evaluate(jaxpr, self.part.constants, numbers, degrees_given(self.form))]
 
     def over_time(self, read: Any, parents: tuple[str, ...], names: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
         """What `read` gives, at all times where it depends on the time, and the axes of it."""

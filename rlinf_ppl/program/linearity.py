@@ -6,17 +6,15 @@ factor                        degree at most 2
 inverse temperature           degree 0
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
-
-import numpy as np
 
 from rlinf_ppl.algebra import TIME
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.degree_rules import RULES
 from rlinf_ppl.program.degrees import HIGHEST, NO_POLYNOMIAL, Analysis, Entries, spread
-from rlinf_ppl.program.sites import Real, Support
+from rlinf_ppl.program.lookup import inputs_of
+from rlinf_ppl.program.supports import is_finite
 from rlinf_ppl.program.tracing import Form
 
 ANYWAY = "Or run smc.run, or svi.fit with guide=svi.networks(program, key): they take the step as it is."
@@ -56,35 +54,25 @@ def check_linear(structure: Structure) -> None:
         raise ValueError("\n".join((*wrong, ANYWAY)))
 
 
-def known_values(structure: Structure) -> dict[str, dict[str, Support]]:
-    """The values of what each part of a program may depend on."""
-    return {
-        "initial": structure.initial.supports(),
-        "step": structure.supports() | structure.times(),
-        "final": dict(structure.state),
-    }
-
-
-def degrees_given(form: Form, supports: Mapping[str, Support]) -> list[Entries]:
+def degrees_given(form: Form) -> list[Entries]:
     """Degree 1 for the real variables among a form's inputs, 0 for its other inputs and the arrays after them."""
-    count = len(form.inputs)
     variables: Any = form.arithmetic.jaxpr.invars
-    real = [isinstance(supports.get(name), Real) for name in form.inputs]
-    real += [False] * (len(variables) - count)
-    return [spread(int(one), variable.aval.shape) for one, variable in zip(real, variables, strict=True)]
+    supports = dict(form.inputs)
+    real = {variable for name, variable in inputs_of(form.arithmetic.jaxpr, supports) if not is_finite(supports[name])}
+    return [spread(int(variable in real), variable.aval.shape) for variable in variables]
 
 
 @lru_cache(maxsize=256)
 def faults_of(structure: Structure) -> tuple[str, ...]:
     """What is wrong with a program, site by site, and what to write instead."""
     faults = []
-    for part, supports in known_values(structure).items():
+    for part in ("initial", "step", "final"):
         form = getattr(structure, part)
         if form is None:
             continue
         analysis = Analysis(RULES)
-        outputs = analysis.of(form.arithmetic.jaxpr, degrees_given(form, supports))
-        for name, parents, claim, degree, highest in claims(form, outputs):
+        degrees = analysis.of(form.arithmetic.jaxpr, degrees_given(form))
+        for name, parents, claim, degree, highest in claims(form, degrees):
             if degree > highest:
                 names = " and ".join(parent for parent in parents if parent != TIME)
                 why = reason(degree, analysis.causes) if highest else "."
@@ -92,25 +80,21 @@ def faults_of(structure: Structure) -> tuple[str, ...]:
     return tuple(faults)
 
 
-def claims(form: Form, outputs: list[Entries]) -> list[tuple[str, tuple[str, ...], str, int, int]]:
+def claims(form: Form, degrees: list[Entries]) -> list[tuple[str, tuple[str, ...], str, int, int]]:
     """Of each output: its name and parents, what is said where it has another degree, its degree, and the highest."""
     made: list[tuple[str, tuple[str, ...], str, int, int]] = []
-    for site, output in zip(form.sites, outputs, strict=False):
+    laws, factors, _, following = form.arithmetic.places
+    for site in form.sites:
         if site.kind == "optimality":
-            made.append((site.name, site.parents, "it is not quadratic in {parents}", output.top, 2))
+            highest = degrees[factors[site.name]].top
+            made.append((site.name, site.parents, "it is not quadratic in {parents}", highest, 2))
             continue
-        mean, factor = top(output.degree[:, 0]), top(output.degree[:, 1:])
+        mean, factor = degrees[laws[site.name].mean].top, degrees[laws[site.name].factor].top
         made.append((site.name, site.parents, "its mean is not linear in {parents}", mean, 1))
         made.append((site.name, site.parents, "its covariance depends on {parents}", factor, 0))
-    next_values = outputs[len(outputs) - len(form.following) :]
-    for following, output in zip(form.following, next_values, strict=True):
-        made.append((following.name, following.parents, "the next value is not linear in {parents}", output.top, 1))
+    for name, _, parents, _ in form.following:
+        made.append((name, parents, "the next value is not linear in {parents}", degrees[following[name]].top, 1))
     return made
-
-
-def top(degrees: np.ndarray) -> int:
-    """The highest of some degrees."""
-    return int(degrees.max(initial=0))
 
 
 def reason(degree: int, causes: list[str]) -> str:

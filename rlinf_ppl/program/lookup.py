@@ -5,35 +5,46 @@ input, at the values of the parents in their order, over the whole of its last a
 the values it is looked up by, JAX would silently take its last position.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 from jax.extend.core import Literal
 
-from rlinf_ppl.program.sites import Real, Support
+from rlinf_ppl.program.supports import Support, first_value
 
 
-def looked_up(
-    jaxpr: Any, output: Any, parents: tuple[str, ...], supports: dict[str, Support], names: tuple[str, ...]
-) -> int | None:
+def inputs_of(jaxpr: Any, supports: Mapping[str, Support]) -> list[tuple[str, Any]]:
+    """The first inputs of a jaxpr with the names of what they are values of, or parts of such values."""
+    counts = {name: len(jax.tree.leaves(first_value(support))) for name, support in supports.items()}
+    names = [name for name, count in counts.items() for _ in range(count)]
+    return list(zip(names, jaxpr.invars, strict=False))
+
+
+def variables_of(jaxpr: Any, supports: Mapping[str, Support], name: str) -> list[Any]:
+    """The inputs of a jaxpr that hold one value."""
+    return [variable for of, variable in inputs_of(jaxpr, supports) if of == name]
+
+
+def looked_up(jaxpr: Any, output: Any, parents: tuple[str, ...], supports: Mapping[str, Support]) -> int | None:
     """The position of the array that is an output's table already; None if there is none.
 
     Args:
         jaxpr: the traced function, of named values first and arrays after them.
         output: the variable of a site's probabilities.
         parents: what the output depends on.
-        supports: the values of each of them.
-        names: the names of the function's first inputs, in order.
+        supports: the values of the function's first inputs, in order.
 
     Returns:
         The position among the arrays that the function closes over, followed by those that it is given.
     """
     made = {id(variable): equation for equation in jaxpr.eqns for variable in equation.outvars}
-    inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
+    inputs = {id(variable): name for name, variable in inputs_of(jaxpr, supports)}
     cut = made.get(id(through(output, made, ("squeeze", "convert_element_type"))))
     if cut is None or cut.primitive.name != "dynamic_slice":
         return None
     array, *starts = cut.invars
-    sources = [*jaxpr.constvars, *jaxpr.invars[len(names) :]]
+    sources = [*jaxpr.constvars, *jaxpr.invars[len(inputs) :]]
     position = next((i for i, source in enumerate(sources) if source is array), None)
     first = tuple(inputs.get(id(index_of(start, made))) for start in starts[:-1])
     sizes = tuple(len(supports[name]) for name in parents)
@@ -44,10 +55,10 @@ def looked_up(
     return position if first == parents and same and whole and plain else None
 
 
-def check_lookups(part: str, jaxpr: Any, supports: dict[str, Support], names: tuple[str, ...]) -> None:
+def check_lookups(part: str, jaxpr: Any, supports: Mapping[str, Support]) -> None:
     """Raise where an array is looked up by a named value that goes beyond its axis."""
     made = {id(variable): equation for equation in jaxpr.eqns for variable in equation.outvars}
-    inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
+    inputs = {id(variable): name for name, variable in inputs_of(jaxpr, supports)}
     for equation in jaxpr.eqns:
         if equation.primitive.name != "dynamic_slice":
             continue
@@ -55,7 +66,7 @@ def check_lookups(part: str, jaxpr: Any, supports: dict[str, Support], names: tu
         for axis, (length, start) in enumerate(zip(array.aval.shape, starts, strict=True)):
             name = inputs.get(id(index_of(start, made)))
             support = supports.get(name or "")
-            if support is None or isinstance(support, Real) or -length <= min(support) <= max(support) < length:
+            if not isinstance(support, range | tuple) or -length <= min(support) <= max(support) < length:
                 continue
             raise ValueError(
                 f"{part} looks up {name!r}, with values {min(support)}..{max(support)}, on axis {axis} of an array of "

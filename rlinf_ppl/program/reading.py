@@ -5,6 +5,7 @@ checks what they hold.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -15,12 +16,14 @@ from jaxtyping import Array
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.control_program import ControlProgram, Structure
-from rlinf_ppl.program.evaluation import on_grid
+from rlinf_ppl.program.evaluation import temperature_of
 from rlinf_ppl.program.indices import checked
+from rlinf_ppl.program.laws import probs_of
 from rlinf_ppl.program.linear import read_gaussian
 from rlinf_ppl.program.numbers import check, find_bad
-from rlinf_ppl.program.sites import Support, positions_of
-from rlinf_ppl.program.tracing import Form
+from rlinf_ppl.program.point import Part, Point
+from rlinf_ppl.program.supports import Support, positions_of
+from rlinf_ppl.program.tracing import SiteForm
 
 MOST_ENTRIES = 2**31 - 1
 
@@ -43,18 +46,11 @@ def read(program: ControlProgram, impossible: bool = False) -> Chain:
     check_program(program)
     check_one_algebra(program.structure.initial, program.structure.step)
     check_observed(program.structure)
-    leaves = jax.tree.leaves(program.args)
     if program.structure.gaussian:
-        chain = read_gaussian(program)
-        return checked(program.structure, leaves, program.constants, chain)
+        return checked(program.parts, read_gaussian(program))
     check_entries(program.structure)
-    chain = tabulate(program.structure, program.discount, leaves, program.constants)
-    chain = checked(program.structure, leaves, program.constants, chain)
-    parts = program.structure.initial, program.structure.step
-    whole = tuple(
-        filled(part, form, [*constants, *leaves])
-        for part, form, constants in zip((chain.initial, chain.step), parts, program.constants[:2], strict=True)
-    )
+    chain = checked(program.parts, tabulate(program.structure, program.discount, program.parts))
+    whole = filled(chain.initial, program.parts["initial"]), filled(chain.step, program.parts["step"])
     chain = eqx.tree_at(lambda chain: (chain.initial, chain.step), chain, whole)
     bad = find_bad(chain, impossible)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bad)):
@@ -102,17 +98,12 @@ def check_entries(structure: Structure) -> None:
 
 
 @eqx.filter_jit
-def tabulate(structure: Structure, discount: Array, leaves: list[Array], constants: tuple[Any, ...]) -> Chain:
+def tabulate(structure: Structure, discount: Array, parts: dict[str, Part]) -> Chain:
     """Evaluate every site of a program over its parents; compiled once for all programs of one structure."""
     state = dict(structure.state)
-    supports = structure.supports() | structure.times()
-    first = tabulate_part(structure.initial, constants[0], leaves, structure.initial.supports())
-    every = tabulate_part(structure.step, constants[1], leaves, supports)
-    last: tuple[Site, ...] = ()
-    if structure.final is not None:
-        last = tabulate_part(structure.final, constants[2], leaves, state)[0]
-    initial, starts_inside = arrivals(structure.initial, first, structure.initial.supports(), state)
-    step, stays_inside = arrivals(structure.step, every, supports, state)
+    sites = {name: tabulate_part(part) for name, part in parts.items()}
+    initial, starts_inside = arrivals(parts["initial"], sites["initial"], state)
+    step, stays_inside = arrivals(parts["step"], sites["step"], state)
     alive = None
     if structure.discounted:
         law = jnp.stack([1.0 - discount, discount])
@@ -120,7 +111,7 @@ def tabulate(structure: Structure, discount: Array, leaves: list[Array], constan
     return Chain(
         initial=initial,
         step=step,
-        final=last,
+        final=sites.get("final", ()),
         alive=alive,
         valid=starts_inside & stays_inside,
         horizon=structure.horizon,
@@ -132,52 +123,42 @@ def tabulate(structure: Structure, discount: Array, leaves: list[Array], constan
     )
 
 
-def filled(part: Slice, form: Form, arrays: list[Array]) -> Slice:
+def filled(part: Slice, program: Part) -> Slice:
     """Put in the tables that are arrays of the program already; passed through compiled code they would be copied."""
-    found = {i: site.array for i, site in enumerate(form.sites) if site.array is not None}
+    found = {i: site.array for i, site in enumerate(program.form.sites) if site.array is not None}
+    arrays = [*program.constants, *program.leaves]
     tables = [arrays[position] for position in found.values()]
     return eqx.tree_at(lambda part: [part.sites[i].content.table.array for i in found], part, tables)
 
 
-def tabulate_part(
-    form: Form, constants: tuple[Array, ...], leaves: list[Array], supports: dict[str, Support]
-) -> tuple[tuple[Site, ...], list[Table]]:
-    """The sites of one part as tables, and the next values of the state variables."""
-    decisions = [site for site in form.sites if site.kind == "decision"]
+def tabulate_part(part: Part) -> tuple[Site, ...]:
+    """The sites of one part as tables."""
 
-    def output(index: int, parents: tuple[str, ...]) -> Table:
-        return on_grid(form, constants, leaves, supports, index, parents)
+    def content(site: SiteForm) -> Table | Conditional:
+        if site.kind == "optimality":
+            return Table(site.parents, part.over(site.parents, lambda point: point.factor(site.name)))
+        law = jnp.zeros(())
+        if site.array is None:
+            law = part.over(site.parents, lambda point: probs_of(point.law(site.name)))
+        return Conditional(site.name, Table((*site.parents, site.name), law), site.regularizer)
 
-    taus = {
-        site.name: output(len(form.sites) + i, site.temperature_parents)
-        for i, site in enumerate(decisions)
-        if site.tempered
-    }
-    sites = []
-    for i, site in enumerate(form.sites):
-        table = output(i, site.parents) if site.array is None else Table(site.parents, jnp.zeros(()))
-        content: Table | Conditional = table
-        if site.kind != "optimality":
-            law = Table((*table.axes, site.name), table.array)
-            content = Conditional(site.name, law, site.regularizer)
-        sites.append(Site(site.name, site.kind, content, taus.get(site.name), site.unseen))
-    after = len(form.sites) + len(decisions)
-    return tuple(sites), [output(after + i, following.parents) for i, following in enumerate(form.following)]
+    def tau(site: SiteForm) -> Table | None:
+        return Table(site.temperature_parents, temperature_of(part, site)) if site.tempered else None
+
+    return tuple(Site(site.name, site.kind, content(site), tau(site), site.unseen) for site in part.form.sites)
 
 
-def arrivals(
-    form: Form, read: tuple[tuple[Site, ...], list[Table]], supports: dict[str, Support], state: dict[str, Support]
-) -> tuple[Slice, Array]:
+def arrivals(part: Part, sites: tuple[Site, ...], state: dict[str, Support]) -> tuple[Slice, Array]:
     """The slice with its arrival, and whether all next values lie in the support."""
     sources: list[tuple[str, str | None]] = []
     positions: dict[str, Table] = {}
     inside = jnp.asarray(True)
-    for following, table in zip(form.following, read[1], strict=True):
-        name, source = following.name, following.source
-        if source is not None and supports[source] == state[name]:
+    for name, source, parents, _ in part.form.following:
+        if source is not None and part.supports[source] == state[name]:
             sources.append((name, source))
             continue
         sources.append((name, None))
-        positions[name] = Table(table.axes, positions_of(state[name], table.array))
+        next_values = part.over(parents, partial(Point.following, name=name))
+        positions[name] = Table(parents, positions_of(state[name], next_values))
         inside &= jnp.all(positions[name].array < len(state[name]))
-    return Slice(read[0], Arrival(tuple(sources), positions)), inside
+    return Slice(sites, Arrival(tuple(sources), positions)), inside

@@ -1,7 +1,5 @@
 """Run a part of a program on given values of its sites, and record what they are: kinds, supports, probabilities."""
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,22 +12,10 @@ from numpyro.primitives import Messenger
 from rlinf_ppl.algebra.regularizers import Regularizer
 from rlinf_ppl.program.data import data_log_prob
 from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZER, UNSEEN
+from rlinf_ppl.program.laws import SiteLaw, as_law, gaussian
+from rlinf_ppl.program.supports import Real, Support, first_value
 
 RESERVED = ("t", "alive")
-
-
-@dataclass(frozen=True)
-class Real:
-    """The values of a Gaussian variable: numbers, or vectors of one length."""
-
-    shape: tuple[int, ...]
-
-    def __len__(self) -> int:
-        """The number of coordinates."""
-        return math.prod(self.shape)
-
-
-Support = range | tuple[float, ...] | Real
 
 
 class Sites(Messenger):
@@ -37,7 +23,8 @@ class Sites(Messenger):
 
     def __init__(self, part: str, values: dict[str, Any]):
         self.part, self.values = part, values
-        self.contents: dict[str, Any] = {}
+        self.laws: dict[str, SiteLaw] = {}
+        self.factors: dict[str, Array] = {}
         self.kinds: dict[str, str] = {}
         self.supports: dict[str, Support] = {}
         self.temperatures: dict[str, Any] = {}
@@ -60,13 +47,13 @@ class Sites(Messenger):
             self.kinds[name] = "optimality"
             if not msg["infer"].get("is_auxiliary"):
                 self.observed.add(name)
-            self.contents[name] = self._factor(name, data_log_prob(self.part, name, fn, msg["value"]))
+            self.factors[name] = self._factor(name, data_log_prob(self.part, name, fn, msg["value"]))
             return
         decision = bool(msg["infer"].get(DECISION))
         self.kinds[name] = "decision" if decision else "chance"
         self.supports[name] = support_of(self.part, name, fn)
         msg["value"] = self.values.get(name, first_value(self.supports[name]))
-        self.contents[name] = law_of(fn, self.supports[name])
+        self.laws[name] = as_law(fn, self.supports[name])
         if decision:
             self.temperatures[name] = msg["infer"][INVERSE_TEMPERATURE]
             self.regularizers[name] = msg["infer"][REGULARIZER]
@@ -145,64 +132,6 @@ def support_of(part: str, name: str, fn: Any) -> Support:
     if np.issubdtype(values.dtype, np.integer) and np.all(np.diff(values) == 1):
         return range(int(values[0]), int(values[-1]) + 1)
     return tuple(values.tolist())
-
-
-def gaussian(fn: Any) -> Any:
-    """A distribution without the event dimensions that `to_event` declared; a normal one that was expanded, in full."""
-    if isinstance(fn, dist.Independent):
-        return gaussian(fn.base_dist)
-    if isinstance(fn, dist.ExpandedDistribution) and isinstance(fn.base_dist, dist.Normal):
-        loc, scale = (jnp.broadcast_to(x, fn.batch_shape) for x in (fn.base_dist.loc, fn.base_dist.scale))
-        return dist.Normal(loc, scale)
-    return fn
-
-
-def law_of(fn: Any, support: Support) -> Array:
-    """A distribution as one array: its probabilities, or its mean beside a factor of its covariance, (n, 1 + n)."""
-    if not isinstance(support, Real):
-        return probabilities(fn, support)
-    base = gaussian(fn)
-    mean = jnp.reshape(base.loc, -1)
-    if isinstance(base, dist.MultivariateNormal):
-        factor = base.scale_tril
-    else:
-        factor = jnp.diag(jnp.reshape(jnp.broadcast_to(base.scale, base.batch_shape), -1))
-    return jnp.concatenate([mean[:, None], factor], 1).astype(float)
-
-
-def probabilities(fn: Any, support: Support) -> Array:
-    """The probability of each value of the support, exact at zero (NumPyro's log_prob clamps zeros)."""
-    if isinstance(fn, dist.CategoricalProbs | dist.CategoricalLogits):
-        return jnp.asarray(fn.probs, dtype=float)
-    if isinstance(fn, dist.BernoulliProbs | dist.BernoulliLogits):
-        return jnp.stack([1.0 - fn.probs, fn.probs]).astype(float)
-    return jnp.exp(fn.log_prob(values_of(support))).astype(float)
-
-
-def values_of(support: Support) -> Array:
-    """The values of a finite support as an array."""
-    assert not isinstance(support, Real)
-    return jnp.arange(support.start, support.stop) if isinstance(support, range) else jnp.asarray(support)
-
-
-def first_value(support: Support) -> Array:
-    """One value of a support, with the dtype of all of them."""
-    if isinstance(support, Real):
-        return jnp.zeros(support.shape)
-    return values_of(support[:1])[0]
-
-
-def positions_of(support: Support, values: Array) -> Array:
-    """The position of each value in the support; the support's length where the value is not in it."""
-    if isinstance(support, Real):
-        raise TypeError("a Gaussian variable has no positions.")
-    if isinstance(support, range):
-        position = values.astype(int) - support.start
-        return jnp.where((position >= 0) & (position < len(support)), position, len(support))
-    order = np.argsort(support)
-    rank = jnp.searchsorted(values_of(support)[order], values)
-    position = jnp.asarray(order)[jnp.minimum(rank, len(support) - 1)]
-    return jnp.where(values_of(support)[position] == values, position, len(support))
 
 
 def is_one(tau: Any) -> bool:

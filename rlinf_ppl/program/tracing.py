@@ -21,8 +21,10 @@ from rlinf_ppl.algebra.regularizers import Regularizer, kl
 from rlinf_ppl.program.data import checked_laws
 from rlinf_ppl.program.identity import jaxpr_key
 from rlinf_ppl.program.jaxprs import part_for
-from rlinf_ppl.program.lookup import check_lookups, looked_up
-from rlinf_ppl.program.sites import Real, Sites, Support, check_names, first_value, is_one
+from rlinf_ppl.program.laws import FiniteLaw
+from rlinf_ppl.program.lookup import check_lookups, inputs_of, looked_up, variables_of
+from rlinf_ppl.program.sites import Sites, check_names, is_one
+from rlinf_ppl.program.supports import Real, Support, first_value, of_arrays
 
 
 class SiteForm(NamedTuple):
@@ -34,7 +36,7 @@ class SiteForm(NamedTuple):
 
     name: str
     kind: str
-    support: Support | None
+    support: Support
     parents: tuple[str, ...]
     tempered: bool
     temperature_parents: tuple[str, ...]
@@ -43,25 +45,45 @@ class SiteForm(NamedTuple):
     unseen: tuple[str, ...]
     observed: bool
 
+    @property
+    def output(self) -> str:
+        """Which of `Outputs` it is."""
+        return "factors" if self.kind == "optimality" else "laws"
+
 
 class NextForm(NamedTuple):
-    """A next state variable: the variable whose value it takes unchanged, or None, and what it depends on.
+    """A next state variable: the variable whose value it takes unchanged, or None, what it depends on, and its shape.
 
-    `real` is its shape where it is made of real numbers, None where it is an integer.
+    `arrays` is what it is made of, whatever values it takes.
     """
 
     name: str
     source: str | None
     parents: tuple[str, ...]
-    real: tuple[int, ...] | None
+    arrays: Support
+
+
+class Outputs(NamedTuple):
+    """What a part of a program gives, each by its name: numbers, or whatever there is one of for each number."""
+
+    laws: dict[str, Any]
+    factors: dict[str, Any]
+    temperatures: dict[str, Any]
+    following: dict[str, Any]
 
 
 class Arithmetic:
-    """A jaxpr that compares and hashes by what it computes, so that programs of one form share compiled code."""
+    """A jaxpr that compares and hashes by what it computes, so that programs of one form share compiled code.
 
-    def __init__(self, jaxpr: ClosedJaxpr):
+    Attributes:
+        jaxpr: of named variables first and arrays after them.
+        places: which of its outputs each number of the part is.
+    """
+
+    def __init__(self, jaxpr: ClosedJaxpr, tree: Any):
         self.jaxpr = jaxpr.jaxpr
-        self._key = jaxpr_key(jaxpr.jaxpr)
+        self.places: Outputs = jax.tree.unflatten(tree, range(tree.num_leaves))
+        self._key = jaxpr_key(jaxpr.jaxpr), tree
         self._hash = hash(self._key)
 
     def __eq__(self, other: object) -> bool:
@@ -73,15 +95,14 @@ class Arithmetic:
     def __repr__(self) -> str:
         return f"Arithmetic({len(self.jaxpr.eqns)} equations)"
 
-    def __call__(self, constants: tuple[Array, ...], *inputs: Array) -> list[Array]:
-        """The outputs for flat inputs."""
-        return [jnp.asarray(output) for output in jax.core.eval_jaxpr(self.jaxpr, constants, *inputs)]
-
 
 class Form(NamedTuple):
-    """What one traced function is, without its numbers: hashable and shared by programs of one shape."""
+    """What one traced function is, without its numbers: hashable and shared by programs of one shape.
 
-    inputs: tuple[str, ...]
+    `inputs` are the values of all that it may depend on: the time index, state variables and its own sites.
+    """
+
+    inputs: tuple[tuple[str, Support], ...]
     sites: tuple[SiteForm, ...]
     following: tuple[NextForm, ...]
     shared_temperature: bool
@@ -92,9 +113,14 @@ class Form(NamedTuple):
         """The decision and chance sites in program order."""
         return tuple(site for site in self.sites if site.kind != "optimality")
 
+    @property
+    def decisions(self) -> tuple[SiteForm, ...]:
+        """The decisions in program order."""
+        return tuple(site for site in self.sites if site.kind == "decision")
+
     def supports(self) -> dict[str, Support]:
         """The values of each latent site."""
-        return {site.name: site.support for site in self.latent if site.support is not None}
+        return {site.name: site.support for site in self.latent}
 
 
 def trace_part(
@@ -134,74 +160,70 @@ def trace_part(
     def listing(*leaves: Any) -> None:
         forms["sites"], forms["returned"] = run({}, *leaves)
 
-    def arithmetic(inputs: dict[str, Any], *leaves: Any) -> Any:
-        sites, returned = run(inputs, *leaves)
+    def arithmetic(inputs: tuple[Any, ...], *leaves: Any) -> Outputs:
+        sites, returned = run(dict(zip(names, inputs, strict=True)), *leaves)
         forms["tempered"] = {name for name, tau in sites.temperatures.items() if not is_one(tau)}
         taus = {name: jnp.asarray(tau, dtype=float) for name, tau in sites.temperatures.items()}
-        return tuple(sites.contents.values()), tuple(taus.values()), tuple(returned.values())
+        return Outputs(sites.laws, sites.factors, taus, returned)
 
     with explained(part):
         jax.eval_shape(listing, *leaves)
         check_names(part, tuple(forms["sites"].kinds), tuple(state))
-        supports = state | forms["sites"].supports
-        known = ({} if times is None else {"t": times}) | supports
-        inputs = {name: first_value(support) for name, support in known.items()}
-        names = tuple(inputs)
-        flat = jax.make_jaxpr(lambda xs, *leaves: arithmetic(dict(zip(names, xs, strict=True)), *leaves))
-        closed = flat(tuple(inputs.values()), *leaves)
-    check_lookups(part, closed.jaxpr, known, names)
-    form = describe(forms["sites"], tuple(forms["returned"]), names, forms["tempered"], known, closed)
+        supports = ({} if times is None else {"t": times}) | state | forms["sites"].supports
+        names = tuple(supports)
+        first = tuple(first_value(support) for support in supports.values())
+        closed, shapes = jax.make_jaxpr(arithmetic, return_shape=True)(first, *leaves)
+    check_lookups(part, closed.jaxpr, supports)
+    form = describe(forms["sites"], tuple(forms["returned"]), forms["tempered"], supports, closed, shapes)
     return form, tuple(jnp.asarray(constant) for constant in closed.consts)
 
 
 def describe(
     sites: Sites,
     returned: tuple[str, ...],
-    names: tuple[str, ...],
     tempered: set[str],
     supports: dict[str, Support],
     closed: ClosedJaxpr,
+    shapes: Outputs,
 ) -> Form:
     """Name the outputs of a traced function and what each depends on."""
     jaxpr: Any = closed.jaxpr
+    arithmetic = Arithmetic(closed, jax.tree.structure(shapes))
+    places, names = arithmetic.places, [name for name, _ in inputs_of(jaxpr, supports)]
     origin = [frozenset({name}) for name in names] + [frozenset()] * (len(jaxpr.invars) - len(names))
-    provenance = iter(track_deps_jaxpr(jaxpr, origin))
+    provenance = list(track_deps_jaxpr(jaxpr, origin))
 
-    def ordered(depends: frozenset[str]) -> tuple[str, ...]:
-        return tuple(name for name in names if name in depends)
+    def parents(place: Any) -> tuple[str, ...]:
+        depends = frozenset[str]().union(*(provenance[i] for i in jax.tree.leaves(place)))
+        return tuple(name for name in supports if name in depends)
 
-    parents = {name: ordered(next(provenance)) for name in sites.kinds}
-    tau_parents = {name: ordered(next(provenance)) for name in sites.temperatures}
-    forms = tuple(
-        SiteForm(
+    def site(name: str, kind: str) -> SiteForm:
+        place = places.factors[name] if kind == "optimality" else places.laws[name]
+        seen, array = parents(place), None
+        if isinstance(place, FiniteLaw):
+            array = looked_up(jaxpr, jaxpr.outvars[place.probs], seen, supports)
+        return SiteForm(
             name,
             kind,
-            sites.supports.get(name),
-            parents[name],
+            sites.supports.get(name, Real(())),
+            seen,
             name in tempered,
-            tau_parents.get(name, ()),
-            looked_up(jaxpr, output, parents[name], supports, names)
-            if not isinstance(sites.supports.get(name, Real(())), Real)
-            else None,
+            parents(places.temperatures.get(name)),
+            array,
             sites.regularizers.get(name, kl),
             sites.unseen.get(name, ()),
             name in sites.observed,
         )
-        for (name, kind), output in zip(sites.kinds.items(), jaxpr.outvars, strict=False)
-    )
-    taus = jaxpr.outvars[len(sites.kinds) : len(sites.kinds) + len(sites.temperatures)]
-    inputs = {id(variable): name for variable, name in zip(jaxpr.invars, names, strict=False)}
-    following = tuple(
-        NextForm(
-            name,
-            inputs.get(id(variable)),
-            ordered(next(provenance)),
-            variable.aval.shape if jnp.issubdtype(variable.aval.dtype, jnp.floating) else None,
-        )
-        for name, variable in zip(returned, jaxpr.outvars[len(sites.kinds) + len(taus) :], strict=True)
-    )
-    shared = len({jaxpr_key(part_for(jaxpr, len(sites.kinds) + i)) for i in range(len(taus))}) <= 1
-    return Form(names, forms, following, shared, Arithmetic(closed))
+
+    def following(name: str) -> NextForm:
+        place = places.following[name]
+        same = [jaxpr.outvars[i] for i in jax.tree.leaves(place)]
+        source = next((of for of in supports if same and same == variables_of(jaxpr, supports, of)), None)
+        return NextForm(name, source, parents(place), of_arrays(shapes.following[name]))
+
+    shared = len({jaxpr_key(part_for(jaxpr, (place,))) for place in places.temperatures.values()}) <= 1
+    made = tuple(site(name, kind) for name, kind in sites.kinds.items())
+    return Form(tuple(supports.items()), made, tuple(map(following, returned)), shared, arithmetic)
 
 
 def check_call(part: str, function: Any, num_args: int, names: tuple[str, ...]) -> None:

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax import lax
 from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
@@ -19,12 +18,11 @@ from numpyro.primitives import Messenger
 from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.data import data_log_prob
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
+from rlinf_ppl.program.finite import Finite
 from rlinf_ppl.program.language import DECISION, check_handled
-from rlinf_ppl.program.sites import Real, Support, law_of, positions_of, probabilities, values_of
+from rlinf_ppl.program.laws import GaussianLaw, SiteLaw, as_law
+from rlinf_ppl.program.supports import Real, Support, is_finite, positions_of
 from rlinf_ppl.types import ArrayLike
-
-# Stands for log 0: its exponential is exactly 0, and NumPyro's validation accepts it.
-IMPOSSIBLE = -1e30
 
 
 def run(program: Any, handled: Callable[[int | None, dict[str, Array]], Any]) -> None:
@@ -176,70 +174,23 @@ class Learned(Messenger):
         if isinstance(prior, dist.MaskedDistribution):
             prior, mask = prior.base_dist, prior._mask
         scope = {n: jnp.asarray(self.seen[n]["value"]) for n in self.scopes[name]}
-        fn = self.affine(name, prior, support, scope) if isinstance(support, Real) else self.finite(name, prior, scope)
+        learned = self.finite if is_finite(support) else self.affine
+        fn = learned(name, as_law(prior, support), scope)
         return fn if mask is None else fn.mask(mask)
 
-    def finite(self, name: str, prior: Any, scope: dict[str, Array]) -> dist.Distribution:
+    def finite(self, name: str, prior: SiteLaw, scope: dict[str, Array]) -> dist.Distribution:
         """The learned conditional of a decision with finitely many values."""
         index = tuple(positions_of(self.supports[n], value) for n, value in scope.items())
-        p = probabilities(prior, self.supports[name])
-        log_p = jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), IMPOSSIBLE)
-        return Finite(log_p + self.learned[name][index], values_of(self.supports[name]))
+        base = prior.distribution
+        assert isinstance(base, Finite)
+        return Finite(base.logits + self.learned[name][index], base.values)
 
-    def affine(self, name: str, prior: Any, support: Real, scope: dict[str, Array]) -> dist.Distribution:
+    def affine(self, name: str, prior: SiteLaw, scope: dict[str, Array]) -> dist.Distribution:
         """The learned conditional of a Gaussian decision."""
+        assert isinstance(prior, GaussianLaw)
         gain, offset, factor = self.learned[name]
-        law = law_of(prior, support)
         z = jnp.concatenate([jnp.zeros(0), *(jnp.reshape(value, -1) for value in scope.values())])
-        mean, root = law[:, 0] + gain @ z + offset, law[:, 1:] @ factor
-        if support.shape == ():
-            return dist.Normal(mean[0], root[0, 0])
-        return dist.MultivariateNormal(mean, scale_tril=root)
-
-
-class Finite(dist.Distribution):
-    """A distribution over given values by unnormalised log probabilities.
-
-    Args:
-        logits: shape (K,).
-        values: shape (K,), increasing.
-    """
-
-    arg_constraints = {"logits": dist.constraints.real_vector}
-    pytree_data_fields = ("logits", "values")
-    has_enumerate_support = True
-
-    def __init__(self, logits: Array, values: Array, *, validate_args: bool | None = None):
-        self.logits, self.values = logits, values
-        super().__init__(batch_shape=logits.shape[:-1], validate_args=validate_args)
-
-    @property
-    def support(self) -> Any:
-        """The interval of integers that holds the values."""
-        return dist.constraints.integer_interval(self.values[0], self.values[-1])
-
-    @property
-    def probs(self) -> Array:
-        """The probability of each value, (K,)."""
-        return jax.nn.softmax(self.logits)
-
-    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw values; shape sample_shape + batch_shape."""
-        assert key is not None
-        return self.values[jax.random.categorical(key, self.logits, shape=sample_shape + self.batch_shape)]
-
-    def log_prob(self, value: ArrayLike) -> Array:
-        """Log probability of values of the support."""
-        log_p, value = jax.nn.log_softmax(self.logits), jnp.asarray(value)
-        position = jnp.searchsorted(self.values, value)
-        shape = lax.broadcast_shapes(value.shape, self.batch_shape)
-        log_p = jnp.broadcast_to(log_p, (*shape, log_p.shape[-1]))
-        return jnp.take_along_axis(log_p, jnp.broadcast_to(position, shape)[..., None], -1)[..., 0]
-
-    def enumerate_support(self, expand: bool = True) -> Array:
-        """All values, along a new leading axis."""
-        values = self.values.reshape((-1,) + (1,) * len(self.batch_shape))
-        return jnp.broadcast_to(values, values.shape[:1] + self.batch_shape) if expand else values
+        return GaussianLaw(prior.mean + gain @ z + offset, prior.factor @ factor, prior.support).distribution
 
 
 def is_factor(msg: Any) -> bool:

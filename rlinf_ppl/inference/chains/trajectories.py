@@ -14,7 +14,7 @@ from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.inference.chains.forbidden import with_impossible
-from rlinf_ppl.program.sites import Real, Support, values_of
+from rlinf_ppl.program.supports import Real, Support, values_of
 
 Supports = dict[str, Support]
 

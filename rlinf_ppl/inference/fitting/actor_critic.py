@@ -24,15 +24,15 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.inference.arguments import check_count
-from rlinf_ppl.inference.fitting.judging import Judge, decisions
+from rlinf_ppl.inference.fitting.judging import Judge
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.networks import Conditional, Network, check_networks, inputs_of, network, networks_of
 from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.evaluation import check_joint, on_grid
-from rlinf_ppl.program.sites import Real
+from rlinf_ppl.program.evaluation import check_joint, temperature_of
+from rlinf_ppl.program.supports import Real
 
 FOLLOWING = 0.02
 DEFAULT_OPTIMIZER = optax.adam(1e-3)
@@ -99,18 +99,14 @@ class ActorCritic(ProgramELBO):
             raise ValueError(f"{unseen} do not see other decisions, and no action values of their own are theirs.")
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program)):
             return
-        supports = program.supports | program.structure.times()
-        for i, site in enumerate(decisions(form.sites)):
-            place = len(form.sites) + i
-            leaves = jax.tree.leaves(program.args)
-            tau = on_grid(form, program.constants[1], leaves, supports, place, site.temperature_parents).array
+        for site in form.decisions:
+            tau = temperature_of(program.parts["step"], site)
             if not bool(jnp.all(jnp.isfinite(tau) & (tau != 0))):
                 raise ValueError(f"the inverse temperature of {site.name!r} is 0 or not finite; its scale is lost.")
 
     def read(self, program: ControlProgram) -> Dynamics:
         """The program as its walkers see it, in units of optimality."""
-        leaves = jax.tree.leaves(program.args)
-        return Dynamics(program.structure, leaves, program.constants, program.discount, None, {}, None)
+        return Dynamics(program.structure, program.parts, program.discount, None, {}, None)
 
     def start(self, target: Dynamics, key: Array) -> Guide:
         """Networks of the default size."""

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.numerics import soft_maximum
-from rlinf_ppl.inference.particles.dynamics import FINAL, STEP, Dynamics, Values, noise_of
-from rlinf_ppl.inference.particles.laws import drawn, known, log_density
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.proposals import Proposal
-from rlinf_ppl.program.sites import Real, positions_of
+from rlinf_ppl.program.laws import FiniteLaw
+from rlinf_ppl.program.point import Point
+from rlinf_ppl.program.supports import is_finite, positions_of
 from rlinf_ppl.program.tracing import SiteForm
 
 
@@ -36,54 +37,53 @@ class Judge(NamedTuple):
 
         def one(site: SiteForm) -> Array:
             q = self.quality(site, at)
-            return q[0] if isinstance(site.support, Real) else q[positions_of(known(site.support), at[site.name])]
+            return q[positions_of(site.support, at[site.name])] if is_finite(site.support) else q[0]
 
         return {site.name: one(site) for site in self.decisions}
 
     def quality(self, site: SiteForm, at: Values) -> Array:
-        """Q of all values of a finite decision, or of the one that a decision of real numbers has."""
+        """Q of all values of a finite decision, or of the one that another decision has."""
         return self.scale * self.critics[site.name](at, at["t"])
 
     def targets(self, at: Values, key: Array) -> Values:
         """For each decision of a step what its Q is to be: the factors up to the next decision, and the V there."""
-        form = self.dynamics.structure.step
-        outputs = self.dynamics.outputs(STEP, at)
+        point, form = self.dynamics.at("step", at), self.dynamics.structure.step
         following = {name: at[f"{name}'"] for name, _ in self.dynamics.structure.state}
         keys = jax.random.split(key, len(self.decisions) + 1)
         value, found = self.dynamics.discount * self.ahead(following, at["t"] + 1, keys[-1]), {}
-        for i in reversed(range(len(form.sites))):
-            site = form.sites[i]
+        for site in reversed(form.sites):
             if site.kind == "optimality":
-                value = value + outputs[i]
+                value = value + point.factor(site.name)
             elif site.kind == "decision":
                 found[site.name] = value
-                value = self.best(site, at, keys[self.decisions.index(site)])
+                value = self.best(site, point, at, keys[self.decisions.index(site)])
         return found
 
-    def value(self, site: SiteForm, at: Values, key: Array) -> Array:
+    def value(self, site: SiteForm, point: Point, at: Values, key: Array) -> Array:
         """V of a decision under the guide."""
-        prior, tau = self.prior(site, at)
+        prior, tau = point.law(site.name), point.temperature(site.name)
         law = self.guide[site.name](at, at["t"], prior)
-        if not isinstance(site.support, Real):
-            pays = jnp.log(jnp.where(law > 0, law, 1.0)) - jnp.log(jnp.where(law > 0, prior, 1.0))
-            return jnp.sum(law * (self.quality(site, at) - pays / tau))
-        a = drawn(site.support, law, jax.random.normal(key, (len(site.support),)))
-        cost = log_density(site.support, law, a) - log_density(site.support, prior, a)
+        if isinstance(law, FiniteLaw) and isinstance(prior, FiniteLaw):
+            q, p = law.probs, prior.probs
+            pays = jnp.log(jnp.where(q > 0, q, 1.0)) - jnp.log(jnp.where(q > 0, p, 1.0))
+            return jnp.sum(q * (self.quality(site, at) - pays / tau))
+        a = law.draw(jax.random.normal(key, (law.num_normals,)))
+        cost = law.log_prob(a) - prior.log_prob(a)
         return self.quality(site, at | {site.name: a})[0] - cost / tau
 
-    def best(self, site: SiteForm, at: Values, key: Array) -> Array:
+    def best(self, site: SiteForm, point: Point, at: Values, key: Array) -> Array:
         """V of a decision for targets: of a finite one under the best reply, so that no poor guide holds it back."""
-        if isinstance(site.support, Real):
-            return self.value(site, at, key)
-        prior, tau = self.prior(site, at)
-        return soft_maximum(prior, self.quality(site, at), tau)[1]
+        prior = point.law(site.name)
+        if not isinstance(prior, FiniteLaw):
+            return self.value(site, point, at, key)
+        return soft_maximum(prior.probs, self.quality(site, at), point.temperature(site.name))[1]
 
     def gain(self, at: Values, key: Array) -> Array:
         """What the guide is to maximise at a step: V of each decision, or -V where the decision minimises."""
-        keys = jax.random.split(key, len(self.decisions))
+        keys, point = jax.random.split(key, len(self.decisions)), self.dynamics.at("step", at)
         total = jnp.zeros(())
         for site, each in zip(self.decisions, keys, strict=True):
-            total = total + jnp.sign(self.prior(site, at)[1]) * self.value(site, at, each)
+            total = total + jnp.sign(point.temperature(site.name)) * self.value(site, point, at, each)
         return total
 
     def ahead(self, state: Values, t: Array, key: Array) -> Array:
@@ -91,34 +91,23 @@ class Judge(NamedTuple):
         dynamics, form = self.dynamics, self.dynamics.structure.step
         noise_key, key = jax.random.split(key)
         noise = jax.tree.map(lambda x: x[0], noise_of(form, noise_key, 1, False))
-        at, passed, total = state | {"t": t}, [], jnp.zeros(())
-        first = form.sites.index(self.decisions[0])
-        for i, site in enumerate(form.sites[:first]):
+        at, total = state | {"t": t}, jnp.zeros(())
+        point, first = dynamics.at("step", at), form.sites.index(self.decisions[0])
+        for site in form.sites[:first]:
             if site.kind == "optimality":
-                passed.append(i)
+                total = total + point.factor(site.name)
             else:
-                at[site.name] = drawn(site.support, dynamics.outputs(STEP, at)[i], noise[site.name])
-        outputs = dynamics.outputs(STEP, at)
-        total = sum((outputs[i] for i in passed), self.best(form.sites[first], at, key))
+                at[site.name] = point.law(site.name).draw(noise[site.name])
+                point.set(site.name, at[site.name])
+        total = total + self.best(form.sites[first], point, at, key)
         if dynamics.structure.horizon is None:
             return total
         last = jnp.zeros(())
         if dynamics.structure.final is not None:
-            last = dynamics.factors(FINAL, state, jnp.asarray(True))[0]
+            last = dynamics.factors(dynamics.at("final", state), jnp.asarray(True))[0]
         return jnp.where(t < dynamics.structure.horizon, total, last)
 
-    def prior(self, site: SiteForm, at: Values) -> tuple[Array, Array]:
-        """A decision's prior and its inverse temperature."""
-        form, outputs = self.dynamics.structure.step, self.dynamics.outputs(STEP, at)
-        place = len(form.sites) + self.decisions.index(site)
-        return outputs[form.sites.index(site)], outputs[place]
-
     @property
-    def decisions(self) -> list[SiteForm]:
+    def decisions(self) -> tuple[SiteForm, ...]:
         """The decisions of a step."""
-        return decisions(self.dynamics.structure.step.sites)
-
-
-def decisions(sites: tuple[SiteForm, ...]) -> list[SiteForm]:
-    """The decisions among sites."""
-    return [site for site in sites if site.kind == "decision"]
+        return self.dynamics.structure.step.decisions

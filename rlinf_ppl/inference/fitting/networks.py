@@ -18,13 +18,12 @@ import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.inference.arguments import check_count, check_key, check_value, described
-from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values
-from rlinf_ppl.inference.particles.proposals import Tilted, num_parameters
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
+from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.reading import check_program
-from rlinf_ppl.program.sites import Real, Support, first_value, positions_of, values_of
-from rlinf_ppl.program.unrolled import IMPOSSIBLE, Finite
+from rlinf_ppl.program.supports import Real, Support, first_value, positions_of
 
 MOST_INDICATORS = 1024
 
@@ -98,8 +97,7 @@ class Conditional(eqx.Module):
             TypeError: a variable of its scope is missing, or one is none of the program's.
             ValueError: a value has another shape than the variable, or is none of its values.
         """
-        form, structure = self.dynamics.form(STEP), self.dynamics.structure
-        index = next(i for i, site in enumerate(form.sites) if site.name == self.name)
+        structure = self.dynamics.structure
         what, supports, scope = f"policy[{self.name!r}]", structure.supports(), dict(structure.scopes)[self.name]
         missing, unknown = [name for name in scope if name not in at], [name for name in at if name not in supports]
         if missing or unknown:
@@ -108,23 +106,8 @@ class Conditional(eqx.Module):
         values = {name: check_value(f"{name!r} of {what}", supports[name], value) for name, value in at.items()}
         times = structure.horizon
         now = jnp.asarray(t) if times is None else check_value(f"'t' of {what}", range(times), t)
-        prior = self.dynamics.outputs(STEP, values | {"t": now})[index]
-        return as_distribution(self.learned.support, self.learned(values, now, prior))
-
-    def check(self, values: Values) -> None:
-        """Raise where values are not those of the scope."""
-        structure = self.dynamics.structure
-        scope, supports = dict(structure.scopes)[self.name], structure.supports()
-        missing = [name for name in scope if name not in values]
-        if missing:
-            raise TypeError(f"policy[{self.name!r}] takes {[*scope, 't']} by name; {missing} are missing.")
-        for name in scope:
-            shape = first_value(supports[name]).shape
-            if values[name].shape != shape:
-                raise ValueError(
-                    f"policy[{self.name!r}] takes one value of {name!r}, with shape {shape}; got "
-                    f"{values[name].shape}. jax.vmap takes many."
-                )
+        prior = self.dynamics.at("step", values | {"t": now}).law(self.name)
+        return self.learned(values, now, prior).distribution
 
 
 def networks(
@@ -176,10 +159,11 @@ def networks_of(
 ) -> dict[str, Tilted]:
     """The same by the structure of a program, the width and depth together."""
     keys, supports = jax.random.split(key, len(structure.scopes)), structure.supports()
+    laws = structure.step.arithmetic.places.laws
 
     def one(name: str, scope: tuple[str, ...], key: Array) -> Tilted:
         inputs = inputs_of(structure, scope, features)
-        return Tilted(network(key, inputs, num_parameters(supports[name]), counts, activation), supports[name])
+        return Tilted(network(key, inputs, laws[name].num_parameters, counts, activation), supports[name])
 
     return {name: one(name, scope, each) for (name, scope), each in zip(structure.scopes, keys, strict=True)}
 
@@ -236,12 +220,3 @@ def network(
     perceptron = eqx.tree_at(last, perceptron, tuple(jnp.zeros_like(x) for x in last(perceptron)))
     arrays, rest = eqx.partition(perceptron, eqx.is_array)
     return Network(inputs, arrays, rest)
-
-
-def as_distribution(support: Support, law: Array) -> dist.Distribution:
-    """A law as a NumPyro distribution."""
-    if not isinstance(support, Real):
-        return Finite(jnp.where(law == 0, IMPOSSIBLE, jnp.log(jnp.where(law == 0, 1.0, law))), values_of(support))
-    if support.shape == ():
-        return dist.Normal(law[0, 0], law[0, 1])
-    return dist.MultivariateNormal(law[:, 0], scale_tril=law[:, 1:])

@@ -19,7 +19,7 @@ from rlinf_ppl.inference.particles.proposals import Looked, Proposal, Tilted
 from rlinf_ppl.inference.particles.summaries import prior_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.sites import Real
+from rlinf_ppl.program.supports import Real
 
 VERDICT_WINDOW = 1000
 SUMMARY_RUNS = 1000

@@ -9,9 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from rlinf_ppl.inference.fitting.judging import Judge
-from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values, noise_of
-from rlinf_ppl.inference.particles.laws import log_density
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.proposals import Proposal
 
 LONGEST = 100_000
@@ -56,11 +54,12 @@ def walked(dynamics: Dynamics, guide: Guide, walkers: Walkers, key: Array) -> tu
 
 def paying(dynamics: Dynamics, guide: Guide, at: Values) -> Array:
     """What one step pays: its factors less what its decisions cost, in units of optimality."""
-    judge, total = Judge(dynamics, guide, {}, jnp.asarray(1.0)), dynamics.factors(STEP, at, jnp.asarray(True))[0]
-    for site in judge.decisions:
-        prior, tau = judge.prior(site, at)
-        law, value = guide[site.name](at, at["t"], prior), at[site.name]
-        total = total - (log_density(site.support, law, value) - log_density(site.support, prior, value)) / tau
+    point = dynamics.at("step", at)
+    total, _ = dynamics.factors(point, jnp.asarray(True))
+    for name in (site.name for site in point.part.form.decisions):
+        prior, value = point.law(name), at[name]
+        law = guide[name](at, at["t"], prior)
+        total = total - (law.log_prob(value) - prior.log_prob(value)) / point.temperature(name)
     return total
 
 

@@ -24,26 +24,16 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.noise import fresh_noise
-from rlinf_ppl.inference.particles.laws import (
-    drawn,
-    has_negative_scale,
-    known,
-    log_density,
-    noise_density,
-    tilted,
-    unlawful,
-)
 from rlinf_ppl.inference.particles.proposals import Proposal, Twist, as_proposal, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import common_inverse_temperature
-from rlinf_ppl.program.indices import beyond, computes
+from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
+from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.reading import check_program
-from rlinf_ppl.program.sites import Real, first_value, positions_of, values_of
+from rlinf_ppl.program.supports import Real, first_value, is_finite, positions_of, values_of
 from rlinf_ppl.program.tracing import Form
-
-INITIAL, STEP, FINAL = range(3)
 
 Values = dict[str, Array]
 
@@ -75,15 +65,15 @@ class Dynamics(eqx.Module):
 
     Attributes:
         structure: of the program.
-        leaves, constants, discount: its numbers.
+        parts: initial, step and final with their numbers.
+        discount: its discount.
         tau: the common inverse temperature; None: 1.
         proposal: what sites are drawn from in the place of their own laws.
         twist: what is expected of a state, in units of optimality; None: nothing.
     """
 
     structure: Structure = eqx.field(static=True)
-    leaves: list[Array]
-    constants: tuple[tuple[Array, ...], ...]
+    parts: dict[str, Part]
     discount: Array
     tau: Array | None
     proposal: dict[str, Proposal]
@@ -92,14 +82,14 @@ class Dynamics(eqx.Module):
     def start(self, noise: Values, fixed: tuple[Array, Values] | None = None) -> Move:
         """The first state of a particle; `fixed` says whether it takes given values instead of drawing them."""
         now = jnp.zeros((), int)
-        move = self.move(INITIAL, {}, now, jnp.asarray(True), noise, fixed, lambda s: self.psi(s, now))
+        move = self.move("initial", {}, now, jnp.asarray(True), noise, fixed, lambda s: self.psi(s, now))
         return move._replace(alive=jnp.asarray(True))
 
     def step(
         self, state: Values, t: Array, alive: Array, noise: Values, fixed: tuple[Array, Values] | None = None
     ) -> Move:
         """One step of a particle."""
-        move = self.move(STEP, state, t, alive, noise, fixed, lambda s: self.gate(self.psi(s, t + 1)))
+        move = self.move("step", state, t, alive, noise, fixed, lambda s: self.gate(self.psi(s, t + 1)))
         gain = move.log_weight
         if self.twist is not None:
             gain = gain - jnp.where(alive, self.psi(state, t), 0.0)
@@ -121,14 +111,14 @@ class Dynamics(eqx.Module):
         gain = jnp.zeros(())
         faults: dict[str, Array] = {}
         if self.structure.final is not None:
-            gain, faults = self.factors(FINAL, state, alive)
+            gain, faults = self.factors(self.at("final", state), alive)
         if self.twist is not None:
             gain = gain - jnp.where(alive, self.psi(state, jnp.asarray(self.structure.horizon)), 0.0)
         return gain, faults
 
     def move(
         self,
-        part: int,
+        part: str,
         state: Values,
         t: Array,
         alive: Array,
@@ -137,34 +127,30 @@ class Dynamics(eqx.Module):
         future: Callable[[Values], Array],
     ) -> Move:
         """Draw the sites of a slice one after the other, weight its factors and what is ahead of it."""
-        form, at, gain, score = self.form(part), state | {"t": t}, jnp.zeros(()), jnp.zeros(())
-        proposal = self.proposal if part == STEP else {}
-        rest = lambda values: self.rest(part, values, alive, future)  # noqa: E731
-        ahead = self.looking(form, proposal)
+        form, gain, score = self.parts[part].form, jnp.zeros(()), jnp.zeros(())
+        proposal = self.proposal if part == "step" else {}
+        point, ahead, at = self.at(part, state | {"t": t}), self.looking(form, proposal), state | {"t": t}
         faults: dict[str, Array] = {}
-        for site in form.latent:
-            law = other = self.outputs(part, at)[form.sites.index(site)]
-            faults[site.name] = unlawful(site.support, law) | has_negative_scale(site.support, law)
-            faults[site.name] |= self.beyond(part, at)[form.sites.index(site)]
-            if site.name == ahead:
-                weights, wrong = jax.vmap(lambda x: rest(at | {ahead: x}))(values_of(known(site.support)))
-                faults |= {name: jnp.any(bad & (law > 0)) for name, bad in wrong.items()}
-                other, total = tilted(law, weights)
-                gain = gain + total
-            elif site.name in proposal:
-                other = jnp.where(alive, proposal[site.name](at, t, law), law)
-                faults[site.name] |= unlawful(site.support, other)
-            value = drawn(site.support, other, noise[site.name])
-            at[site.name] = value if fixed is None else jnp.where(fixed[0], fixed[1][site.name], value)
-            if not isinstance(site.support, Real):
-                score = score + log_density(site.support, other, at[site.name])
-            if site.name in proposal:
-                gain = gain + log_density(site.support, law, at[site.name])
-                gain = gain - log_density(site.support, other, at[site.name])
+        for name in (site.name for site in form.latent):
+            law = other = point.law(name)
+            faults[name] = law.is_wrong() | point.beyond("laws", name)
+            if name == ahead:
+                other, total, wrong = self.looked(point, name, alive, future)
+                gain, faults = gain + total, faults | wrong
+            elif name in proposal:
+                other = jax.tree.map(lambda x, y: jnp.where(alive, x, y), proposal[name](at, t, law), law)
+                faults[name] |= other.is_wrong()
+            value = other.draw(noise[name])
+            at[name] = value if fixed is None else jnp.where(fixed[0], fixed[1][name], value)
+            point.set(name, at[name])
+            if not law.reparameterised:
+                score = score + other.log_prob(at[name])
+            if name in proposal:
+                gain = gain + law.log_prob(at[name]) - other.log_prob(at[name])
         if ahead is None:
-            weight, wrong = rest(at)
+            weight, wrong = self.rest(point, alive, future)
             gain, faults = gain + weight, faults | wrong
-        following, outside = self.following(part, at)
+        following, outside = self.following(point)
         sites = {site.name: at[site.name] for site in form.latent}
         return Move(following, sites, gain, alive, faults | outside, score)
 
@@ -173,16 +159,25 @@ class Dynamics(eqx.Module):
         if self.twist is None or not form.latent:
             return None
         last = form.latent[-1]
-        return None if isinstance(last.support, Real) or last.name in proposal else last.name
+        return last.name if is_finite(last.support) and last.name not in proposal else None
 
-    def rest(
-        self, part: int, values: Values, alive: Array, future: Callable[[Values], Array]
-    ) -> tuple[Array, dict[str, Array]]:
+    def looked(
+        self, point: Point, name: str, alive: Array, future: Callable[[Values], Array]
+    ) -> tuple[SiteLaw, Array, dict[str, Array]]:
+        """The law of the site that looks ahead, tilted by all that follows from its values; what that adds; faults."""
+        law = point.law(name)
+        assert isinstance(law, FiniteLaw)
+        follows = jax.vmap(lambda x: self.rest(point.given(name, x), alive, future))
+        weights, wrong = follows(values_of(law.support))
+        tilted, total = law.tilted(weights)
+        return tilted, total, {each: jnp.any(bad & (law.probs > 0)) for each, bad in wrong.items()}
+
+    def rest(self, point: Point, alive: Array, future: Callable[[Values], Array]) -> tuple[Array, dict[str, Array]]:
         """The log weight of a slice's factors and of what is ahead, once all sites have values; and faults."""
-        weight, faults = self.factors(part, values, alive)
+        weight, faults = self.factors(point, alive)
         if self.twist is None:
             return weight, faults
-        seen = future(self.following(part, values)[0])
+        seen = future(self.following(point)[0])
         return weight + jnp.where(alive, seen, 0.0), faults | {"twist": alive & senseless(seen)}
 
     def log_density(
@@ -196,66 +191,48 @@ class Dynamics(eqx.Module):
         Returns:
             The log density, and whether these real numbers are all the same.
         """
-        form, at = self.structure.step, state | sites | {"t": t}
-        outputs, (following_now, _) = self.outputs(STEP, at), self.following(STEP, at)
-        total, _ = self.factors(STEP, at, alive)
+        point, form = self.at("step", state | sites | {"t": t}), self.structure.step
+        total, _ = self.factors(point, alive)
+        following_now, _ = self.following(point)
         same = reached = jnp.asarray(True)
         for site in form.latent:
-            density, certain = noise_density(site.support, outputs[form.sites.index(site)], at[site.name])
+            density, certain = point.law(site.name).noise_density(sites[site.name])
             total = total + density
             reached = reached & certain if state.keys() & set(site.parents) else reached
-        for name, _, parents, real in form.following:
+        for name, _, parents, arrays in form.following:
             if state.keys() & set(parents):
                 equal = jnp.all(following_now[name] == following[name])
-                same, reached = (same & equal, reached) if real is None else (same, reached & equal)
+                same, reached = (same, reached & equal) if isinstance(arrays, Real) else (same & equal, reached)
         return jnp.where(same & reached, total, -jnp.inf), reached
 
-    def form(self, part: int) -> Form:
-        """The traced code of a part."""
-        form = (self.structure.initial, self.structure.step, self.structure.final)[part]
-        assert form is not None
-        return form
+    def at(self, part: str, values: Values) -> Point:
+        """A part of the program at some values."""
+        return self.parts[part].at(values)
 
-    def outputs(self, part: int, values: Values) -> list[Array]:
-        """All outputs of the traced arithmetic; what has no value yet is held at its first one."""
-        return self.form(part).arithmetic(self.constants[part], *self.inputs(part, values))
-
-    def beyond(self, part: int, values: Values) -> list[Array]:
-        """For all outputs whether they look up an array by an index that is out of it."""
-        return beyond(self.form(part), self.constants[part], self.inputs(part, values))
-
-    def inputs(self, part: int, values: Values) -> list[Array]:
-        """What the traced arithmetic takes."""
-        form = self.form(part)
-        supports = dict(self.structure.state) | self.structure.times() | form.supports()
-        inputs = [values[name] if name in values else first_value(supports[name]) for name in form.inputs]
-        return [*inputs, *self.leaves]
-
-    def factors(self, part: int, values: Values, alive: Array) -> tuple[Array, dict[str, Array]]:
+    def factors(self, point: Point, alive: Array) -> tuple[Array, dict[str, Array]]:
         """The log weight of all factors of a slice, and which of them are no numbers."""
-        form, total = self.form(part), jnp.zeros(())
+        total = jnp.zeros(())
         faults: dict[str, Array] = {}
-        found = zip(form.sites, self.outputs(part, values), self.beyond(part, values), strict=False)
-        for site, output, outside in found:
+        for site in point.part.form.sites:
             if site.kind == "optimality":
-                factor = output if self.tau is None or site.observed else self.tau * output
-                faults[site.name] = alive & (senseless(factor) | outside)
+                name, factor = site.name, point.factor(site.name)
+                factor = factor if self.tau is None or site.observed else self.tau * factor
+                outside = point.beyond("factors", name)
+                faults[name] = alive & (senseless(factor) | outside)
                 total = total + factor
         return jnp.where(alive, total, 0.0), faults
 
-    def following(self, part: int, values: Values) -> tuple[Values, dict[str, Array]]:
+    def following(self, point: Point) -> tuple[Values, dict[str, Array]]:
         """The next state variables, and which of them left their supports."""
-        form, supports = self.form(part), dict(self.structure.state)
-        state, outside = {}, {}
-        first = len(form.sites) + sum(site.kind == "decision" for site in form.sites)
-        found = zip(form.following, self.outputs(part, values)[first:], self.beyond(part, values)[first:], strict=True)
-        for following, value, out in found:
-            support = supports[following.name]
-            state[following.name] = value.astype(first_value(support).dtype)
-            if not isinstance(support, Real):
-                outside[following.name] = (positions_of(support, value) >= len(support)) | out
-            elif computes(form):
-                outside[following.name] = out
+        supports, state, outside = dict(self.structure.state), {}, {}
+        for name, *_ in point.part.form.following:
+            support, value = supports[name], point.following(name)
+            state[name] = value.astype(first_value(support).dtype)
+            out = point.beyond("following", name)
+            if is_finite(support):
+                outside[name] = (positions_of(support, value) >= len(support)) | out
+            elif point.part.computes_indices:
+                outside[name] = out
         return state, outside
 
     def psi(self, state: Values, t: Array) -> Array:
@@ -283,8 +260,7 @@ def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
     check_ends(program.horizon, "particle filter")
     return Dynamics(
         program.structure,
-        jax.tree.leaves(program.args),
-        program.constants,
+        program.parts,
         program.discount,
         common_inverse_temperature(program),
         as_proposal(program, proposal),
@@ -294,5 +270,6 @@ def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
 
 def noise_of(form: Form, key: Array, n: int, discounted: bool) -> dict[str, Array]:
     """What n particles draw their sites from, and with a discount whether they live on."""
-    normals = {s.name: len(s.support) if isinstance(s.support, Real) else 0 for s in form.latent}
+    normals = {name: law.num_normals for name, law in form.arithmetic.places.laws.items()}
+    normals = {site.name: normals[site.name] for site in form.latent}
     return fresh_noise(key, (n,), normals | ({"alive": 0} if discounted else {}))

@@ -23,7 +23,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.sites import Real, Support, positions_of, values_of
+from rlinf_ppl.program.supports import Real, Support, positions_of, values_of
 
 
 class History(NamedTuple):

@@ -1,7 +1,6 @@
 """What users know beforehand, as functions of one particle: proposals for sites, and twists, values of states.
 
-A proposal gives a site's law in the form of `laws`, from the values before it, the time, and the site's own law. A
-twist gives a number.
+A proposal gives a site's law from the values before it, the time, and the site's own law. A twist gives a number.
 """
 
 import inspect
@@ -11,7 +10,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 from numpyro.distributions import Distribution, MultivariateNormal, Normal
 
@@ -19,9 +17,9 @@ from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
 from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.inference.arguments import check_numbers
 from rlinf_ppl.inference.chains.policies import wrong_rows
-from rlinf_ppl.inference.particles.laws import tilted
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.sites import Real, Support, gaussian, law_of, positions_of
+from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw, as_law, gaussian, probabilities
+from rlinf_ppl.program.supports import FiniteSupport, Real, Support, first_value, is_finite, positions_of
 
 Axes = tuple[tuple[str, Support], ...]
 Values = dict[str, Array]
@@ -34,11 +32,22 @@ class Looked(eqx.Module):
     axes: Axes = eqx.field(static=True)
     timed: bool = eqx.field(static=True)
 
-    def __call__(self, at: Values, t: Array, law: Array | None = None) -> Array:
+    def __call__(self, at: Values, t: Array) -> Array:
         """The entry at the values; axes of size 1 do not matter."""
         place = [t] if self.timed else []
         place += [positions_of(support, at[name]) for name, support in self.axes]
         return self.array[tuple(jnp.minimum(i, n - 1) for i, n in zip(place, self.array.shape, strict=False))]
+
+
+class Rows(eqx.Module):
+    """Probabilities from an array, for the values of a site."""
+
+    array: Looked
+    support: FiniteSupport = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
+        """The row at the values."""
+        return FiniteLaw(self.array(at, t), self.support)
 
 
 class Affine(eqx.Module):
@@ -48,11 +57,12 @@ class Affine(eqx.Module):
     offset: Array
     factor: Array
     names: tuple[str, ...] = eqx.field(static=True)
+    support: Real = eqx.field(static=True)
 
-    def __call__(self, at: Values, t: Array, law: Array) -> Array:
-        """Its mean beside a factor of its covariance."""
+    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
+        """The Gaussian at the values."""
         mean = jnp.sum(self.gain[t] * side_by_side(at, self.names)[None], -1) + self.offset[t]
-        return jnp.concatenate([mean[:, None], self.factor[t]], 1)
+        return GaussianLaw(mean, self.factor[t], self.support)
 
 
 class Quadratic(eqx.Module):
@@ -69,32 +79,14 @@ class Quadratic(eqx.Module):
 
 
 class Tilted(eqx.Module):
-    """A site's own law, moved by parameters that a function of the values and the time gives.
-
-    Probabilities p become p exp(theta) / Z. A Gaussian N(m, F F') becomes N(m + F mu, F L L' F'), theta being mu, the
-    logs of L's diagonal, and what stands below it row by row: at 0 all is as it was.
-    """
+    """A site's own law, moved by parameters that a function of the values and the time gives; see `SiteLaw.moved`."""
 
     parameters: Callable[..., Array]
     support: Support = eqx.field(static=True)
 
-    def __call__(self, at: Values, t: Array, law: Array) -> Array:
+    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
         """The law."""
-        theta = self.parameters(at, t)
-        if not isinstance(self.support, Real):
-            # What is no number must not pass for a tilt of nothing.
-            return jnp.where(jnp.any(jnp.isnan(theta)), jnp.nan, tilted(law, theta)[0])
-        n = len(self.support)
-        rows, columns = np.tril_indices(n, -1)
-        lower = jnp.diag(jnp.exp(theta[n : 2 * n])).at[rows, columns].set(theta[2 * n :])
-        factor = law[:, 1:]
-        return jnp.concatenate([law[:, :1] + (factor @ theta[:n])[:, None], factor @ lower], 1)
-
-
-def num_parameters(support: Support) -> int:
-    """How many parameters move a law over a support."""
-    n = len(support)
-    return 2 * n + n * (n - 1) // 2 if isinstance(support, Real) else n
+        return law.moved(self.parameters(at, t))
 
 
 class Called(eqx.Module):
@@ -104,22 +96,40 @@ class Called(eqx.Module):
         what: the argument that it was given as, for errors.
         function: the function.
         names: what it takes.
-        support: of the site whose distribution it returns; None: it returns a number.
     """
 
     what: str = eqx.field(static=True)
     function: Callable[..., Any]
     names: tuple[str, ...] = eqx.field(static=True)
-    support: Support | None = eqx.field(static=True, default=None)
 
-    def __call__(self, at: Values, t: Array, law: Array | None = None) -> Array:
-        """Its value; of a distribution the law."""
-        found = self.function(**{name: t if name == "t" else at[name] for name in self.names})
-        return law_over(self.what, found, self.support) if self.support is not None else one_number(self.what, found)
+    def __call__(self, at: Values, t: Array) -> Any:
+        """Its value."""
+        return self.function(**{name: t if name == "t" else at[name] for name in self.names})
 
 
-Proposal = Looked | Affine | Called | Tilted
-Twist = Looked | Quadratic | Called
+class Proposed(eqx.Module):
+    """A function that returns the distribution of a site."""
+
+    function: Called
+    support: Support = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
+        """The law of the distribution."""
+        return law_over(self.function.what, self.function(at, t), self.support)
+
+
+class Valued(eqx.Module):
+    """A function that returns the value of a state."""
+
+    function: Called
+
+    def __call__(self, at: Values, t: Array) -> Array:
+        """The number."""
+        return one_number(self.function.what, self.function(at, t))
+
+
+Proposal = Rows | Affine | Proposed | Tilted
+Twist = Looked | Quadratic | Valued
 
 
 def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, Proposal]:
@@ -155,25 +165,26 @@ def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
     if callable(entry):
         sites = [site.name for site in program.structure.step.latent]
         what = f"proposal[{name!r}]"
-        return Called(what, entry, taken(what, entry, (*state, *sites[: sites.index(name)])), support)
+        return Proposed(Called(what, entry, taken(what, entry, (*state, *sites[: sites.index(name)]))), support)
     if name not in program.scopes:
         raise ValueError(f"proposal[{name!r}] is an array, and {name!r} is no decision: give a function.")
     scope = program.scopes[name]
     if isinstance(support, Real):
-        return affine(program, name, entry)
+        return affine(program, name, support, entry)
     real = [axis for axis in scope if isinstance(program.supports[axis], Real)]
     if real:
         raise ValueError(f"{name!r} depends on the real numbers {real}, so proposal[{name!r}] must be a function.")
+    assert is_finite(support)
     array, timed = looked_up(program, f"proposal[{name!r}]", entry, (*scope, name), program.horizon)
     if not isinstance(array, jax.core.Tracer):
         # Known numbers are checked where a caller's jit is tracing, too.
         with jax.ensure_compile_time_eval():
             if wrong_rows({name: array})[name]:
                 raise ValueError(f"proposal[{name!r}] has rows that are no distributions: at least 0, with sum 1.")
-    return Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed)
+    return Rows(Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed), support)
 
 
-def law_over(what: str, found: Any, support: Support) -> Array:
+def law_over(what: str, found: Any, support: Support) -> SiteLaw:
     """The law of a distribution that a function returned.
 
     Raises:
@@ -183,14 +194,15 @@ def law_over(what: str, found: Any, support: Support) -> Array:
     if not isinstance(found, Distribution):
         raise TypeError(f"{what} returned {type(found).__name__}; it must return a NumPyro distribution.")
     real, shape = isinstance(gaussian(found), Normal | MultivariateNormal), found.batch_shape + found.event_shape
-    if isinstance(support, Real):
-        fits, wanted = real and shape == support.shape, f"a Gaussian of shape {support.shape}"
-    else:
+    if is_finite(support):
         fits, wanted = not real and shape == (), f"a distribution over the site's {len(support)} values"
-        fits = fits and law_of(found, support).shape == (len(support),)
+        fits = fits and probabilities(found, support).shape == (len(support),)
+    else:
+        wanted = f"a Gaussian of shape {first_value(support).shape}"
+        fits = real and shape == first_value(support).shape
     if not fits:
         raise ValueError(f"{what} returned a {type(found).__name__} of shape {shape}; it must return {wanted}.")
-    return law_of(found, support)
+    return as_law(found, support)
 
 
 def one_number(what: str, found: Any) -> Array:
@@ -221,9 +233,9 @@ def looked_up(
     return array, timed
 
 
-def affine(program: ControlProgram, name: str, entry: Any) -> Affine:
+def affine(program: ControlProgram, name: str, support: Real, entry: Any) -> Affine:
     """The proposal of a Gaussian decision."""
-    names, m, steps = program.scopes[name], len(program.supports[name]), program.horizon
+    names, m, steps = program.scopes[name], len(support), program.horizon
     n = sum(len(program.supports[axis]) for axis in names)
     if not isinstance(entry, Sequence) or len(entry) != 3:
         raise ValueError(f"proposal[{name!r}] must be (gain, offset, cov), or a function.")
@@ -233,7 +245,7 @@ def affine(program: ControlProgram, name: str, entry: Any) -> Affine:
         if given.shape not in (shape, (steps, *shape)):
             raise ValueError(f"proposal[{name!r}].{part} has shape {given.shape}; it must be {(steps, *shape)}.")
         arrays.append(jnp.broadcast_to(given, (steps, *shape)))
-    return Affine(arrays[0], arrays[1], jax.vmap(cholesky)(arrays[2]), names)
+    return Affine(arrays[0], arrays[1], jax.vmap(cholesky)(arrays[2]), names, support)
 
 
 def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
@@ -252,7 +264,7 @@ def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
     if twist is None:
         return None
     if callable(twist):
-        return Called("twist", twist, taken("twist", twist, tuple(state)))
+        return Valued(Called("twist", twist, taken("twist", twist, tuple(state))))
     if isinstance(twist, QuadraticValue):
         n = sum(len(support) for support in state.values())
         if len(real) < len(state) or twist.matrix.shape != (rows, n, n):

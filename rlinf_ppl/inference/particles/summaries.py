@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Table
-from rlinf_ppl.inference.particles.dynamics import STEP, Dynamics, Values
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.genealogy import History, trace_back
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.evaluation import on_grid
-from rlinf_ppl.program.sites import Real, Support, positions_of
+from rlinf_ppl.program.laws import probs_of
+from rlinf_ppl.program.supports import Real, Support, positions_of
 
 MOST_ENTRIES = 2**24
 
@@ -46,13 +46,12 @@ def conditional(dynamics: Dynamics, name: str, joint: Array) -> Array:
 
 def prior_of(dynamics: Dynamics, name: str) -> Table:
     """A finite decision's prior over the time, its scope and its values."""
-    structure = dynamics.structure
-    form, supports = structure.step, structure.supports() | structure.times()
-    index, site = next((i, site) for i, site in enumerate(form.sites) if site.name == name)
-    law = on_grid(form, dynamics.constants[STEP], dynamics.leaves, supports, index, site.parents)
+    structure, step = dynamics.structure, dynamics.parts["step"]
+    parents = next(site.parents for site in step.form.sites if site.name == name)
+    law = step.over(parents, lambda point: probs_of(point.law(name)))
     axes = (*structure.times(), *dict(structure.scopes)[name], name)
-    sizes = {axis: len(support) for axis, support in supports.items()}
-    return Table((*law.axes, name), law.array).over(axes, sizes)
+    sizes = {axis: len(support) for axis, support in (structure.supports() | structure.times()).items()}
+    return Table((*parents, name), law).over(axes, sizes)
 
 
 def frequencies(structure: Structure, history: History, weights: Array) -> dict[str, Array]:
