@@ -15,8 +15,8 @@ from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, smc
-from rlinf_ppl.inference.particles import laws
 from rlinf_ppl.inference.particles.genealogy import ancestor
+from rlinf_ppl.program.laws import GaussianLaw
 from rlinf_ppl.program.supports import Real
 from rlinf_ppl.tasks import LinearQuadratic
 
@@ -297,8 +297,8 @@ def test_an_ancestor_is_drawn_among_those_that_lead_to_the_state_and_never_the_f
 
 
 def test_a_density_has_its_coordinates_without_noise_beside_those_with_it():
-    law = jnp.array([[1.0, 0.5, 0.0], [2.0, 0.3, 0.0]])
-    inside = law[:, 0] + law[:, 1] * 0.7
-    total, certain = laws.noise_density(Real((2,)), law, inside + jnp.array([0.0, 1e-3]))
+    law = GaussianLaw(jnp.array([1.0, 2.0]), jnp.array([[0.5, 0.0], [0.3, 0.0]]), Real((2,)))
+    inside = law.mean + law.factor[:, 0] * 0.7
+    total, certain = law.noise_density(inside + jnp.array([0.0, 1e-3]))
     assert float(total) == pytest.approx(-0.5 * (0.7**2 + np.log(2 * np.pi)) - np.log(0.5), rel=1e-12)
-    assert not bool(certain) and float(laws.log_density(Real((2,)), law, inside + jnp.array([0.0, 1e-3]))) == -np.inf
+    assert not bool(certain) and float(law.log_prob(inside + jnp.array([0.0, 1e-3]))) == -np.inf

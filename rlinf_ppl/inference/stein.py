@@ -35,11 +35,11 @@ from rlinf_ppl.inference.arguments import check_count, check_key, check_number, 
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.proposals import Looked, Quadratic, Twist, Valued, as_twist
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.laws import FiniteLaw
 from rlinf_ppl.program.point import Point
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.supports import Real, Support, values_of
-from rlinf_ppl.program.tracing import SiteForm
 
 __all__ = ["Particles", "sample"]
 

@@ -2,7 +2,9 @@
 
     language         decide and optimality, the two words
     control_program  ControlProgram: initial, step and final with their arrays, traced once and checked
-    sites, tracing   a function's sites, what each depends on, and its arithmetic as a jaxpr
+    sites, tracing   a function's sites, what each depends on, and its arithmetic as a jaxpr: `forms`
+    supports, laws   what values a variable takes, and the law of a site
+    point            laws, factors, temperatures and next values by name, at one point: what everything else reads
     identity         what a jaxpr computes, as a key: equal programs share compiled code
     graph            scopes, by the elimination on names alone
     unrolled         the same functions over time in Python: NumPyro's model and guide
@@ -13,7 +15,7 @@
     plain            the arithmetic with true derivatives, from which coefficients are read
     expansions       those of a factor, as a quadratic or as a sum of squares
     precision        the same program in float64
-    evaluation       one output of it over a grid, and the inverse temperature that decisions share
+    evaluation       the inverse temperature that decisions share
     lookup           tables that are arrays of the user already, and indices that leave their array
     checks           what is refused, where the user stands
 

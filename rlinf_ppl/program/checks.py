@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.sites import RESERVED
 from rlinf_ppl.program.supports import Real, Support
-from rlinf_ppl.program.tracing import Form
 
 
 def check_functions(initial: Any, step: Any, final: Any) -> None:

@@ -22,10 +22,11 @@ from rlinf_ppl.program.checks import (
     state_order,
     state_supports,
 )
+from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.graph import scopes_of, slice_graph
 from rlinf_ppl.program.point import Part
 from rlinf_ppl.program.supports import Real, Support, positions_of
-from rlinf_ppl.program.tracing import Form, trace_part
+from rlinf_ppl.program.tracing import trace_part
 
 
 class Structure(NamedTuple):

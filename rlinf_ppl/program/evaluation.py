@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import regularizers
+from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.point import Part
-from rlinf_ppl.program.tracing import SiteForm
 
 
 def common_inverse_temperature(program: Any) -> Array | None:

@@ -3,7 +3,7 @@
 import networkx as nx
 
 from rlinf_ppl.algebra import TIME
-from rlinf_ppl.program.tracing import Form
+from rlinf_ppl.program.forms import Form
 
 
 def slice_graph(step: Form) -> nx.DiGraph:

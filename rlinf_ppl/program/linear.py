@@ -18,13 +18,13 @@ from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.expansions import QUADRATICS, SQUARES, Expansion
+from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.jaxprs import part_for
 from rlinf_ppl.program.linearity import check_linear, degrees_given
 from rlinf_ppl.program.plain import evaluate
-from rlinf_ppl.program.point import Part
+from rlinf_ppl.program.point import PARTS, Part
 from rlinf_ppl.program.precision import in_double
 from rlinf_ppl.program.supports import first_value, values_of
-from rlinf_ppl.program.tracing import SiteForm
 
 # How far from the origin single precision loses nothing that matters.
 NEAR = 1.0
@@ -49,8 +49,8 @@ def linearize(
     faults: Faults = {}
     origins: dict[str, dict[str, Array]] = {}
     state: dict[str, Array] = {}
-    for name, part in parts.items():
-        reader = Reader(part, state, expansion)
+    for name in (name for name in PARTS if name in parts):
+        reader = Reader(parts[name], state, expansion)
         slices[name], faults[name] = reader.slice()
         state, origins[name] = reader.state, reader.origin
     alive = None

@@ -14,11 +14,14 @@ from jax.extend.core import Literal
 from jaxtyping import Array, Bool
 
 from rlinf_ppl.program.bounds import any_of, computes_indices, evaluate, inside
+from rlinf_ppl.program.forms import Form, Outputs
 from rlinf_ppl.program.jaxprs import equations_for
 from rlinf_ppl.program.laws import SiteLaw
 from rlinf_ppl.program.lookup import inputs_of, variables_of
 from rlinf_ppl.program.supports import Support, first_value, values_of
-from rlinf_ppl.program.tracing import Form, Outputs
+
+# In the order in which they run, which a dictionary loses on its way through compiled code.
+PARTS = ("initial", "step", "final")
 
 
 class Part(eqx.Module):

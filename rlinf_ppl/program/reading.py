@@ -17,13 +17,13 @@ from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import temperature_of
+from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.indices import checked
 from rlinf_ppl.program.laws import probs_of
 from rlinf_ppl.program.linear import read_gaussian
 from rlinf_ppl.program.numbers import check, find_bad
 from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.supports import Support, positions_of
-from rlinf_ppl.program.tracing import SiteForm
 
 MOST_ENTRIES = 2**31 - 1
 

@@ -72,7 +72,7 @@ def first_value(support: Support) -> Any:
 def positions_of(support: Support, values: Array) -> Array:
     """The position of each value in the support; the support's length where the value is not in it."""
     if not isinstance(support, range | tuple):
-        raise TypeError("only a variable with finitely many values has positions.")
+        raise TypeError("a Gaussian variable has no positions; only one of finitely many values has.")
     if isinstance(support, range):
         position = values.astype(int) - support.start
         return jnp.where((position >= 0) & (position < len(support)), position, len(support))

@@ -10,10 +10,10 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.proposals import Proposal
+from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.laws import FiniteLaw
 from rlinf_ppl.program.point import Point
 from rlinf_ppl.program.supports import is_finite, positions_of
-from rlinf_ppl.program.tracing import SiteForm
 
 
 class Judge(NamedTuple):

@@ -29,11 +29,11 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
 from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.supports import Real, first_value, is_finite, positions_of, values_of
-from rlinf_ppl.program.tracing import Form
 
 Values = dict[str, Array]
 
