@@ -7,25 +7,34 @@ import jax
 from jaxtyping import Array, PRNGKeyArray
 
 
-def fresh_noise(key: PRNGKeyArray | Array, shape: tuple[int, ...], normals: Mapping[str, int]) -> dict[str, Array]:
+def fresh_noise(
+    key: PRNGKeyArray | Array, shape: tuple[int, ...], normals: Mapping[str, int | None]
+) -> dict[str, Array]:
     """What draws of each variable are made from.
 
     Args:
         key: a random key.
         shape: of the draws of one variable.
-        normals: for each variable how many standard normals a draw takes; 0: one uniform.
+        normals: for each variable how many standard normals a draw takes; 0: one uniform, None: a key of its own.
 
     Returns:
-        For each variable uniforms in [0, 1) of this shape, or normals with their number as a last axis; independent.
+        For each variable uniforms in [0, 1) of this shape, normals with their number as a last axis, or random keys;
+        independent.
     """
-    finite, total = [name for name, size in normals.items() if size == 0], sum(normals.values())
+    keyed = [name for name, size in normals.items() if size is None]
+    found = {}
+    if keyed:
+        key, own_key = jax.random.split(key)
+        found = dict(zip(keyed, jax.random.split(own_key, (len(keyed), *shape)), strict=True))
+    counts = {name: size for name, size in normals.items() if size is not None}
+    finite, total = [name for name, size in counts.items() if size == 0], sum(counts.values())
     uniform_key, normal_key = jax.random.split(key) if finite and total else (key, key)
     # A row that is reshaped compiles in a third of the time of an array of several axes, to the same numbers.
     count = math.prod(shape)
     uniforms = jax.random.uniform(uniform_key, (len(finite) * count,)).reshape(len(finite), *shape)
-    found = dict(zip(finite, uniforms, strict=True))
+    found |= dict(zip(finite, uniforms, strict=True))
     gaussian, first = jax.random.normal(normal_key, (count * total,)).reshape(*shape, total), 0
-    for name, size in normals.items():
+    for name, size in counts.items():
         if size:
             found[name] = gaussian[..., first : first + size]
             first += size

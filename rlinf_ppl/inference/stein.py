@@ -36,10 +36,10 @@ from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.proposals import Looked, Quadratic, Twist, Valued, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.forms import SiteForm
-from rlinf_ppl.program.laws import FiniteLaw
+from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SampledLaw
 from rlinf_ppl.program.point import Point
 from rlinf_ppl.program.reading import check_program
-from rlinf_ppl.program.supports import Real, Support, values_of
+from rlinf_ppl.program.supports import Support, is_finite, values_of
 
 __all__ = ["Particles", "sample"]
 
@@ -118,9 +118,11 @@ def moved(
     """Particles at the end of their way, and what moved them."""
     start_key, chance_key, stein_key = jax.random.split(key, 3)
     point = dynamics.at("step", at)
-    action = point.law(name).draw
+    law = point.law(name)
+    assert isinstance(law, GaussianLaw)
+    action = law.draw
     tilt = tilt_of(dynamics, point, name, at, chance_key, num_chance)
-    first = starts(lambda z: tilt(action(z)), start_key, n, point.law(name).num_normals)
+    first = starts(lambda z: tilt(action(z)), start_key, n, law.num_normals)
     last, forces = descended(lambda z: tilt(action(z)), stein_key, first, num_steps, step_size)
     # A tilt that is no number need not show in its gradient.
     values = jax.vmap(lambda a: jnp.where(jnp.isfinite(tilt(a)), a, jnp.nan))(jax.vmap(action)(last))
@@ -211,7 +213,13 @@ def check_decision(program: ControlProgram, name: str) -> SiteForm:
     if name not in names:
         raise ValueError(f"decision is {name!r}; the program's decisions are {names}.")
     site, later = decisions[names.index(name)], names[names.index(name) + 1 :]
-    if not isinstance(site.support, Real):
+    law = program.structure.step.arithmetic.places.laws[name]
+    if isinstance(law, SampledLaw):
+        raise ValueError(
+            f"the decision {name!r} is {type(law.base).__name__}; particles move in the coordinates of a Gaussian prior: "
+            "give it one, and let the step bend it, or use smc.run or svi.fit with guide=svi.networks(program, key)."
+        )
+    if is_finite(site.support):
         raise ValueError(
             f"the decision {name!r} has {len(site.support)} values, and p exp(tau Q) can be summed exactly: "
             "exact.solve does so."

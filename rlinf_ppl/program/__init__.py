@@ -1,9 +1,9 @@
 """The language of step programs: what a user writes, and what is found in it.
 
-    language         decide and optimality, the two words
+    language         decide and optimality, the two words, and truncated, of counts
     control_program  ControlProgram: initial, step and final with their arrays, traced once and checked
     sites, tracing   a function's sites, what each depends on, and its arithmetic as a jaxpr: `forms`
-    supports, laws   what values a variable takes, and the law of a site
+    supports, laws   what values a variable takes, and the law of a site; `families` are the parameters of laws
     point            laws, factors, temperatures and next values by name, at one point: what everything else reads
     identity         what a jaxpr computes, as a key: equal programs share compiled code
     graph            scopes, by the elimination on names alone
@@ -15,6 +15,7 @@
     plain            the arithmetic with true derivatives, from which coefficients are read
     expansions       those of a factor, as a quadratic or as a sum of squares
     precision        the same program in float64
+    readable         which programs exact answers take, and why not
     evaluation       the inverse temperature that decisions share
     lookup           tables that are arrays of the user already, and indices that leave their array
     checks           what is refused, where the user stands
@@ -23,7 +24,7 @@ A program is all that an engine ever sees: nothing here knows an engine, a model
 """
 
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.language import decide, optimality
+from rlinf_ppl.program.language import decide, optimality, truncated
 from rlinf_ppl.program.reading import read
 
-__all__ = ["ControlProgram", "decide", "optimality", "read"]
+__all__ = ["ControlProgram", "decide", "optimality", "read", "truncated"]

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.sites import RESERVED
-from rlinf_ppl.program.supports import Real, Support
+from rlinf_ppl.program.supports import Arrays, Real, Support, is_finite, is_whole
 
 
 def check_functions(initial: Any, step: Any, final: Any) -> None:
@@ -111,28 +111,26 @@ def state_order(step: Callable[..., Any], skipped: int, returned: list[str]) -> 
 
 
 def state_supports(initial: Form, order: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Support]:
-    """The values of each state variable: those of the site that `initial` returns for it, or 0..size-1."""
+    """The values of each state variable: those of the site that `initial` returns for it, 0..size-1, or any arrays."""
     supports, sites = {}, initial.supports()
     for name in sizes:
         if name not in order:
             raise ValueError(f"sizes names {name!r}, but the state variables are {list(order)}.")
-    sources = {form.name: form.source for form in initial.following}
-    reals = {form.name: form.arrays for form in initial.following if isinstance(form.arrays, Real)}
+    returned = {form.name: form for form in initial.following}
     for name in order:
-        support = sites.get(sources[name] or "", reals.get(name))
-        if support is None and name not in sizes:
-            raise ValueError(
-                f"initial returns {name!r} as something other than a site, so its number of values is unknown; "
-                f'give sizes={{"{name}": ...}}.'
-            )
+        source, arrays = returned[name].source, returned[name].arrays
+        support = sites.get(source or "", arrays)
         if name in sizes:
-            size = sizes[name]
+            size, known = sizes[name], is_finite(support)
             if isinstance(support, Real):
                 raise ValueError(f"sizes names {name!r}, but initial returns real numbers for it: leave it out.")
-            if size < 1 or (support is not None and len(support) != size):
-                found = "" if support is None else f", and initial's site has {len(support)} values"
+            if isinstance(support, Arrays) and not is_whole(support):
+                raise ValueError(f"sizes names {name!r}, but initial returns no whole number for it: leave it out.")
+            if size < 1 or (known and len(support) != size):
+                found = f", and initial's site has {len(support)} values" if known else ""
                 raise ValueError(f"sizes[{name!r}] is {size}{found}; it must be the number of values, at least 1.")
-        supports[name] = range(sizes[name]) if support is None else support
+            support = support if known else range(size)
+        supports[name] = support
     return supports
 
 
@@ -163,20 +161,6 @@ def check_blocks(step: Form) -> None:
                 f"the decision {site.name!r} is Gaussian; decisions that do not see each other have finitely many "
                 "values. Leave unseen out: then they are taken one after the other."
             )
-
-
-def check_one_algebra(initial: Form, step: Form) -> None:
-    """Raise where some sites have finitely many values and others are Gaussian: no exact answer takes both."""
-    kinds: dict[bool, str] = {}
-    for part, form in (("initial", initial), ("step", step)):
-        for name, support in form.supports().items():
-            kinds.setdefault(isinstance(support, Real), f"{part}'s site {name!r}")
-    if len(kinds) == 2:
-        raise ValueError(
-            f"{kinds[True]} is Gaussian and {kinds[False]} has finitely many values; exact answers and prog.guide take "
-            "programs whose sites are all finite, or all Gaussian. smc.run takes this one, and so does svi.fit with "
-            "guide=svi.networks(...)."
-        )
 
 
 def check_forms(initial: Form, step: Form, final: Form | None) -> None:

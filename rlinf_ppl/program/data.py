@@ -39,21 +39,31 @@ def checked_laws() -> Iterator[None]:
 
 
 def data_log_prob(part: str, name: str, fn: Any, value: Any) -> Array:
-    """The log probability of data: minus infinity outside the law's support, which NumPyro checks in no traced law.
+    """The log probability of data.
 
     Raises:
         ValueError: known data are NaN.
     """
-    if isinstance(fn, dist.Unit):
-        return fn.log_prob(value)
-    if isinstance(fn, dist.MaskedDistribution):
-        inner = data_log_prob(part, name, fn.base_dist, value) if fn._mask is not False else jnp.zeros(fn.batch_shape)
-        return jnp.where(fn._mask, inner, 0.0)
-    if not isinstance(value, jax.core.Tracer) and np.any(np.isnan(np.asarray(value, dtype=float))):
+    if not isinstance(value, jax.core.Tracer) and not is_off(fn) and np.any(np.isnan(np.asarray(value, dtype=float))):
         raise ValueError(
             f"{part}: the data of site {name!r} are NaN; leave out what is missing, such as "
             "optimality(jnp.where(known, law.log_prob(y), 0.0), name) with a number in the place of NaN."
         )
+    return log_prob_on_support(fn, value)
+
+
+def is_off(fn: Any) -> bool:
+    """Whether a law is masked all over, and so may have any value."""
+    return isinstance(fn, dist.MaskedDistribution) and (fn._mask is False or is_off(fn.base_dist))
+
+
+def log_prob_on_support(fn: Any, value: Any) -> Array:
+    """The log probability of a value: minus infinity outside the support, which NumPyro checks in no traced law."""
+    if isinstance(fn, dist.Unit):
+        return fn.log_prob(value)
+    if isinstance(fn, dist.MaskedDistribution):
+        inner = log_prob_on_support(fn.base_dist, value) if fn._mask is not False else jnp.zeros(fn.batch_shape)
+        return jnp.where(fn._mask, inner, 0.0)
     value = jnp.asarray(value)
     inside = is_inside(fn, value)
     # A law that is put together anew has no check of NumPyro's own, which knows no edge.

@@ -1,4 +1,4 @@
-"""The language: two words on top of NumPyro's own.
+"""The language: two words on top of NumPyro's own, and one for counts.
 
 `decide` marks a `numpyro.sample` site as the agent's to choose, `optimality` is a `numpyro.factor`. Every other latent
 `numpyro.sample` site of a step is chance. A step written in these words is an ordinary NumPyro function.
@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpyro
 from jax.typing import ArrayLike
-from numpyro.distributions import Distribution
+from numpyro.distributions import CategoricalLogits, Distribution
 from numpyro.primitives import _PYRO_STACK
 
 from rlinf_ppl.algebra import regularizers
@@ -98,6 +98,24 @@ def optimality(log_prob: ArrayLike, name: str = "optimality") -> None:
             "depends on)."
         )
     numpyro.factor(name, log_prob)
+
+
+def truncated(law: Distribution, largest: int) -> Distribution:
+    """A law of counts without what is larger: over 0..largest, for exact answers, which take finitely many values.
+
+    Args:
+        law: over whole numbers from 0 on, such as Poisson(3.0).
+        largest: the largest count that is kept; what the law gives to larger ones is shared out in proportion.
+
+    Raises:
+        TypeError: the law is no distribution over whole numbers.
+        ValueError: it has a shape, or `largest` is below 0.
+    """
+    if not isinstance(law, Distribution) or not law.support.is_discrete:
+        raise TypeError(f"truncated(law, largest) takes a law of counts; got {type(law).__name__}.")
+    if law.shape() != () or largest < 0:
+        raise ValueError(f"truncated takes one count and a largest one of at least 0; got {law.shape()} and {largest}.")
+    return CategoricalLogits(law.log_prob(jnp.arange(largest + 1)))
 
 
 def check_handled(what: str) -> None:

@@ -1,4 +1,4 @@
-"""The law of a site at one point: over finitely many values, or Gaussian.
+"""The law of a site at one point: over finitely many values, Gaussian, or any that NumPyro can draw from and score.
 
 A law is a pytree: a trace returns its numbers and keeps its structure. Finite and Gaussian laws draw from noise that is
 made for all sites together, and have the forms that tables and quadratics are read from; every other law stays the
@@ -9,13 +9,17 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax import lax
 from jaxtyping import Array
 
+from rlinf_ppl.program.data import log_prob_on_support
+from rlinf_ppl.program.families import base_of, is_no_law, is_reparameterised, moved_by, num_parameters
 from rlinf_ppl.program.finite import IMPOSSIBLE, Finite
-from rlinf_ppl.program.supports import FiniteSupport, Real, Support, positions_of, values_of
+from rlinf_ppl.program.supports import FiniteSupport, Real, Support, of_arrays, positions_of, values_of
 
 TOLERANCE = 1e-4
 
@@ -25,8 +29,8 @@ class SiteLaw(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def num_normals(self) -> int:
-        """How many standard normals a draw takes; 0: one uniform."""
+    def num_normals(self) -> int | None:
+        """How many standard normals a draw takes; 0: one uniform, None: a random key."""
 
     @property
     @abc.abstractmethod
@@ -185,17 +189,69 @@ class GaussianLaw(SiteLaw):
         return dist.MultivariateNormal(self.mean, scale_tril=self.factor)
 
 
-def as_law(fn: Any, support: Support) -> SiteLaw:
-    """The law of a distribution over a support."""
+class SampledLaw(SiteLaw):
+    """Any other law, as the distribution that it is; what its batch holds is independent."""
+
+    base: dist.Distribution
+
+    @property
+    def num_normals(self) -> None:
+        """A random key."""
+        return None
+
+    @property
+    def support(self) -> Support:
+        """Arrays like a draw."""
+        return of_arrays(jax.eval_shape(self.base.sample, jax.random.key(0)))
+
+    @property
+    def reparameterised(self) -> bool:
+        """Whether NumPyro's draws move along with the parameters."""
+        return is_reparameterised(self.base)
+
+    def draw(self, noise: Array) -> Array:
+        """A draw of NumPyro's."""
+        value = jnp.asarray(self.base.sample(noise))
+        return value if self.reparameterised else lax.stop_gradient(value)
+
+    def noise_density(self, value: Array) -> tuple[Array, Array]:
+        """The log density, minus infinity outside the support; a Dirac measure is certain."""
+        point = base_of(self.base)
+        if isinstance(point, dist.Delta):
+            return jnp.sum(jnp.asarray(point.log_density, dtype=float)), jnp.all(value == point.v)
+        return jnp.sum(log_prob_on_support(self.base, value)), jnp.asarray(True)
+
+    def is_wrong(self) -> Array:
+        """Whether a parameter is none."""
+        return is_no_law(self.base)
+
+    def moved(self, theta: Array) -> "SampledLaw":
+        """The law of the same family whose parameters are moved, each through its constraint."""
+        return SampledLaw(moved_by(self.base, theta))
+
+    @property
+    def num_parameters(self) -> int:
+        """Those of its family."""
+        return num_parameters(self.base)
+
+    @property
+    def distribution(self) -> dist.Distribution:
+        """The law itself."""
+        return self.base
+
+
+def as_law(fn: Any, support: Support | None = None) -> FiniteLaw | GaussianLaw | SampledLaw:
+    """The law of a distribution: over a support that is finite, Gaussian where it is one, or as it is."""
     if isinstance(support, range | tuple):
         return FiniteLaw(probabilities(fn, support), support)
-    assert isinstance(support, Real)
     base = gaussian(fn)
+    if not isinstance(base, dist.Normal | dist.MultivariateNormal) or len(fn.shape()) > 1:
+        return SampledLaw(fn)
     if isinstance(base, dist.MultivariateNormal):
         factor = base.scale_tril
     else:
         factor = jnp.diag(jnp.reshape(jnp.broadcast_to(base.scale, base.batch_shape), -1))
-    return GaussianLaw(jnp.reshape(base.loc, -1).astype(float), factor.astype(float), support)
+    return GaussianLaw(jnp.reshape(base.loc, -1).astype(float), factor.astype(float), Real(fn.shape()))
 
 
 def gaussian(fn: Any) -> Any:

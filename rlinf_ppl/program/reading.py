@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
-from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import temperature_of
 from rlinf_ppl.program.forms import SiteForm
@@ -23,6 +22,7 @@ from rlinf_ppl.program.laws import probs_of
 from rlinf_ppl.program.linear import read_gaussian
 from rlinf_ppl.program.numbers import check, find_bad
 from rlinf_ppl.program.point import Part, Point
+from rlinf_ppl.program.readable import check_readable
 from rlinf_ppl.program.supports import Support, positions_of
 
 MOST_ENTRIES = 2**31 - 1
@@ -44,7 +44,7 @@ def read(program: ControlProgram, impossible: bool = False) -> Chain:
             hold. Under tracing the chain is not `valid` where numbers are wrong, and results say so by `converged`.
     """
     check_program(program)
-    check_one_algebra(program.structure.initial, program.structure.step)
+    check_readable(program.structure)
     check_observed(program.structure)
     if program.structure.gaussian:
         return checked(program.parts, read_gaussian(program))

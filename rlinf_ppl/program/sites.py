@@ -12,8 +12,8 @@ from numpyro.primitives import Messenger
 from rlinf_ppl.algebra.regularizers import Regularizer
 from rlinf_ppl.program.data import data_log_prob
 from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZER, UNSEEN
-from rlinf_ppl.program.laws import SiteLaw, as_law, gaussian
-from rlinf_ppl.program.supports import Real, Support, first_value
+from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SampledLaw, as_law
+from rlinf_ppl.program.supports import FiniteSupport, Support, first_value
 
 RESERVED = ("t", "alive")
 
@@ -23,7 +23,7 @@ class Sites(Messenger):
 
     def __init__(self, part: str, values: dict[str, Any]):
         self.part, self.values = part, values
-        self.laws: dict[str, SiteLaw] = {}
+        self.laws: dict[str, FiniteLaw | GaussianLaw | SampledLaw] = {}
         self.factors: dict[str, Array] = {}
         self.kinds: dict[str, str] = {}
         self.supports: dict[str, Support] = {}
@@ -40,6 +40,8 @@ class Sites(Messenger):
             return
         name, fn = msg.get("name", msg["type"]), msg.get("fn")
         self._refuse(name, msg)
+        if msg["type"] == "plate":
+            return
         if name in self.kinds:
             raise ValueError(f"{self.part} has two sites named {name!r}; give each site its own name.")
         msg["stop"] = True
@@ -47,13 +49,14 @@ class Sites(Messenger):
             self.kinds[name] = "optimality"
             if not msg["infer"].get("is_auxiliary"):
                 self.observed.add(name)
-            self.factors[name] = self._factor(name, data_log_prob(self.part, name, fn, msg["value"]))
+            log_prob = data_log_prob(self.part, name, fn, msg["value"])
+            self.factors[name] = self._factor(name, jnp.sum(log_prob) if plates_of(msg) else log_prob)
             return
         decision = bool(msg["infer"].get(DECISION))
         self.kinds[name] = "decision" if decision else "chance"
-        self.supports[name] = support_of(self.part, name, fn)
+        self.laws[name] = law_of(f"{self.part}: site {name!r}", fn, plates_of(msg))
+        self.supports[name] = self.laws[name].support
         msg["value"] = self.values.get(name, first_value(self.supports[name]))
-        self.laws[name] = as_law(fn, self.supports[name])
         if decision:
             self.temperatures[name] = msg["infer"][INVERSE_TEMPERATURE]
             self.regularizers[name] = msg["infer"][REGULARIZER]
@@ -64,7 +67,13 @@ class Sites(Messenger):
         if msg["type"] == "param":
             raise ValueError(f"{where} is a numpyro.param; pass it to the program in args instead.")
         if msg["type"] == "plate":
-            raise ValueError(f"{self.part} has the plate {name!r}; write each variable of a step as a site of its own.")
+            size, subsample_size = msg["args"]
+            if subsample_size not in (None, size):
+                raise ValueError(
+                    f"{self.part}: the plate {name!r} draws {subsample_size} of {size}; a step holds all of a plate: "
+                    "leave subsample_size out."
+                )
+            return
         if msg["type"] != "sample":
             raise ValueError(
                 f"{where} is a numpyro {msg['type']} statement; a step holds sample sites and factors only, and "
@@ -75,7 +84,7 @@ class Sites(Messenger):
         if msg["kwargs"].get("sample_shape"):
             raise ValueError(
                 f"{where} has sample_shape {msg['kwargs']['sample_shape']}; write each variable of a step as a site of "
-                "its own, or a Gaussian vector as Normal(loc, scale).expand([n]).to_event(1)."
+                "its own, or a vector by .expand([n]).to_event(1), such as Normal(loc, scale).expand([n]).to_event(1)."
             )
         if msg["value"] is not None and not msg["is_observed"]:
             raise ValueError(f"{where} is given a value by a handler inside the step; use handlers.do or condition.")
@@ -86,7 +95,8 @@ class Sites(Messenger):
         if jnp.shape(log_prob) != ():
             raise ValueError(
                 f"{self.part}: optimality {name!r} has shape {jnp.shape(log_prob)}; it must be one number, "
-                "so index the reward by every variable it depends on, and declare a vector of data by to_event(1)."
+                "so index the reward by every variable it depends on, and declare a vector of data by to_event(1) or "
+                "by a numpyro.plate."
             )
         return jnp.asarray(log_prob, dtype=float)
 
@@ -102,36 +112,68 @@ def check_names(part: str, sites: tuple[str, ...], state: tuple[str, ...]) -> No
             )
 
 
-def support_of(part: str, name: str, fn: Any) -> Support:
-    """The values of a site's distribution; raises where they are no finite set of numbers and it is not Gaussian."""
-    where = f"{part}: site {name!r} ({type(fn).__name__})"
-    if isinstance(gaussian(fn), dist.Normal | dist.MultivariateNormal):
-        if fn.batch_shape != () or len(fn.event_shape) > 1:
-            raise ValueError(
-                f"{where} has batch shape {fn.batch_shape}; a Gaussian site is one number or one vector: write "
-                "Normal(loc, scale).to_event(1)."
-            )
-        return Real(fn.event_shape)
-    if isinstance(fn, dist.MaskedDistribution):
-        raise ValueError(f"{where} is masked; give what is impossible probability 0, or make it a site of its own.")
-    if fn.batch_shape != () or fn.event_shape != ():
+def plates_of(msg: Any) -> int:
+    """How many axes the plates around a site have."""
+    return max((-frame.dim for frame in msg["cond_indep_stack"]), default=0)
+
+
+def law_of(where: str, fn: Any, plates: int) -> FiniteLaw | GaussianLaw | SampledLaw:
+    """The law of a latent site, one draw of which is its value.
+
+    Raises:
+        ValueError: it has a batch of draws that no plate declares.
+        TypeError: nothing can be drawn from it, or its structure holds traced numbers.
+    """
+    # What is masked counts nothing, and is drawn all the same.
+    while isinstance(fn, dist.MaskedDistribution):
+        fn = fn.base_dist
+    kind = type(fn).__name__
+    if len(fn.batch_shape) > plates:
         raise ValueError(
-            f"{where} has shape {fn.batch_shape + fn.event_shape}; a site of a step is one number: index its "
-            "parameters by every variable they depend on, and use one site for each number."
+            f"{where} ({kind}) has batch shape {fn.batch_shape}; a site is one draw: index its parameters by every "
+            "variable they depend on, and declare a vector by .to_event(1), such as Normal(loc, scale).to_event(1), or "
+            "by a numpyro.plate."
         )
-    if not fn.has_enumerate_support:
-        raise ValueError(f"{where} has infinitely many values; sites are finite, or Normal and MultivariateNormal.")
+    fn = fn.to_event(len(fn.batch_shape))
+    if isinstance(fn, dist.EulerMaruyama):
+        raise TypeError(f"{where} is {kind}, a path of its own; let each step of the program be one of its steps.")
+    law = as_law(fn, finite_support(fn))
+    if isinstance(law, SampledLaw):
+        check_drawn(f"{where} ({kind})", fn)
+    return law
+
+
+def finite_support(fn: Any) -> FiniteSupport | None:
+    """The values of a distribution over finitely many numbers; None where there are none, or they are not known."""
+    if not fn.has_enumerate_support or fn.shape() != ():
+        return None
     try:
         with jax.ensure_compile_time_eval():
             values = np.asarray(fn.enumerate_support(expand=False))
-    except (NotImplementedError, TypeError, jax.errors.JAXTypeError) as error:
-        raise ValueError(
-            f"{where} has a support that depends on the state or on a traced array; use the largest support, "
-            "and probability 0 for what is impossible."
-        ) from error
+    except (NotImplementedError, TypeError, jax.errors.JAXTypeError):
+        return None
     if np.issubdtype(values.dtype, np.integer) and np.all(np.diff(values) == 1):
         return range(int(values[0]), int(values[-1]) + 1)
     return tuple(values.tolist())
+
+
+def check_drawn(where: str, fn: Any) -> None:
+    """Raise where nothing can be drawn from a distribution, or its structure holds traced numbers.
+
+    Raises:
+        TypeError: so it is.
+    """
+    try:
+        jax.eval_shape(fn.sample, jax.random.key(0))
+    except NotImplementedError as error:
+        raise TypeError(f"{where} cannot be drawn from; give a proper distribution.") from error
+    try:
+        hash(jax.tree.structure(fn))
+    except (TypeError, jax.errors.JAXTypeError) as error:
+        raise TypeError(
+            f"{where} holds a traced number, or an array, where NumPyro needs a fixed number, such as the total count "
+            "of a Multinomial: give a Python number, the largest one perhaps."
+        ) from error
 
 
 def is_one(tau: Any) -> bool:

@@ -42,6 +42,14 @@ def is_finite(support: Support) -> TypeGuard[FiniteSupport]:
     return isinstance(support, range | tuple)
 
 
+def is_whole(support: Support) -> bool:
+    """Whether the values are whole numbers, one each."""
+    if not isinstance(support, Arrays) or not jax.tree_util.treedef_is_leaf(support.tree):
+        return False
+    (leaf,) = support.leaves
+    return leaf.shape == () and (jnp.issubdtype(leaf.dtype, jnp.integer) or leaf.dtype == bool)
+
+
 def of_arrays(value: Any) -> Real | Arrays:
     """The support of values that are like this one, known or traced."""
     leaves, tree = jax.tree.flatten(value)

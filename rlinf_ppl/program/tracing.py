@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
@@ -25,7 +26,7 @@ from rlinf_ppl.program.jaxprs import part_for
 from rlinf_ppl.program.laws import FiniteLaw
 from rlinf_ppl.program.lookup import check_lookups, inputs_of, looked_up, variables_of
 from rlinf_ppl.program.sites import Sites, check_names, is_one
-from rlinf_ppl.program.supports import Real, Support, first_value, of_arrays
+from rlinf_ppl.program.supports import Real, Support, first_value, is_finite, of_arrays
 
 
 def trace_part(
@@ -156,31 +157,51 @@ def check_returned(
             f"{part} returned the state variables {sorted(returned)}, but the program's are {sorted(expected)}; "
             "initial and step must return the same names."
         )
-    for name, value in returned.items():
-        check_value(part, name, value, state.get(name))
-    return {
-        name: jnp.asarray(returned[name], dtype=float if isinstance(state.get(name), Real) else None)
-        for name in expected
-    }
+    return {name: like_first(part, name, returned[name], state.get(name)) for name in expected}
 
 
-def check_value(part: str, name: str, value: Any, support: Support | None) -> None:
-    """Raise where a next state variable is not of the kind of its first value; None: it is the first value."""
-    dtype, shape = jnp.result_type(value), jnp.shape(value)
-    if isinstance(support, Real):
-        if shape != support.shape:
-            raise ValueError(f"{part} returned {name!r} with shape {shape}; its first value has shape {support.shape}.")
-        return
-    finite = jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
-    if not finite and (support is not None or not jnp.issubdtype(dtype, jnp.floating)):
-        raise TypeError(
-            f"{part} returned {name!r} with dtype {dtype}; it takes finitely many values, so return an integer."
-        )
-    if len(shape) > (0 if finite else 1):
+def like_first(part: str, name: str, value: Any, support: Support | None) -> Any:
+    """A next state variable as the arrays that it is; raises where it is not like its first value.
+
+    Args:
+        part: of the program.
+        name: of the variable.
+        value: what the part returned.
+        support: of the first value; None: this is the first one.
+
+    Raises:
+        TypeError: it holds something else than arrays, or of another type.
+        ValueError: it has another structure or another shape.
+    """
+    tree: Any
+    first_tree: Any
+    leaves, tree = jax.tree.flatten(value)
+    if not leaves or not all(eqx.is_array_like(leaf) for leaf in leaves):
+        raise TypeError(f"{part} returned {name!r} as {value!r}; a state variable is made of arrays.")
+    like = of_arrays(value) if support is None else support
+    first, first_tree = jax.tree.flatten(jax.eval_shape(lambda: first_value(like)))
+    if tree != first_tree:
         raise ValueError(
-            f"{part} returned {name!r} with shape {shape}; a state variable is one number"
-            + ("." if finite else ", or one vector.")
+            f"{part} returned {name!r} with the structure {tree}; its first value has {first_tree}, and a state "
+            "variable keeps its structure."
         )
+    for x, wanted in zip(leaves, first, strict=True):
+        found = jnp.result_type(x)
+        if is_finite(like) and not jnp.issubdtype(found, jnp.integer) and not jnp.issubdtype(found, jnp.bool_):
+            raise TypeError(
+                f"{part} returned {name!r} with dtype {found}; it takes finitely many values, so return an integer."
+            )
+        if jnp.shape(x) != wanted.shape:
+            raise ValueError(
+                f"{part} returned {name!r} with shape {jnp.shape(x)}; its first value has shape {wanted.shape}."
+            )
+        if not is_finite(like) and not jnp.can_cast(found, wanted.dtype, "same_kind"):
+            raise TypeError(
+                f"{part} returned {name!r} with dtype {found}; its first value has {wanted.dtype}: let the first one "
+                "have the type of all, such as 0.0."
+            )
+    dtypes = [None if is_finite(like) else wanted.dtype for wanted in first]
+    return jax.tree.unflatten(tree, [jnp.asarray(x, dtype) for x, dtype in zip(leaves, dtypes, strict=True)])
 
 
 class explained:

@@ -15,12 +15,12 @@ from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
-from rlinf_ppl.program.checks import check_one_algebra
 from rlinf_ppl.program.data import data_log_prob
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.finite import Finite
 from rlinf_ppl.program.language import DECISION, check_handled
 from rlinf_ppl.program.laws import GaussianLaw, SiteLaw, as_law
+from rlinf_ppl.program.readable import check_readable
 from rlinf_ppl.program.supports import Real, Support, is_finite, positions_of
 from rlinf_ppl.types import ArrayLike
 
@@ -70,7 +70,7 @@ def as_model(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
 def as_guide(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
     """The handler of the guide; declares its parameters."""
     check_joint(program)
-    check_one_algebra(program.structure.initial, program.structure.step)
+    check_readable(program.structure)
     supports = program.supports
     learned = {name: parameters(program, name) for name in program.scopes}
 

@@ -32,7 +32,7 @@ from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import check_joint, temperature_of
-from rlinf_ppl.program.supports import Real
+from rlinf_ppl.program.supports import is_finite
 
 FOLLOWING = 0.02
 DEFAULT_OPTIMIZER = optax.adam(1e-3)
@@ -196,7 +196,7 @@ def is_network(learned: Any) -> bool:
 def critic(dynamics: Dynamics, name: str, learned: Tilted, key: Array) -> Network:
     """Action values of a decision, 0 everywhere, by a network as wide and deep as the decision's own."""
     assert isinstance(learned.parameters, Network)
-    own, real = learned.parameters, isinstance(learned.support, Real)
+    own, real = learned.parameters, not is_finite(learned.support)
     scope = dict(dynamics.structure.scopes)[name]
     inputs = inputs_of(dynamics.structure, (*scope, name) if real else scope, dict(own.inputs.features))
     counts = own.rest.width_size, own.rest.depth

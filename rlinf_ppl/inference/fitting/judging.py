@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.algebra.numerics import soft_maximum
+from rlinf_ppl.inference.fitting.estimators import with_gradient
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.proposals import Proposal
 from rlinf_ppl.program.forms import SiteForm
@@ -67,9 +70,19 @@ class Judge(NamedTuple):
             q, p = law.probs, prior.probs
             pays = jnp.log(jnp.where(q > 0, q, 1.0)) - jnp.log(jnp.where(q > 0, p, 1.0))
             return jnp.sum(q * (self.quality(site, at) - pays / tau))
-        a = law.draw(jax.random.normal(key, (law.num_normals,)))
-        cost = law.log_prob(a) - prior.log_prob(a)
-        return self.quality(site, at | {site.name: a})[0] - cost / tau
+        noise = fresh_noise(key, (1 if law.reparameterised else 2,), {site.name: law.num_normals})[site.name]
+
+        def paid(noise: Array) -> tuple[Array, Array]:
+            a = law.draw(noise)
+            cost = law.log_prob(a) - prior.log_prob(a)
+            return self.quality(site, at | {site.name: a})[0] - cost / tau, law.log_prob(a)
+
+        values, scores = jax.vmap(paid)(noise)
+        if law.reparameterised:
+            return values[0]
+        # What jumps moves by its score, with the other of two draws as baseline.
+        surprise = lax.stop_gradient(values - values[::-1])
+        return with_gradient(jnp.mean(values), jnp.mean(scores * surprise))
 
     def best(self, site: SiteForm, point: Point, at: Values, key: Array) -> Array:
         """V of a decision for targets: of a finite one under the best reply, so that no poor guide holds it back."""

@@ -23,7 +23,7 @@ from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.reading import check_program
-from rlinf_ppl.program.supports import Real, Support, first_value, positions_of
+from rlinf_ppl.program.supports import Support, first_value, is_finite, positions_of
 
 MOST_INDICATORS = 1024
 
@@ -51,12 +51,12 @@ class Inputs(eqx.Module):
             parts.append(jnp.reshape(2.0 * t / max(self.horizon - 1, 1) - 1.0, 1))
         return jnp.concatenate([jnp.zeros(0), *parts])
 
-    def part(self, feature: Feature | None, support: Support, value: Array) -> Array:
+    def part(self, feature: Feature | None, support: Support, value: Any) -> Array:
         """What the vector holds of one variable."""
         if feature is not None:
             return jnp.ravel(jnp.asarray(feature(value), dtype=float))
-        if isinstance(support, Real):
-            return jnp.reshape(value, -1)
+        if not is_finite(support):
+            return jnp.concatenate([jnp.reshape(x, -1).astype(float) for x in jax.tree.leaves(value)])
         return (positions_of(support, value) == jnp.arange(len(support))).astype(float)
 
     def __len__(self) -> int:
@@ -173,7 +173,7 @@ def inputs_of(structure: Structure, names: tuple[str, ...], features: Mapping[st
     supports = structure.supports()
     for name in names:
         support = supports[name]
-        if name not in features and not isinstance(support, Real) and len(support) > MOST_INDICATORS:
+        if name not in features and is_finite(support) and len(support) > MOST_INDICATORS:
             raise ValueError(
                 f"{name!r} has {len(support)} values, too many for one indicator each; say what matters about a value "
                 f'by features={{"{name}": function}}, which returns a vector.'

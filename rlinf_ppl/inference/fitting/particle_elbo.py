@@ -19,7 +19,7 @@ from rlinf_ppl.inference.particles.proposals import Looked, Proposal, Tilted
 from rlinf_ppl.inference.particles.summaries import prior_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.supports import Real
+from rlinf_ppl.program.supports import is_finite
 
 VERDICT_WINDOW = 1000
 SUMMARY_RUNS = 1000
@@ -165,4 +165,4 @@ def table_axes(structure: Structure) -> dict[str, tuple[str, ...]]:
 def is_real(structure: Structure, axes: tuple[str, ...]) -> bool:
     """Whether some of the variables are real numbers."""
     supports = structure.supports()
-    return any(isinstance(supports[axis], Real) for axis in axes)
+    return not all(is_finite(supports[axis]) for axis in axes)

@@ -33,7 +33,7 @@ from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
 from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.reading import check_program
-from rlinf_ppl.program.supports import Real, first_value, is_finite, positions_of, values_of
+from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
 
 Values = dict[str, Array]
 
@@ -138,15 +138,17 @@ class Dynamics(eqx.Module):
                 other, total, wrong = self.looked(point, name, alive, future)
                 gain, faults = gain + total, faults | wrong
             elif name in proposal:
-                other = jax.tree.map(lambda x, y: jnp.where(alive, x, y), proposal[name](at, t, law), law)
-                faults[name] |= other.is_wrong()
+                other = proposal[name](at, t, law)
+                faults[name] |= alive & other.is_wrong()
             value = other.draw(noise[name])
-            at[name] = value if fixed is None else jnp.where(fixed[0], fixed[1][name], value)
-            point.set(name, at[name])
+            value = value if fixed is None else jnp.where(fixed[0], fixed[1][name], value)
             if not law.reparameterised:
-                score = score + other.log_prob(at[name])
+                score = score + other.log_prob(value)
             if name in proposal:
-                gain = gain + law.log_prob(at[name]) - other.log_prob(at[name])
+                gain = gain + jnp.where(alive, law.log_prob(value) - other.log_prob(value), 0.0)
+                value = jnp.where(alive, value, law.draw(noise[name]))
+            at[name] = value
+            point.set(name, value)
         if ahead is None:
             weight, wrong = self.rest(point, alive, future)
             gain, faults = gain + weight, faults | wrong
@@ -199,10 +201,11 @@ class Dynamics(eqx.Module):
             density, certain = point.law(site.name).noise_density(sites[site.name])
             total = total + density
             reached = reached & certain if state.keys() & set(site.parents) else reached
-        for name, _, parents, arrays in form.following:
+        for name, _, parents, _ in form.following:
             if state.keys() & set(parents):
-                equal = jnp.all(following_now[name] == following[name])
-                same, reached = (same, reached & equal) if isinstance(arrays, Real) else (same & equal, reached)
+                for now, then in zip(*map(jax.tree.leaves, (following_now[name], following[name])), strict=True):
+                    equal, real = jnp.all(now == then), jnp.issubdtype(now.dtype, jnp.inexact)
+                    same, reached = (same, reached & equal) if real else (same & equal, reached)
         return jnp.where(same & reached, total, -jnp.inf), reached
 
     def at(self, part: str, values: Values) -> Point:
@@ -227,7 +230,7 @@ class Dynamics(eqx.Module):
         supports, state, outside = dict(self.structure.state), {}, {}
         for name, *_ in point.part.form.following:
             support, value = supports[name], point.following(name)
-            state[name] = value.astype(first_value(support).dtype)
+            state[name] = jax.tree.map(lambda x, like: x.astype(like.dtype), value, first_value(support))
             out = point.beyond("following", name)
             if is_finite(support):
                 outside[name] = (positions_of(support, value) >= len(support)) | out

@@ -169,7 +169,7 @@ def particle_filter(
     faults = {f"init/{name}": first_bad(bad) for name, bad in move.faults.items()} | told.faults
     faults |= {f"final/{name}": first_bad(bad) for name, bad in end_faults.items()}
     log_evidence = so_far(last)
-    filtered = {name: jnp.concatenate([x, end[name][None]]) for name, x in told.filtered.items()}
+    filtered = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), told.filtered, end)
     ess = told.ess.at[-1].set(last.ess)
     drawn = Drawn(
         jnp.append(started[0], told.drawn.log_evidence), jnp.append(started[1], told.drawn.sites), told.drawn.ancestors
@@ -249,7 +249,7 @@ def so_far(cloud: Cloud) -> Array:
 def anew(cloud: Cloud, draw: Draw, key: Array) -> tuple[Array, Cloud]:
     """Particles drawn by weight: their ancestors, and they themselves with equal weights."""
     ancestors = draw(key, lax.stop_gradient(cloud.weights))
-    state = {name: x[ancestors] for name, x in cloud.state.items()}
+    state = genealogy.taken(cloud.state, ancestors)
     equal = jnp.zeros_like(cloud.log_weights)
     return ancestors, cloud._replace(
         state=state, alive=cloud.alive[ancestors], log_weights=equal, log_evidence=so_far(cloud)

@@ -23,7 +23,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.program.control_program import Structure
-from rlinf_ppl.program.supports import Real, Support, positions_of, values_of
+from rlinf_ppl.program.supports import Support, is_finite, positions_of, values_of
 
 
 class History(NamedTuple):
@@ -57,17 +57,22 @@ class Path(NamedTuple):
     alive: Array
 
 
-def packed(support: Support | None, values: Array) -> Array:
-    """Positions in the narrowest integers that hold them; real numbers as they are."""
-    if support is None or isinstance(support, Real):
+def packed(support: Support, values: Any) -> Any:
+    """Positions in the narrowest integers that hold them; all that is not finite as it is."""
+    if not is_finite(support):
         return values
     width = next(kind for kind in (jnp.int8, jnp.int16, jnp.int32) if len(support) <= jnp.iinfo(kind).max)
     return positions_of(support, values).astype(width)
 
 
-def unpacked(support: Support | None, stored: Array) -> Array:
+def unpacked(support: Support, stored: Any) -> Any:
     """The values that `packed` stored."""
-    return stored if support is None or isinstance(support, Real) else values_of(support)[stored.astype(int)]
+    return values_of(support)[stored.astype(int)] if is_finite(support) else stored
+
+
+def taken(values: Any, places: Array) -> Any:
+    """Some of many particles' values."""
+    return jax.tree.map(lambda x: x[places], values)
 
 
 def stored_sites(structure: Structure) -> dict[str, Support]:
@@ -103,9 +108,9 @@ def trace_back(
     def body(carry: Any, now: Any) -> Any:
         own, following = carry
         t, stored_state, stored, alive, ancestors = now
-        sites = sites_at(structure, {name: x[own] for name, x in stored.items()}, following)
+        sites = sites_at(structure, taken(stored, own), following)
         before = ancestors[own]
-        state = {name: unpacked(supports[name], x[before]) for name, x in stored_state.items()}
+        state = {name: unpacked(supports[name], taken(x, before)) for name, x in stored_state.items()}
         return (before, state), seen(t, state, sites, alive[before])
 
     steps = (
@@ -122,9 +127,9 @@ def all_paths(structure: Structure, history: History) -> Path:
     last = {name: unpacked(support, history.last[name]) for name, support in structure.state}
     along = lambda x, end: jnp.moveaxis(jnp.concatenate([x, end[None]]), 0, 1)  # noqa: E731
     return Path(
-        {name: x[first] for name, x in history.start.items()},
-        {name: along(x, last[name]) for name, x in state.items()},
-        {name: jnp.moveaxis(x, 0, 1) for name, x in sites.items()},
+        taken(history.start, first),
+        jax.tree.map(along, state, last),
+        jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), sites),
         along(alive, history.alive[1]),
     )
 
@@ -137,7 +142,7 @@ def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array
     def body(carry: Any, now: Any) -> Any:
         own, following, after = carry
         t, key, stored_state, stored, alive, log_weights, ancestors = now
-        sites = sites_at(structure, {name: x[own] for name, x in stored.items()}, following)
+        sites = sites_at(structure, taken(stored, own), following)
         states = {name: unpacked(supports[name], x) for name, x in stored_state.items()}
         density = lambda state, alive: dynamics.log_density(state, t, alive, sites, following)  # noqa: E731
         log_p, reached = jax.vmap(density)(states, alive)
@@ -146,11 +151,11 @@ def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array
             living = jnp.where(after, jnp.log(dynamics.discount), jnp.log1p(-dynamics.discount))
             log_p = log_p + jnp.where(alive, living, jnp.where(after, -jnp.inf, 0.0))
         before, traced = ancestor(key, log_p, reached, ancestors[own])
-        state = {name: x[before] for name, x in states.items()}
+        state = taken(states, before)
         return (before, state, alive[before]), (state, sites, alive[before], traced)
 
     own = jax.random.categorical(last_key, jnp.log(weights)).astype(history.ancestors.dtype)
-    last = {name: unpacked(support, history.last[name])[own] for name, support in structure.state}
+    last = {name: taken(unpacked(support, history.last[name]), own) for name, support in structure.state}
     steps = structure.horizon or 0
     now = (jnp.arange(steps), jax.random.split(steps_key, steps), history.state, history.sites)
     end = (own, last, history.alive[1][own])
@@ -158,8 +163,8 @@ def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array
         body, end, (*now, history.alive[0], history.log_weights, history.ancestors), reverse=True
     )
     path = Path(
-        {name: x[first] for name, x in history.start.items()},
-        {name: jnp.concatenate([x, last[name][None]]) for name, x in state.items()},
+        taken(history.start, first),
+        jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), state, last),
         sites,
         jnp.append(alive, end[2]),
     )

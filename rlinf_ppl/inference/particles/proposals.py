@@ -18,7 +18,7 @@ from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.inference.arguments import check_numbers
 from rlinf_ppl.inference.chains.policies import wrong_rows
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw, as_law, gaussian, probabilities
+from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SampledLaw, SiteLaw, as_law, gaussian, probabilities
 from rlinf_ppl.program.supports import FiniteSupport, Real, Support, first_value, is_finite, positions_of
 
 Axes = tuple[tuple[str, Support], ...]
@@ -115,7 +115,7 @@ class Proposed(eqx.Module):
 
     def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
         """The law of the distribution."""
-        return law_over(self.function.what, self.function(at, t), self.support)
+        return law_over(self.function.what, self.function(at, t), law, self.support)
 
 
 class Valued(eqx.Module):
@@ -168,13 +168,14 @@ def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
         return Proposed(Called(what, entry, taken(what, entry, (*state, *sites[: sites.index(name)]))), support)
     if name not in program.scopes:
         raise ValueError(f"proposal[{name!r}] is an array, and {name!r} is no decision: give a function.")
-    scope = program.scopes[name]
-    if isinstance(support, Real):
-        return affine(program, name, support, entry)
-    real = [axis for axis in scope if isinstance(program.supports[axis], Real)]
-    if real:
-        raise ValueError(f"{name!r} depends on the real numbers {real}, so proposal[{name!r}] must be a function.")
-    assert is_finite(support)
+    scope, law = program.scopes[name], program.structure.step.arithmetic.places.laws[name]
+    if isinstance(law, GaussianLaw):
+        return affine(program, name, law.support, entry)
+    if not is_finite(support):
+        raise ValueError(f"{name!r} is no Gaussian and has no table, so proposal[{name!r}] must be a function.")
+    other = [axis for axis in scope if not is_finite(program.supports[axis])]
+    if other:
+        raise ValueError(f"{name!r} depends on the real numbers {other}, so proposal[{name!r}] must be a function.")
     array, timed = looked_up(program, f"proposal[{name!r}]", entry, (*scope, name), program.horizon)
     if not isinstance(array, jax.core.Tracer):
         # Known numbers are checked where a caller's jit is tracing, too.
@@ -184,25 +185,27 @@ def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
     return Rows(Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed), support)
 
 
-def law_over(what: str, found: Any, support: Support) -> SiteLaw:
-    """The law of a distribution that a function returned.
+def law_over(what: str, found: Any, law: SiteLaw, support: Support) -> SiteLaw:
+    """The law of a distribution that a function returned for a site, to be drawn from the noise that the site has.
 
     Raises:
         TypeError: it is none.
-        ValueError: it has other values than the site.
+        ValueError: it has other values than the site, whose own law and support these are.
     """
     if not isinstance(found, Distribution):
         raise TypeError(f"{what} returned {type(found).__name__}; it must return a NumPyro distribution.")
-    real, shape = isinstance(gaussian(found), Normal | MultivariateNormal), found.batch_shape + found.event_shape
+    shape, like = found.shape(), first_value(support).shape
     if is_finite(support):
-        fits, wanted = not real and shape == (), f"a distribution over the site's {len(support)} values"
+        wanted = f"a distribution over the site's {len(support)} values"
+        fits = shape == () and not isinstance(gaussian(found), Normal | MultivariateNormal)
         fits = fits and probabilities(found, support).shape == (len(support),)
+    elif isinstance(law, GaussianLaw):
+        fits, wanted = shape == like and isinstance(as_law(found), GaussianLaw), f"a Gaussian of shape {like}"
     else:
-        wanted = f"a Gaussian of shape {first_value(support).shape}"
-        fits = real and shape == first_value(support).shape
+        fits, wanted = shape == like, f"a distribution of shape {like}"
     if not fits:
         raise ValueError(f"{what} returned a {type(found).__name__} of shape {shape}; it must return {wanted}.")
-    return as_law(found, support)
+    return SampledLaw(found) if isinstance(law, SampledLaw) else as_law(found, support)
 
 
 def one_number(what: str, found: Any) -> Array:
@@ -237,6 +240,8 @@ def affine(program: ControlProgram, name: str, support: Real, entry: Any) -> Aff
     """The proposal of a Gaussian decision."""
     names, m, steps = program.scopes[name], len(support), program.horizon
     n = sum(len(program.supports[axis]) for axis in names)
+    if not all(isinstance(program.supports[axis], Real) for axis in names):
+        raise ValueError(f"{name!r} depends on {list(names)}, not all real, so proposal[{name!r}] must be a function.")
     if not isinstance(entry, Sequence) or len(entry) != 3:
         raise ValueError(f"proposal[{name!r}] must be (gain, offset, cov), or a function.")
     arrays = []
@@ -260,14 +265,14 @@ def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
         TypeError, ValueError: it is none of these, or does not fit.
     """
     state, rows = dict(program.structure.state), (program.horizon or 0) + 1
-    real = [name for name, support in state.items() if isinstance(support, Real)]
+    real = [name for name, support in state.items() if not is_finite(support)]
     if twist is None:
         return None
     if callable(twist):
         return Valued(Called("twist", twist, taken("twist", twist, tuple(state))))
     if isinstance(twist, QuadraticValue):
         n = sum(len(support) for support in state.values())
-        if len(real) < len(state) or twist.matrix.shape != (rows, n, n):
+        if not all(isinstance(support, Real) for support in state.values()) or twist.matrix.shape != (rows, n, n):
             raise ValueError(
                 f"twist.matrix has shape {twist.matrix.shape}; it must be {(rows, n, n)}, for state variables that are "
                 "real numbers, side by side."

@@ -1,7 +1,9 @@
 """What a run of particles comes to as tables: what is known of a state, and how often a decision was taken."""
 
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -10,7 +12,7 @@ from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.genealogy import History, trace_back
 from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.laws import probs_of
-from rlinf_ppl.program.supports import Real, Support, positions_of
+from rlinf_ppl.program.supports import Support, is_finite, positions_of
 
 MOST_ENTRIES = 2**24
 
@@ -18,24 +20,27 @@ MOST_ENTRIES = 2**24
 def held(structure: Structure, axes: tuple[str, ...]) -> bool:
     """Whether variables are finite, and a table over them and all times is small enough to come with every run."""
     supports = structure.supports()
-    real = any(isinstance(supports[axis], Real) for axis in axes)
     times = (structure.horizon or 0) + 1
-    return not real and times * math.prod(len(supports[axis]) for axis in axes) <= MOST_ENTRIES
+    return (
+        all(is_finite(supports[axis]) for axis in axes)
+        and times * math.prod(len(supports[axis]) for axis in axes) <= MOST_ENTRIES
+    )
 
 
 def summarized(structure: Structure, state: Values, weights: Array) -> Values:
     """The weighted probabilities, or mean, of each state variable; what weighs nothing may be anything."""
 
-    def one(support: Support, x: Array) -> Array:
-        if not isinstance(support, Real):
-            return jnp.zeros(len(support)).at[positions_of(support, x)].add(weights, mode="drop")
+    def mean(x: Array) -> Array:
         column = jnp.reshape(weights, (-1,) + (1,) * (x.ndim - 1))
         return jnp.sum(jnp.where(column > 0, x * column, 0.0), 0)
 
-    known = {
-        name: support for name, support in structure.state if isinstance(support, Real) or held(structure, (name,))
-    }
-    return {name: one(support, state[name]) for name, support in known.items()}
+    def one(support: Support, x: Any) -> Any:
+        if not is_finite(support):
+            return jax.tree.map(mean, x)
+        return jnp.zeros(len(support)).at[positions_of(support, x)].add(weights, mode="drop")
+
+    kept = {name: support for name, support in structure.state if not is_finite(support) or held(structure, (name,))}
+    return {name: one(support, state[name]) for name, support in kept.items()}
 
 
 def conditional(dynamics: Dynamics, name: str, joint: Array) -> Array:
