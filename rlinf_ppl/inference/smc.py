@@ -55,13 +55,13 @@ class Run(eqx.Module):
     resampled: Bool[Array, " T"]
     ancestors: Int[Array, "T N"]
     weights: Float[Array, " N"]
-    filtered: dict[str, Array]
+    filtered: dict[str, Any]
     faults: dict[str, Array]
     history: History
     structure: Structure = eqx.field(static=True)
 
     @property
-    def trajectories(self) -> dict[str, Array]:
+    def trajectories(self) -> dict[str, Any]:
         """Each particle's trajectory: state variables (N, T + 1), latent sites of the step (N, T), `alive` (N, T + 1).
 
         They are to be weighted by `weights`. Traced back whenever asked for.
@@ -83,7 +83,7 @@ class Paths(NamedTuple):
             their own, and no particle but the one that they came from leads to them.
     """
 
-    trajectories: dict[str, Array]
+    trajectories: dict[str, Any]
     faults: dict[str, Array]
     traced_back: Bool[Array, ""]
 

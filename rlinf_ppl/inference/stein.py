@@ -216,7 +216,7 @@ def check_decision(program: ControlProgram, name: str) -> SiteForm:
     law = program.structure.step.arithmetic.places.laws[name]
     if isinstance(law, SampledLaw):
         raise ValueError(
-            f"the decision {name!r} is {type(law.base).__name__}; particles move in the coordinates of a Gaussian prior: "
+            f"the decision {name!r} is {type(law.base).__name__}; particles move in coordinates of a Gaussian prior: "
             "give it one, and let the step bend it, or use smc.run or svi.fit with guide=svi.networks(program, key)."
         )
     if is_finite(site.support):

@@ -8,7 +8,7 @@ from rlinf_ppl.program.families import base_of
 from rlinf_ppl.program.laws import GaussianLaw, SampledLaw
 from rlinf_ppl.program.supports import Arrays, Real, is_whole
 
-ANYWAY = "smc.run takes this program as it is, and so does svi.fit with guide=svi.networks(program, key)."
+ANYWAY = "smc.run takes this one, and so does svi.fit with guide=svi.networks(program, key)."
 
 
 def check_readable(structure: Any) -> None:

@@ -130,9 +130,9 @@ def law_of(where: str, fn: Any, plates: int) -> FiniteLaw | GaussianLaw | Sample
     kind = type(fn).__name__
     if len(fn.batch_shape) > plates:
         raise ValueError(
-            f"{where} ({kind}) has batch shape {fn.batch_shape}; a site is one draw: index its parameters by every "
-            "variable they depend on, and declare a vector by .to_event(1), such as Normal(loc, scale).to_event(1), or "
-            "by a numpyro.plate."
+            f"{where} ({kind}) has shape {fn.batch_shape}; a site of a step is one number, or one draw of a vector: "
+            "index its parameters by every variable they depend on, and declare a vector by .to_event(1), such as "
+            "Normal(loc, scale).to_event(1), or by a numpyro.plate."
         )
     fn = fn.to_event(len(fn.batch_shape))
     if isinstance(fn, dist.EulerMaruyama):
@@ -163,17 +163,22 @@ def check_drawn(where: str, fn: Any) -> None:
     Raises:
         TypeError: so it is.
     """
+    if any(isinstance(each, jax.Array | np.ndarray) for each in static_of(jax.tree.structure(fn))):
+        raise TypeError(
+            f"{where} holds a traced number, or an array, where NumPyro needs a fixed number, such as the total count "
+            "of a Multinomial: give a Python number, the largest one perhaps."
+        )
     try:
         jax.eval_shape(fn.sample, jax.random.key(0))
     except NotImplementedError as error:
         raise TypeError(f"{where} cannot be drawn from; give a proper distribution.") from error
-    try:
-        hash(jax.tree.structure(fn))
-    except (TypeError, jax.errors.JAXTypeError) as error:
-        raise TypeError(
-            f"{where} holds a traced number, or an array, where NumPyro needs a fixed number, such as the total count "
-            "of a Multinomial: give a Python number, the largest one perhaps."
-        ) from error
+
+
+def static_of(tree: Any) -> list[Any]:
+    """All that a tree's structure holds."""
+    own = tree.node_data()
+    held = [] if own is None else jax.tree.leaves(own[1], is_leaf=lambda each: each is None)
+    return held + [each for child in tree.children() for each in static_of(child)]
 
 
 def is_one(tau: Any) -> bool:

@@ -141,9 +141,7 @@ def check_call(part: str, function: Any, num_args: int, names: tuple[str, ...]) 
         raise TypeError(f"{part} is called with {given}, which it does not take: {error}.") from error
 
 
-def check_returned(
-    part: str, returned: Any, order: Iterable[str] | None, state: dict[str, Support]
-) -> dict[str, Array]:
+def check_returned(part: str, returned: Any, order: Iterable[str] | None, state: dict[str, Support]) -> dict[str, Any]:
     """The returned state variables in order; raises where the function returned something else."""
     if part == "final":
         if returned is not None:

@@ -35,7 +35,7 @@ from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
 
-Values = dict[str, Array]
+Values = dict[str, Any]
 
 
 class Move(NamedTuple):

@@ -193,7 +193,7 @@ def ancestor(key: Array, log_p: Array, reached: Array, true: Array) -> tuple[Arr
     return before, jnp.any(other & ~reached) & ~(possible & jnp.any(other & reached))
 
 
-def as_trajectories(structure: Structure, path: Path) -> dict[str, Array]:
+def as_trajectories(structure: Structure, path: Path) -> dict[str, Any]:
     """Paths as users are given them: state variables and sites of the step by name, and `alive` with a discount."""
     found = path.state | path.sites
     return found | {"alive": path.alive.astype(int)} if structure.discounted else found

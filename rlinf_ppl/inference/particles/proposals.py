@@ -3,7 +3,6 @@
 A proposal gives a site's law from the values before it, the time, and the site's own law. A twist gives a number.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,18 +10,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
-from numpyro.distributions import Distribution, MultivariateNormal, Normal
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
 from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.inference.arguments import check_numbers
 from rlinf_ppl.inference.chains.policies import wrong_rows
+from rlinf_ppl.inference.particles.functions import Called, Values, law_over, one_number, taken
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SampledLaw, SiteLaw, as_law, gaussian, probabilities
-from rlinf_ppl.program.supports import FiniteSupport, Real, Support, first_value, is_finite, positions_of
+from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw
+from rlinf_ppl.program.supports import FiniteSupport, Real, Support, is_finite, positions_of
 
 Axes = tuple[tuple[str, Support], ...]
-Values = dict[str, Array]
 
 
 class Looked(eqx.Module):
@@ -87,24 +85,6 @@ class Tilted(eqx.Module):
     def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
         """The law."""
         return law.moved(self.parameters(at, t))
-
-
-class Called(eqx.Module):
-    """A function of variables by their names, and of t where it takes it.
-
-    Attributes:
-        what: the argument that it was given as, for errors.
-        function: the function.
-        names: what it takes.
-    """
-
-    what: str = eqx.field(static=True)
-    function: Callable[..., Any]
-    names: tuple[str, ...] = eqx.field(static=True)
-
-    def __call__(self, at: Values, t: Array) -> Any:
-        """Its value."""
-        return self.function(**{name: t if name == "t" else at[name] for name in self.names})
 
 
 class Proposed(eqx.Module):
@@ -185,41 +165,6 @@ def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
     return Rows(Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed), support)
 
 
-def law_over(what: str, found: Any, law: SiteLaw, support: Support) -> SiteLaw:
-    """The law of a distribution that a function returned for a site, to be drawn from the noise that the site has.
-
-    Raises:
-        TypeError: it is none.
-        ValueError: it has other values than the site, whose own law and support these are.
-    """
-    if not isinstance(found, Distribution):
-        raise TypeError(f"{what} returned {type(found).__name__}; it must return a NumPyro distribution.")
-    shape, like = found.shape(), first_value(support).shape
-    if is_finite(support):
-        wanted = f"a distribution over the site's {len(support)} values"
-        fits = shape == () and not isinstance(gaussian(found), Normal | MultivariateNormal)
-        fits = fits and probabilities(found, support).shape == (len(support),)
-    elif isinstance(law, GaussianLaw):
-        fits, wanted = shape == like and isinstance(as_law(found), GaussianLaw), f"a Gaussian of shape {like}"
-    else:
-        fits, wanted = shape == like, f"a distribution of shape {like}"
-    if not fits:
-        raise ValueError(f"{what} returned a {type(found).__name__} of shape {shape}; it must return {wanted}.")
-    return SampledLaw(found) if isinstance(law, SampledLaw) else as_law(found, support)
-
-
-def one_number(what: str, found: Any) -> Array:
-    """What a function of one state returned, which must be one number.
-
-    Raises:
-        TypeError, ValueError: it is not.
-    """
-    array = check_numbers(f"what {what} returns", found, "one number")
-    if array.ndim:
-        raise ValueError(f"{what} returned an array of shape {array.shape} for one state; it must return one number.")
-    return array
-
-
 def looked_up(
     program: ControlProgram, what: str, entry: Any, axes: tuple[str, ...], times: int | None
 ) -> tuple[Array, bool]:
@@ -240,10 +185,10 @@ def affine(program: ControlProgram, name: str, support: Real, entry: Any) -> Aff
     """The proposal of a Gaussian decision."""
     names, m, steps = program.scopes[name], len(support), program.horizon
     n = sum(len(program.supports[axis]) for axis in names)
-    if not all(isinstance(program.supports[axis], Real) for axis in names):
-        raise ValueError(f"{name!r} depends on {list(names)}, not all real, so proposal[{name!r}] must be a function.")
     if not isinstance(entry, Sequence) or len(entry) != 3:
         raise ValueError(f"proposal[{name!r}] must be (gain, offset, cov), or a function.")
+    if not all(isinstance(program.supports[axis], Real) for axis in names):
+        raise ValueError(f"{name!r} depends on {list(names)}, not all real, so proposal[{name!r}] must be a function.")
     arrays = []
     for part, array, shape in zip(AffinePolicy._fields, entry, ((m, n), (m,), (m, m)), strict=True):
         given = jnp.asarray(array, dtype=float)
@@ -282,18 +227,6 @@ def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
         raise ValueError(f"the state holds real numbers, {real}, so twist must be a QuadraticValue or a function.")
     array, timed = looked_up(program, "twist", twist, tuple(state), rows)
     return Looked(array, tuple(state.items()), timed)
-
-
-def taken(what: str, function: Callable[..., Any], names: tuple[str, ...]) -> tuple[str, ...]:
-    """Which variables a function takes, by its parameters' names; raises where it takes others."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind == p.VAR_KEYWORD for p in parameters):
-        return (*names, "t")
-    wanted = tuple(p.name for p in parameters if p.name in (*names, "t") or p.default is p.empty)
-    unknown = [name for name in wanted if name not in (*names, "t")]
-    if unknown:
-        raise ValueError(f"{what} takes {unknown}; it may take {[*names, 't']}.")
-    return wanted
 
 
 def side_by_side(at: Values, names: tuple[str, ...]) -> Array:

@@ -1,0 +1,80 @@
+"""Functions of a user's variables by their names, and what they return."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array
+from numpyro.distributions import Distribution, MultivariateNormal, Normal
+
+from rlinf_ppl.inference.arguments import check_numbers
+from rlinf_ppl.program.laws import GaussianLaw, SampledLaw, SiteLaw, as_law, gaussian, probabilities
+from rlinf_ppl.program.supports import Support, first_value, is_finite
+
+Values = dict[str, Any]
+
+
+class Called(eqx.Module):
+    """A function of variables by their names, and of t where it takes it.
+
+    Attributes:
+        what: the argument that it was given as, for errors.
+        function: the function.
+        names: what it takes.
+    """
+
+    what: str = eqx.field(static=True)
+    function: Callable[..., Any]
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array) -> Any:
+        """Its value."""
+        return self.function(**{name: t if name == "t" else at[name] for name in self.names})
+
+
+def law_over(what: str, found: Any, law: SiteLaw, support: Support) -> SiteLaw:
+    """The law of a distribution that a function returned for a site, to be drawn from the noise that the site has.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it has other values than the site, whose own law and support these are.
+    """
+    if not isinstance(found, Distribution):
+        raise TypeError(f"{what} returned {type(found).__name__}; it must return a NumPyro distribution.")
+    shape, like = found.shape(), first_value(support).shape
+    if is_finite(support):
+        wanted = f"a distribution over the site's {len(support)} values"
+        fits = shape == () and not isinstance(gaussian(found), Normal | MultivariateNormal)
+        fits = fits and probabilities(found, support).shape == (len(support),)
+    elif isinstance(law, GaussianLaw):
+        fits, wanted = shape == like and isinstance(as_law(found), GaussianLaw), f"a Gaussian of shape {like}"
+    else:
+        fits, wanted = shape == like, f"a distribution of shape {like}"
+    if not fits:
+        raise ValueError(f"{what} returned a {type(found).__name__} of shape {shape}; it must return {wanted}.")
+    return SampledLaw(found) if isinstance(law, SampledLaw) else as_law(found, support)
+
+
+def one_number(what: str, found: Any) -> Array:
+    """What a function of one state returned, which must be one number.
+
+    Raises:
+        TypeError, ValueError: it is not.
+    """
+    array = check_numbers(f"what {what} returns", found, "one number")
+    if array.ndim:
+        raise ValueError(f"{what} returned an array of shape {array.shape} for one state; it must return one number.")
+    return array
+
+
+def taken(what: str, function: Callable[..., Any], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Which variables a function takes, by its parameters' names; raises where it takes others."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind == p.VAR_KEYWORD for p in parameters):
+        return (*names, "t")
+    wanted = tuple(p.name for p in parameters if p.name in (*names, "t") or p.default is p.empty)
+    unknown = [name for name in wanted if name not in (*names, "t")]
+    if unknown:
+        raise ValueError(f"{what} takes {unknown}; it may take {[*names, 't']}.")
+    return wanted
