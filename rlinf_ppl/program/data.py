@@ -109,15 +109,16 @@ def is_inside(fn: Any, value: Array) -> Any:
                 value, inside = where_inside(here, value, stand_in), here if inside is True else inside & here
             value = transform.inv(value)
         return inside & every(is_inside(fn.base_dist, value), fn.event_dim - fn.base_dist.event_dim)
-    if fn.support in EVERYWHERE:
+    support = support_of(fn)
+    if support in EVERYWHERE:
         return True
-    inside = jnp.asarray(fn.support(value))
+    inside = jnp.asarray(support(value))
     inside &= every(~jnp.isinf(value), value.ndim - inside.ndim)
     if isinstance(fn, dist.BernoulliProbs | dist.BinomialProbs):
         # NumPyro keeps their probabilities off 0 and 1.
         probs, most = jnp.asarray(fn.probs, float), getattr(fn, "total_count", 1)
         inside &= jnp.where(probs == 0, value == 0, True) & jnp.where(probs == 1, value == most, True)
-    return inside | (value == fn.support.lower_bound) if isinstance(fn, AT_THEIR_EDGE) else inside
+    return inside | (value == support.lower_bound) if isinstance(fn, AT_THEIR_EDGE) else inside
 
 
 def stages(fn: Any) -> list[Array]:
@@ -145,4 +146,10 @@ def where_inside(inside: Any, value: Array, stand_in: Array) -> Array:
 def feasible(fn: Any, value: Array) -> Array:
     """A value that the law can take, in the shape of a value."""
     law = plain(fn)
-    return stages(law)[-1] if isinstance(law, dist.TransformedDistribution) else fn.support.feasible_like(value)
+    return stages(law)[-1] if isinstance(law, dist.TransformedDistribution) else support_of(fn).feasible_like(value)
+
+
+def support_of(fn: Any) -> Any:
+    """The support of a law; NumPyro's Levy forgets its own on the way through a trace."""
+    law = plain(fn)
+    return dist.constraints.greater_than(law.loc) if isinstance(law, dist.Levy) else fn.support

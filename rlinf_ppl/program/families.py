@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array
@@ -40,10 +41,15 @@ def base_of(law: Any) -> Any:
     return base_of(law.base_dist) if isinstance(law, WRAPPED) else law
 
 
+def is_discrete(law: Any) -> bool:
+    """Whether values are counts; NumPyro's Levy forgets its support on the way through a trace."""
+    return law.support is not None and law.support.is_discrete
+
+
 def is_reparameterised(law: Any) -> bool:
     """Whether draws move along with all parameters."""
     base = base_of(law)
-    if base.support.is_discrete or isinstance(base, JUMPING) or not base.has_rsample:
+    if is_discrete(base) or isinstance(base, JUMPING) or not base.has_rsample:
         return False
     inner = getattr(base, "base_dist", None)
     return inner is None or is_reparameterised(inner)
@@ -71,7 +77,7 @@ def num_parameters(law: Any) -> int:
         sizes.append(math.prod(unconstrained_shape(constraint, value.shape)))
         return value
 
-    made_anew(law, counted)
+    jax.eval_shape(lambda law: jax.tree.leaves(made_anew(law, counted)), law)
     return sum(sizes)
 
 
@@ -142,11 +148,11 @@ def made_part(law: Any, name: str, visit: Visit) -> Any:
         law.arg_constraints.get(name),
         FIXED.union(*(FIXED_OF[of] for of in FIXED_OF if isinstance(law, of))),
     )
-    if constraint is None or constraints.is_dependent(constraint) or name in fixed:
+    if part is None or constraint is None or constraints.is_dependent(constraint) or name in fixed:
         return part
     value = jnp.asarray(part, dtype=float)
-    event = value.shape[value.ndim - constraint.event_dim :]
-    return visit(constraint, jnp.broadcast_to(value, law.batch_shape + event))
+    batch, event = value.shape[: value.ndim - constraint.event_dim], value.shape[value.ndim - constraint.event_dim :]
+    return visit(constraint, jnp.broadcast_to(value, jnp.broadcast_shapes(batch, law.batch_shape) + event))
 
 
 def spread(law: Any, batch: tuple[int, ...]) -> Any:

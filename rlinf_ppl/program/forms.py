@@ -61,10 +61,12 @@ class Arithmetic:
     Attributes:
         jaxpr: of named variables first and arrays after them.
         places: which of its outputs each number of the part is.
+        shapes: the shape and type of each.
     """
 
-    def __init__(self, jaxpr: ClosedJaxpr, tree: Any):
-        self.jaxpr = jaxpr.jaxpr
+    def __init__(self, jaxpr: ClosedJaxpr, shapes: "Outputs"):
+        self.jaxpr, self.shapes = jaxpr.jaxpr, shapes
+        tree: Any = jax.tree.structure(shapes)
         self.places: Outputs = jax.tree.unflatten(tree, range(tree.num_leaves))
         self._key = jaxpr_key(jaxpr.jaxpr), tree
         self._hash = hash(self._key)

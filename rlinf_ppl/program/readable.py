@@ -4,7 +4,7 @@ from typing import Any
 
 import numpyro.distributions as dist
 
-from rlinf_ppl.program.families import base_of
+from rlinf_ppl.program.families import base_of, is_discrete
 from rlinf_ppl.program.laws import GaussianLaw, SampledLaw
 from rlinf_ppl.program.supports import Arrays, Real, is_whole
 
@@ -46,11 +46,11 @@ def unreadable(law: Any) -> str:
     kind, base = type(base_of(law)).__name__, base_of(law)
     if isinstance(base, dist.Delta):
         return f"({kind}) has one value, which is known: return it, or call numpyro.deterministic"
-    if law.event_shape and base.support.is_discrete:
+    if law.event_shape and is_discrete(base):
         return (
             f"({kind}) has shape {law.event_shape}; exact answers take one number a site: write a site for each of them"
         )
-    if base.support.is_discrete:
+    if is_discrete(base):
         return (
             f"({kind}) has infinitely many values, or a number of them that is not known; exact answers take finitely "
             f"many, such as truncated({kind}(...), largest), which leaves out what is larger"

@@ -94,7 +94,7 @@ def describe(
 ) -> Form:
     """Name the outputs of a traced function and what each depends on."""
     jaxpr: Any = closed.jaxpr
-    arithmetic = Arithmetic(closed, jax.tree.structure(shapes))
+    arithmetic = Arithmetic(closed, shapes)
     places, names = arithmetic.places, [name for name, _ in inputs_of(jaxpr, supports)]
     origin = [frozenset({name}) for name in names] + [frozenset()] * (len(jaxpr.invars) - len(names))
     provenance = list(track_deps_jaxpr(jaxpr, origin))

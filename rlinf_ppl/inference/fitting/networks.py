@@ -159,7 +159,7 @@ def networks_of(
 ) -> dict[str, Tilted]:
     """The same by the structure of a program, the width and depth together."""
     keys, supports = jax.random.split(key, len(structure.scopes)), structure.supports()
-    laws = structure.step.arithmetic.places.laws
+    laws = structure.step.arithmetic.shapes.laws
 
     def one(name: str, scope: tuple[str, ...], key: Array) -> Tilted:
         inputs = inputs_of(structure, scope, features)
