@@ -221,9 +221,14 @@ WRONG = {
         r"policy\['a'\] is a function, as fits of networks have.*smc.run",
     ),
     "a function where episodes are": (
-        lambda: execution.roll_out(lottery(), KEY, {"a": abs}, 10),
+        lambda: execution.roll_out(lottery(), KEY, {"a": lambda x: x}, 10),
+        ValueError,
+        r"policy\['a'\] takes \['x'\]; it may take \['s', 't'\]",
+    ),
+    "a number where a law is": (
+        lambda: execution.roll_out(lottery(), KEY, {"a": lambda s: s}, 10),
         TypeError,
-        r"policy\['a'\] is a function",
+        r"policy\['a'\] returned .*; it must return a NumPyro distribution",
     ),
 }
 

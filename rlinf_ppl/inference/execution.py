@@ -20,10 +20,15 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Conditional, Law, Site, Table, at_time, by_time
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular, check_tolerance
-from rlinf_ppl.inference.chains import answers, forbidden, trajectories
+from rlinf_ppl.inference.chains import forbidden
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
+from rlinf_ppl.inference.particles import episodes
+from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.faults import check_faults
+from rlinf_ppl.inference.particles.proposals import as_policy
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
+from rlinf_ppl.program.reading import check_program
 
 __all__ = ["CoordinationLoss", "RollOut", "coordination_loss", "executed", "expected_return", "roll_out"]
 
@@ -116,7 +121,7 @@ def expected_return(program: ControlProgram, policy: Policy) -> Float[Array, ""]
     return earned(chain, as_laws(chain, policy), check_tolerance(chain))
 
 
-def roll_out(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, num_episodes: int) -> RollOut:
+def roll_out(program: ControlProgram, key: PRNGKeyArray | Array, policy: Any, num_episodes: int) -> RollOut:
     """Play episodes: their returns scatter around `expected_return`.
 
     The decisions may come from several models, one agent's from this and its opponent's from that; an executed policy
@@ -125,16 +130,21 @@ def roll_out(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy,
     Args:
         program: any step program with a finite horizon.
         key: a JAX random key.
-        policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
+        policy: for each decision (T, scope, K) probabilities, without T where stationary, size 1 on ignored axes; or a
+            function of the variables before it that returns a NumPyro distribution, as fits of networks have; or a
+            solution or fit that holds these.
         num_episodes: how many, at least 1. A discount weighs the steps of an episode, it does not end it.
 
     Raises:
-        ValueError: without a horizon or episodes, or on a policy that does not fit.
+        TypeError, ValueError: without a horizon or episodes, or on a policy that does not fit.
+        FloatingPointError: where a site's numbers are no law or factor. Under jit and vmap nothing is raised.
     """
-    chain = read(program)
-    check_ends(chain.horizon, "episodes")
-    laws, count = as_laws(chain, policy), check_count("num_episodes", num_episodes)
-    returns = played(chain, check_key(key), laws, count)
+    check_program(program)
+    check_ends(program.horizon, "episodes")
+    count = check_count("num_episodes", num_episodes)
+    dynamics = Dynamics(program.structure, program.parts, program.discount, None, as_policy(program, policy), None)
+    returns, faults = episodes.returns(dynamics, check_key(key), count)
+    check_faults(faults)
     return RollOut(returns, jnp.mean(returns), jnp.std(returns, ddof=1) / count**0.5)
 
 
@@ -176,14 +186,3 @@ def earned(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Flo
     """The expected return of a policy, whatever its laws depend on."""
     walked = algebra.backward(chain, algebra.expectation_rules, policy, None, tolerance)
     return algebra.start(chain, walked.first, algebra.expectation_rules({}))
-
-
-@eqx.filter_jit
-def played(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> Float[Array, " N"]:
-    """The returns of n sampled episodes."""
-    drawn = trajectories.draw_positions(chain, key, policy, n)
-    rewards = sum((drawn[site.name] for site in chain.step.sites if site.kind == "optimality"), jnp.zeros((n, 1)))
-    last = {name: drawn[name][:, -1] for name in chain.state}
-    final = sum((jnp.broadcast_to(site.content.rows(last), (n,)) for site in chain.final), jnp.zeros(n))
-    living = jnp.ones(()) if chain.alive is None else chain.alive.content.table.array[1]
-    return jnp.sum(rewards * answers.weights(chain)[None], -1) + living ** chain.size()[algebra.TIME] * final

@@ -6,29 +6,29 @@ whether the policy stands in for the posterior (Vehtari et al. 2024, Pareto smoo
 """
 
 import math
+from dataclasses import replace
+from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 from numpyro import distributions as dist
 from numpyro.infer import psis_diagnostic
 
-from rlinf_ppl.algebra import Chain, Law, Slice
-from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular
-from rlinf_ppl.inference.chains.policies import Policy, as_laws
-from rlinf_ppl.inference.chains.trajectories import draw_positions
-from rlinf_ppl.inference.fitting.estimators import Positions, alive, decisions, each_step, last_reward, total
-from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.particles import episodes
+from rlinf_ppl.inference.particles.dynamics import as_dynamics
+from rlinf_ppl.inference.particles.faults import check_faults
+from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
-from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.reading import check_program
 
 FEWEST_SAMPLES = 25
 
 
-def k_hat(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, num_samples: int = 1000) -> float:
+def k_hat(program: ControlProgram, key: PRNGKeyArray | Array, policy: Any, num_samples: int = 1000) -> float:
     """The shape of the tail of a policy's importance weights, by NumPyro's Pareto smoothing.
 
     Below 0.7 (or 1 - 1 / log10 num_samples, where that is less) the policy can stand in for the posterior given
@@ -36,9 +36,10 @@ def k_hat(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, nu
     the posterior, which conditions the dynamics as well.
 
     Args:
-        program: a tabular step program with an end and one inverse temperature.
+        program: any step program with an end and one inverse temperature.
         key: a JAX random key.
-        policy: for each decision (T, scope, K) probabilities, such as `fit.policy`.
+        policy: for each decision (T, scope, K) probabilities, such as `fit.policy`, or whatever else `smc.run` takes as
+            a proposal; a fit or solution that holds them.
         num_samples: number of trajectories, at least 25.
 
     Returns:
@@ -46,16 +47,18 @@ def k_hat(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, nu
         trajectory that was drawn is possible in the model.
 
     Raises:
-        ValueError: on a program without a joint model or end, or of real vectors; on too few samples.
+        TypeError, ValueError: on a program without a joint model or end, a policy that does not fit, too few samples.
+        FloatingPointError: where a site's numbers are no law or factor.
     """
-    chain, tau = read(program), common_inverse_temperature(program)
-    check_ends(chain.horizon, "trajectories")
-    check_tabular(program, "importance weights")
+    check_program(program)
+    check_ends(program.horizon, "trajectories")
     if check_count("num_samples", num_samples) < FEWEST_SAMPLES:
         raise ValueError(f"num_samples must be at least {FEWEST_SAMPLES}, to have a tail; got {num_samples}.")
-    laws, scale = as_laws(chain, policy), jnp.asarray(1.0 if tau is None else tau)
+    dynamics = replace(as_dynamics(program, None, None), proposal=as_policy(program, policy))
     look_key, tail_key = jax.random.split(check_key(key))
-    weights = np.asarray(log_weights(chain, look_key, laws, scale, num_samples))
+    found, faults = episodes.log_weights(dynamics, look_key, num_samples)
+    check_faults(faults)
+    weights = np.asarray(found)
     largest = weights.max()
     if largest == -np.inf:
         return math.inf
@@ -64,33 +67,10 @@ def k_hat(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, nu
         return -math.inf
 
     def guide() -> None:
-        weight = log_weights(chain, numpyro.prng_key(), laws, scale, 1)[0]
+        weight = episodes.log_weights(dynamics, numpyro.prng_key(), 1)[0][0]
         numpyro.sample("log_weight", dist.Delta(weight))
 
     def model() -> None:
         numpyro.factor("weight", numpyro.sample("log_weight", dist.ImproperUniform(dist.constraints.real, (), ())))
 
     return psis_diagnostic(tail_key, {}, model, guide, num_particles=num_samples)
-
-
-@eqx.filter_jit
-def log_weights(chain: Chain, key: Array, policy: dict[str, Law], tau: Array, n: int) -> Float[Array, " N"]:
-    """The log of p(O, tau) / q(tau) for trajectories under a policy.
-
-    Args:
-        chain: the program.
-        key: a random key.
-        policy: for each decision its law.
-        tau: the inverse temperature that all decisions share.
-        n: number of trajectories.
-    """
-
-    def part(step: Slice, met: Positions, q: dict[str, Law]) -> Array:
-        rewards = total((site.content for site in step.sites if site.kind == "optimality"), met, n)
-        priors = [(site.content.table.rows(met), q[site.name].table.rows(met)) for site in decisions(step)]
-        return tau * rewards + sum(jnp.log(p) - jnp.log(chosen) for p, chosen in priors)
-
-    drawn = draw_positions(chain, key, policy, n)
-    living = alive(chain, drawn)
-    parts = jnp.where(living[:-1] > 0, each_step(chain, part, drawn, policy), 0.0)
-    return jnp.sum(parts, 0) + living[-1] * tau * last_reward(chain, drawn, n)

@@ -45,6 +45,7 @@ class Move(NamedTuple):
         state: the next state variables.
         sites: the values of the latent sites.
         log_weight: what the weight gained.
+        reward: the sum of all factors that are no data, in units of optimality.
         alive: whether the particle lives on.
         faults: for each site whether its numbers are no law or no factor, for each state variable whether it left its
             support.
@@ -55,6 +56,7 @@ class Move(NamedTuple):
     state: Values
     sites: Values
     log_weight: Array
+    reward: Array
     alive: Array
     faults: dict[str, Array]
     score: Array
@@ -154,7 +156,7 @@ class Dynamics(eqx.Module):
             gain, faults = gain + weight, faults | wrong
         following, outside = self.following(point)
         sites = {site.name: at[site.name] for site in form.latent}
-        return Move(following, sites, gain, alive, faults | outside, score)
+        return Move(following, sites, gain, self.reward(point), alive, faults | outside, score)
 
     def looking(self, form: Form, proposal: dict[str, Proposal]) -> str | None:
         """The site that looks ahead: the last one, where there is a twist to look at and it can be summed over."""
@@ -224,6 +226,11 @@ class Dynamics(eqx.Module):
                 faults[name] = alive & (senseless(factor) | outside)
                 total = total + factor
         return jnp.where(alive, total, 0.0), faults
+
+    def reward(self, point: Point) -> Array:
+        """The sum of all factors of a slice that are no data, in units of optimality."""
+        rewards = [s.name for s in point.part.form.sites if s.kind == "optimality" and not s.observed]
+        return sum((point.factor(name) for name in rewards), jnp.zeros(()))
 
     def following(self, point: Point) -> tuple[Values, dict[str, Array]]:
         """The next state variables, and which of them left their supports."""

@@ -136,32 +136,48 @@ def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, Proposal]:
     unknown = [name for name in found if name not in known]
     if unknown:
         raise ValueError(f"the proposal has entries for {unknown}; the step's sites are {known}.")
-    return {name: one_proposal(program, name, entry) for name, entry in found.items()}
+    return {name: one_proposal(program, name, entry, f"proposal[{name!r}]") for name, entry in found.items()}
 
 
-def one_proposal(program: ControlProgram, name: str, entry: Any) -> Proposal:
+def as_policy(program: ControlProgram, policy: Any) -> dict[str, Proposal]:
+    """For each decision what it is drawn from; the policy may be all that a proposal may be.
+
+    Raises:
+        TypeError, ValueError: it lacks a decision, or does not fit.
+    """
+    found = getattr(policy, "policy", policy)
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            f"a policy is a dict with an entry for each of {sorted(program.scopes)}, or a solution or fit that has one;"
+            f" got {type(policy).__name__}."
+        )
+    if set(found) != set(program.scopes):
+        raise ValueError(f"policy has the decisions {sorted(found)}, but the program's are {sorted(program.scopes)}.")
+    return {name: one_proposal(program, name, entry, f"policy[{name!r}]") for name, entry in found.items()}
+
+
+def one_proposal(program: ControlProgram, name: str, entry: Any, what: str) -> Proposal:
     """The proposal for one site."""
     support, state = program.supports[name], dict(program.structure.state)
     if callable(entry):
         sites = [site.name for site in program.structure.step.latent]
-        what = f"proposal[{name!r}]"
         return Proposed(Called(what, entry, taken(what, entry, (*state, *sites[: sites.index(name)]))), support)
     if name not in program.scopes:
-        raise ValueError(f"proposal[{name!r}] is an array, and {name!r} is no decision: give a function.")
+        raise ValueError(f"{what} is an array, and {name!r} is no decision: give a function.")
     scope, law = program.scopes[name], program.structure.step.arithmetic.places.laws[name]
     if isinstance(law, GaussianLaw):
-        return affine(program, name, law.support, entry)
+        return affine(program, name, law.support, entry, what)
     if not is_finite(support):
-        raise ValueError(f"{name!r} is no Gaussian and has no table, so proposal[{name!r}] must be a function.")
+        raise ValueError(f"{name!r} is no Gaussian and has no table, so {what} must be a function.")
     other = [axis for axis in scope if not is_finite(program.supports[axis])]
     if other:
-        raise ValueError(f"{name!r} depends on the real numbers {other}, so proposal[{name!r}] must be a function.")
-    array, timed = looked_up(program, f"proposal[{name!r}]", entry, (*scope, name), program.horizon)
+        raise ValueError(f"{name!r} depends on the real numbers {other}, so {what} must be a function.")
+    array, timed = looked_up(program, what, entry, (*scope, name), program.horizon)
     if not isinstance(array, jax.core.Tracer):
         # Known numbers are checked where a caller's jit is tracing, too.
         with jax.ensure_compile_time_eval():
             if wrong_rows({name: array})[name]:
-                raise ValueError(f"proposal[{name!r}] has rows that are no distributions: at least 0, with sum 1.")
+                raise ValueError(f"{what} has rows that are no distributions: at least 0, with sum 1.")
     return Rows(Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed), support)
 
 
@@ -181,19 +197,19 @@ def looked_up(
     return array, timed
 
 
-def affine(program: ControlProgram, name: str, support: Real, entry: Any) -> Affine:
+def affine(program: ControlProgram, name: str, support: Real, entry: Any, what: str) -> Affine:
     """The proposal of a Gaussian decision."""
     names, m, steps = program.scopes[name], len(support), program.horizon
     n = sum(len(program.supports[axis]) for axis in names)
     if not isinstance(entry, Sequence) or len(entry) != 3:
-        raise ValueError(f"proposal[{name!r}] must be (gain, offset, cov), or a function.")
+        raise ValueError(f"{what} must be (gain, offset, cov), or a function.")
     if not all(isinstance(program.supports[axis], Real) for axis in names):
-        raise ValueError(f"{name!r} depends on {list(names)}, not all real, so proposal[{name!r}] must be a function.")
+        raise ValueError(f"{name!r} depends on {list(names)}, not all real, so {what} must be a function.")
     arrays = []
     for part, array, shape in zip(AffinePolicy._fields, entry, ((m, n), (m,), (m, m)), strict=True):
         given = jnp.asarray(array, dtype=float)
         if given.shape not in (shape, (steps, *shape)):
-            raise ValueError(f"proposal[{name!r}].{part} has shape {given.shape}; it must be {(steps, *shape)}.")
+            raise ValueError(f"{what}.{part} has shape {given.shape}; it must be {(steps, *shape)}.")
         arrays.append(jnp.broadcast_to(given, (steps, *shape)))
     return Affine(arrays[0], arrays[1], jax.vmap(cholesky)(arrays[2]), names, support)
 
