@@ -73,7 +73,7 @@ def affine_forward(chain: Chain, policy: dict[str, Law]) -> tuple[Gaussian, dict
 
 def walked(part: Slice, policy: dict[str, Law], state: dict[str, int]) -> Affine:
     """The variables of one part under a policy, by name."""
-    laws: list[Any] = [policy.get(site.name, site.content) for site in part.sites if site.kind != "optimality"]
+    laws: list[Any] = [policy.get(site.name, site.content) for site in part.sites if not site.is_factor]
     before = sum(state.values())
     noise = block_diag(*(law.cov for law in laws)) if laws else jnp.zeros((0, 0))
     whole, place = jnp.eye(before + len(noise) + 1), 0

@@ -7,11 +7,15 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.messages import TIME, Law, Message
 
+# The kinds of sites that have no value of their own.
+FACTORS = ("optimality", "data")
+
 
 class Site(eqx.Module):
-    """One site of a step: a decision or chance site with its law, or an optimality factor with its log probability.
+    """One site of a step: a decision or chance site with its law, or a factor with its log probability.
 
-    `unseen` are the decisions just before it that it is taken together with.
+    A factor is optimality or data, in units of optimality both. `unseen` are the decisions just before a decision that
+    it is taken together with.
     """
 
     name: str = eqx.field(static=True)
@@ -19,6 +23,11 @@ class Site(eqx.Module):
     content: Law | Message
     inverse_temperature: Message | None = None
     unseen: tuple[str, ...] = eqx.field(static=True, default=())
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether it is optimality or data: a log probability, and no variable."""
+        return self.kind in FACTORS
 
 
 class Slice(eqx.Module):
@@ -37,7 +46,7 @@ class Chain(eqx.Module):
     Attributes:
         initial: chance sites that lead to the first state.
         step: one step; what varies with time has a leading time axis of length `horizon`.
-        final: optimality factors of the last state.
+        final: factors of the last state.
         alive: the chance site before every step but the first, or None without a discount.
         valid: whether every law is a distribution, every factor finite, every next value inside its support.
         horizon: the number of steps T; None: without end.

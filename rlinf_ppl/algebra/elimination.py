@@ -121,7 +121,7 @@ def walk(
     found, left = Found({}, {}, []), list(sites)
     while left:
         site = left.pop()
-        if site.kind == "optimality":
+        if site.is_factor:
             w = w + site.content
             continue
         block = (site, *(left.pop() for _ in site.unseen))
@@ -225,7 +225,7 @@ def represented(chain: Chain, free: tuple[str, ...] = ()) -> Slice:
     """The step with messages in the form that is walked fastest."""
     size = chain.size()
     state = {name: size[name] for name in chain.carried}
-    others = {site.name: size[site.name] for site in chain.step.sites if site.kind != "optimality"}
+    others = {site.name: size[site.name] for site in chain.step.sites if not site.is_factor}
     return Slice(*chain.step.arrival.represented(chain.step.sites, state, others, chain.horizon is None, free))
 
 

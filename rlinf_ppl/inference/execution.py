@@ -10,6 +10,7 @@ independently lose the correlation that the joint policy has; `coordination_loss
 thesis leaves out. The correlation is kept by whoever shares a seed: `exact.sample` with the joint policy and one key.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -165,7 +166,7 @@ def executed_laws(chain: Chain, policy: dict[str, Law]) -> dict[str, Conditional
 def alone(chain: Chain, sites: tuple[Site, ...], policy: dict[str, Law]) -> dict[str, Conditional]:
     """The same for one step: the law of a decision, averaged over all that stands before it from last to first."""
     size, found = chain.size(), {}
-    latent = tuple(site for site in sites if site.kind != "optimality")
+    latent = tuple(site for site in sites if not site.is_factor)
     for i, site in enumerate(latent):
         if site.kind == "decision":
             law, _ = algebra.walk(latent[:i], policy[site.name].table, algebra.expectation_rules(policy))
@@ -183,6 +184,8 @@ def bound(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Floa
 
 @eqx.filter_jit
 def earned(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Float[Array, ""]:
-    """The expected return of a policy, whatever its laws depend on."""
+    """The expected return of a policy, whatever its laws depend on; data are no rewards."""
+    step = replace(chain.step, sites=tuple(site for site in chain.step.sites if site.kind != "data"))
+    chain = replace(chain, step=step, final=tuple(site for site in chain.final if site.kind != "data"))
     walked = algebra.backward(chain, algebra.expectation_rules, policy, None, tolerance)
     return algebra.start(chain, walked.first, algebra.expectation_rules({}))

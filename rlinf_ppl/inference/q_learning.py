@@ -226,7 +226,7 @@ def advance(
 
     here, _ = action_values.at(memory.values[0], chain, memory.time)
     following, seen = sample_slice(here, noise_of(here.sites, step_key, (1,)), drawn, 1, memory.state)
-    met = memory.state | {site.name: seen[site.name] for site in here.sites if site.kind != "optimality"}
+    met = memory.state | {site.name: seen[site.name] for site in here.sites if not site.is_factor}
     last, over = ends(chain, memory.time, end_key)
     transition = Transition(memory.time, met, following, last)
     updates = [

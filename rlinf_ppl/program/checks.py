@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.chain import FACTORS
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.sites import RESERVED
 from rlinf_ppl.program.supports import Arrays, Real, Support, is_finite, is_whole
@@ -165,10 +166,12 @@ def check_blocks(step: Form) -> None:
 
 def check_forms(initial: Form, step: Form, final: Form | None) -> None:
     """Raise where sites stand in the wrong place or names clash."""
-    for part, form, allowed in (("initial", initial, "chance"), ("final", final, "optimality")):
+    for part, form, allowed in (("initial", initial, ("chance",)), ("final", final, FACTORS)):
         for site in form.sites if form is not None else ():
-            if site.kind != allowed:
-                raise ValueError(f"{part} holds the {site.kind} site {site.name!r}; it may hold {allowed} sites only.")
+            if site.kind not in allowed:
+                raise ValueError(
+                    f"{part} holds the {site.kind} site {site.name!r}; it may hold {' and '.join(allowed)} sites only."
+                )
     if final is not None and not final.sites:
         raise ValueError("final states no optimality; call optimality(log_prob) in it, or leave final out.")
     check_blocks(step)

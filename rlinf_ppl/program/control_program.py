@@ -165,7 +165,7 @@ class ControlProgram(eqx.Module):
         return dict(self.structure.scopes)
 
     def graph(self) -> nx.DiGraph:
-        """One time slice; node attribute `kind` is state, decision, chance or optimality; s' is the next state.
+        """One time slice; node attribute `kind` is state, decision, chance, optimality or data; s' is the next one.
 
         Edges lead from what a site's prior depends on; what the policy of a decision depends on is in `scopes`.
         """

@@ -55,6 +55,33 @@ def temperature_of(step: Part, site: SiteForm) -> Array:
     return step.over(site.temperature_parents, lambda point: point.temperature(site.name))
 
 
+def nats_per_unit(program: Any) -> Array | None:
+    """How many nats of data a unit of optimality is worth: the inverse temperature that decisions share; None: 1.
+
+    Raises:
+        ValueError: there are data, and decisions do not share an inverse temperature, or it is 0.
+    """
+    forms = [part.form for part in program.parts.values()]
+    data = [site.name for form in forms for site in form.sites if site.kind == "data"]
+    if not data or not any(site.tempered for site in program.structure.step.sites):
+        return None
+    try:
+        unit = common_inverse_temperature(program)
+    except ValueError as error:
+        raise ValueError(
+            f"{data} are data, in nats, and rewards count 1 / inverse temperature of that, which all decisions have to "
+            f"share then: {error}"
+        ) from error
+    if not isinstance(unit, jax.core.Tracer) and unit == 0:
+        raise ValueError(f"{data} are data, in nats; at an inverse temperature of 0 rewards have no unit in common.")
+    return unit
+
+
+def in_units(site: SiteForm, factor: Array, unit: Array | None) -> Array:
+    """A factor in units of optimality."""
+    return factor if unit is None or site.kind != "data" else factor / unit
+
+
 def posterior_temperature(program: Any) -> Array | None:
     """The same, for a posterior that is eliminated decision by decision.
 

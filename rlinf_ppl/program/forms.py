@@ -5,16 +5,18 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import ClosedJaxpr
 
+from rlinf_ppl.algebra.chain import FACTORS
 from rlinf_ppl.algebra.regularizers import Regularizer
 from rlinf_ppl.program.identity import jaxpr_key
 from rlinf_ppl.program.supports import Support
 
 
 class SiteForm(NamedTuple):
-    """A site: its kind, its values (None for a factor), and what its distribution or factor depends on.
+    """A site: its kind, its values (of a factor a number), and what its distribution or factor depends on.
 
-    `array` is the position, among the closed-over arrays and the arguments, of the array that is its table already. An
-    `observed` factor is the log probability of data, which no inverse temperature multiplies.
+    A kind is decision, chance, optimality, or data: the log probability of what was observed, in nats, which no inverse
+    temperature multiplies. `array` is the position, among the closed-over arrays and the arguments, of the array that
+    is its table already.
     """
 
     name: str
@@ -26,12 +28,16 @@ class SiteForm(NamedTuple):
     array: int | None
     regularizer: Regularizer
     unseen: tuple[str, ...]
-    observed: bool
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether it is optimality or data: a log probability, and no variable."""
+        return self.kind in FACTORS
 
     @property
     def output(self) -> str:
         """Which of `Outputs` it is."""
-        return "factors" if self.kind == "optimality" else "laws"
+        return "factors" if self.is_factor else "laws"
 
 
 class NextForm(NamedTuple):
@@ -96,7 +102,7 @@ class Form(NamedTuple):
     @property
     def latent(self) -> tuple[SiteForm, ...]:
         """The decision and chance sites in program order."""
-        return tuple(site for site in self.sites if site.kind != "optimality")
+        return tuple(site for site in self.sites if not site.is_factor)
 
     @property
     def decisions(self) -> tuple[SiteForm, ...]:

@@ -10,7 +10,7 @@ def slice_graph(step: Form) -> nx.DiGraph:
     """One time slice as a directed graph.
 
     Nodes are the state variables, the sites, and the next state variables with a prime; their attribute `kind` is
-    state, decision, chance or optimality. Edges point from what a site's distribution or factor depends on.
+    state, decision, chance, optimality or data. Edges point from what a site's distribution or factor depends on.
     """
     graph = nx.DiGraph()
     for form in step.following:
@@ -61,6 +61,6 @@ def eliminate_names(step: Form, carried: set[str]) -> tuple[set[str], dict[str, 
             block = [site, *(left.pop() for _ in site.unseen)]
             w = w.union(*(one.parents for one in block)) - {TIME, *(one.name for one in block)}
             scopes |= {one.name: w for one in block}
-        elif site.kind == "optimality" or site.name in w:
+        elif site.is_factor or site.name in w:
             w = (w - {site.name}) | set(site.parents)
     return w - {TIME}, scopes

@@ -17,6 +17,7 @@ from rlinf_ppl.algebra.affine import Arrival
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import ControlProgram, Structure
+from rlinf_ppl.program.evaluation import in_units, nats_per_unit
 from rlinf_ppl.program.expansions import QUADRATICS, SQUARES, Expansion
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.jaxprs import part_for
@@ -41,7 +42,7 @@ Faults = dict[str, dict[str, dict[str, Any]]]
 
 @eqx.filter_jit
 def linearize(
-    structure: Structure, discount: Array, parts: dict[str, Part], squares: bool = False
+    structure: Structure, discount: Array, parts: dict[str, Part], unit: Array | None, squares: bool = False
 ) -> tuple[Chain, Faults]:
     """The program as a chain of quadratics or of sums of squares, and for each part and site what is wrong with it."""
     expansion = SQUARES if squares else QUADRATICS
@@ -50,7 +51,7 @@ def linearize(
     origins: dict[str, dict[str, Array]] = {}
     state: dict[str, Array] = {}
     for name in (name for name in PARTS if name in parts):
-        reader = Reader(parts[name], state, expansion)
+        reader = Reader(parts[name], state, expansion, unit)
         slices[name], faults[name] = reader.slice()
         state, origins[name] = reader.state, reader.origin
     alive = None
@@ -85,7 +86,7 @@ def read_gaussian(program: ControlProgram) -> Chain:
             that is not positive definite or numbers that are not finite.
     """
     check_linear(program.structure)
-    chain, faults = linearize(program.structure, program.discount, program.parts)
+    chain, faults = linearize(program.structure, program.discount, program.parts, nats_per_unit(program))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((chain, faults))):
         return chain
     wrong = describe(jax.device_get(faults))
@@ -98,13 +99,14 @@ def read_gaussian(program: ControlProgram) -> Chain:
         wide = in_double(program)
         if wide is None:
             return chain
-        exact = linearize(wide.structure, wide.discount, wide.parts)[0]
+        exact = linearize(wide.structure, wide.discount, wide.parts, nats_per_unit(wide))[0]
         return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, exact)
 
 
 def read_squares(program: ControlProgram) -> Chain:
     """A linear-Gaussian program with its factors as sums of squares; not `valid` where one of them is not concave."""
-    return linearize(program.structure, program.discount, program.parts, squares=True)[0]
+    unit = nats_per_unit(program)
+    return linearize(program.structure, program.discount, program.parts, unit, squares=True)[0]
 
 
 def describe(faults: Faults) -> str | None:
@@ -125,10 +127,10 @@ class Reader:
         origin: those of all variables of this part that were read so far.
     """
 
-    def __init__(self, part: Part, state: dict[str, Array], expansion: Expansion):
+    def __init__(self, part: Part, state: dict[str, Array], expansion: Expansion, unit: Array | None):
         self.part, self.form, self.supports, self.places = part, part.form, part.supports, part.form.arithmetic.places
         self.state, self.origin = dict(state), dict(state)
-        self.expansion = expansion
+        self.expansion, self.unit = expansion, unit
         # A site that becomes a state variable is counted from where that one is.
         self.becomes: dict[str, str] = {}
         for following in self.form.following:
@@ -139,8 +141,7 @@ class Reader:
         """The sites and the arrival of this part, and what is wrong with each."""
         sites, faults = [], {}
         for site in self.form.sites:
-            read = self.factor if site.kind == "optimality" else self.law
-            content, faults[site.name] = read(site.name, site.parents)
+            content, faults[site.name] = self.factor(site) if site.is_factor else self.law(site.name, site.parents)
             tau = self.constant(site) if site.tempered else None
             sites.append(Site(site.name, site.kind, content, tau))
         sources, maps = [], {}
@@ -195,12 +196,13 @@ class Reader:
         nothing = jnp.zeros((*matrix.shape[:-1], matrix.shape[-2]))
         return LinearGaussian(name, axes, size, matrix, nothing, covariance=nothing), any_time(faults)
 
-    def factor(self, name: str, parents: tuple[str, ...]) -> tuple[Any, dict[str, Array]]:
+    def factor(self, site: SiteForm) -> tuple[Any, dict[str, Array]]:
         """A factor as a function of vectors."""
+        place, parents = self.places.factors[site.name], site.parents
         names, size = self.space(parents)
 
         def read(t: Array) -> tuple[tuple[Any, ...], dict[str, Array]]:
-            value = lambda z: self.output(self.places.factors[name], parents, z, t)  # noqa: E731
+            value = lambda z: in_units(site, self.output(place, parents, z, t), self.unit)  # noqa: E731
             return self.expansion.expand(value, self.point(names))
 
         (content, faults), axes = self.over_time(read, parents, names)

@@ -85,7 +85,7 @@ def claims(form: Form, degrees: list[Entries]) -> list[tuple[str, tuple[str, ...
     made: list[tuple[str, tuple[str, ...], str, int, int]] = []
     laws, factors, _, following = form.arithmetic.places
     for site in form.sites:
-        if site.kind == "optimality":
+        if site.is_factor:
             highest = degrees[factors[site.name]].top
             made.append((site.name, site.parents, "it is not quadratic in {parents}", highest, 2))
             continue

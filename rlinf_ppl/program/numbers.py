@@ -42,7 +42,7 @@ def find_bad(chain: Chain, impossible: bool) -> dict[str, Any]:
     """For each site whether any number of it is wrong."""
 
     def wrong(site: Site) -> Array:
-        if site.kind == "optimality":
+        if site.is_factor:
             fine = jnp.isfinite(site.content.array)
             return ~jnp.all(fine | jnp.isneginf(site.content.array) if impossible else fine)
         p = site.content.table.array
@@ -78,18 +78,17 @@ def sites_of(chain: Chain) -> dict[str, tuple[Site, ...]]:
 
 def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
     """What is wrong with a site's numbers, where, and what to do."""
-    if site.kind == "optimality":
+    if site.is_factor:
         array = np.asarray(site.content.array)
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         where = describe_place(site.content.axes, at)
-        form = getattr(program.structure, part)
-        if np.isneginf(array[at]) and any(each.observed for each in form.sites if each.name == site.name):
+        if np.isneginf(array[at]) and site.kind == "data":
             return (
                 f"{part}: the data {site.name!r} have probability zero{where}; exact.solve and fits leave chance at "
                 "its prior, so that their value is minus infinity: exact.condition and smc.run go by the posterior."
             )
         return (
-            f"{part}: optimality {site.name!r} is {array[at]}{where}; rewards must be finite: give prior 0 to "
+            f"{part}: {site.kind} {site.name!r} is {array[at]}{where}; rewards must be finite: give prior 0 to "
             "impossible actions."
         )
     p = np.asarray(site.content.table.array, dtype=float)

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.program.control_program import ControlProgram, Structure
-from rlinf_ppl.program.evaluation import temperature_of
+from rlinf_ppl.program.evaluation import in_units, nats_per_unit, temperature_of
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.indices import checked
 from rlinf_ppl.program.laws import probs_of
@@ -38,18 +38,19 @@ def read(program: ControlProgram, impossible: bool = False) -> Chain:
 
     Raises:
         TypeError: it is no program.
-        ValueError: where finite and Gaussian sites stand together, or data beside an inverse temperature; where
+        ValueError: where a site is neither finite nor Gaussian, or both kinds stand together; where data stand beside
+            several inverse temperatures; where
             concrete arrays hold a row that is no distribution, a factor that is not finite, or a next value outside
             its support, or are looked up by an index that is out of them; and where a table would be too large to
             hold. Under tracing the chain is not `valid` where numbers are wrong, and results say so by `converged`.
     """
     check_program(program)
     check_readable(program.structure)
-    check_observed(program.structure)
     if program.structure.gaussian:
         return checked(program.parts, read_gaussian(program))
     check_entries(program.structure)
-    chain = checked(program.parts, tabulate(program.structure, program.discount, program.parts))
+    unit = nats_per_unit(program)
+    chain = checked(program.parts, tabulate(program.structure, program.discount, program.parts, unit))
     whole = filled(chain.initial, program.parts["initial"]), filled(chain.step, program.parts["step"])
     chain = eqx.tree_at(lambda chain: (chain.initial, chain.step), chain, whole)
     bad = find_bad(chain, impossible)
@@ -72,17 +73,6 @@ def check_program(program: Any) -> None:
         )
 
 
-def check_observed(structure: Structure) -> None:
-    """Raise where data are counted in nats and optimality in other units."""
-    data = [site.name for form in (structure.step, structure.final) if form for site in form.sites if site.observed]
-    tempered = [site.name for site in structure.step.sites if site.tempered]
-    if data and tempered:
-        raise ValueError(
-            f"{data} are data, in nats, and the decisions {tempered} have an inverse temperature: the exact engine and "
-            "svi.fit would multiply both by it. Multiply the reward by it instead, or use smc.run."
-        )
-
-
 def check_entries(structure: Structure) -> None:
     """Raise where a site's table, or the policy of a decision, would have too many entries to hold."""
     sizes = {name: len(support) for name, support in (structure.supports() | structure.times()).items()}
@@ -98,10 +88,10 @@ def check_entries(structure: Structure) -> None:
 
 
 @eqx.filter_jit
-def tabulate(structure: Structure, discount: Array, parts: dict[str, Part]) -> Chain:
+def tabulate(structure: Structure, discount: Array, parts: dict[str, Part], unit: Array | None) -> Chain:
     """Evaluate every site of a program over its parents; compiled once for all programs of one structure."""
     state = dict(structure.state)
-    sites = {name: tabulate_part(part) for name, part in parts.items()}
+    sites = {name: tabulate_part(part, unit) for name, part in parts.items()}
     initial, starts_inside = arrivals(parts["initial"], sites["initial"], state)
     step, stays_inside = arrivals(parts["step"], sites["step"], state)
     alive = None
@@ -131,12 +121,13 @@ def filled(part: Slice, program: Part) -> Slice:
     return eqx.tree_at(lambda part: [part.sites[i].content.table.array for i in found], part, tables)
 
 
-def tabulate_part(part: Part) -> tuple[Site, ...]:
-    """The sites of one part as tables."""
+def tabulate_part(part: Part, unit: Array | None) -> tuple[Site, ...]:
+    """The sites of one part as tables, with `unit` nats in a unit of optimality."""
 
     def content(site: SiteForm) -> Table | Conditional:
-        if site.kind == "optimality":
-            return Table(site.parents, part.over(site.parents, lambda point: point.factor(site.name)))
+        if site.is_factor:
+            factor = part.over(site.parents, lambda point: point.factor(site.name))
+            return Table(site.parents, in_units(site, factor, unit))
         law = jnp.zeros(())
         if site.array is None:
             law = part.over(site.parents, lambda point: probs_of(point.law(site.name)))

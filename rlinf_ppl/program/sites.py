@@ -30,7 +30,6 @@ class Sites(Messenger):
         self.temperatures: dict[str, Any] = {}
         self.regularizers: dict[str, Regularizer] = {}
         self.unseen: dict[str, tuple[str, ...]] = {}
-        self.observed: set[str] = set()
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
@@ -46,9 +45,7 @@ class Sites(Messenger):
             raise ValueError(f"{self.part} has two sites named {name!r}; give each site its own name.")
         msg["stop"] = True
         if msg["is_observed"]:
-            self.kinds[name] = "optimality"
-            if not msg["infer"].get("is_auxiliary"):
-                self.observed.add(name)
+            self.kinds[name] = "optimality" if msg["infer"].get("is_auxiliary") else "data"
             log_prob = data_log_prob(self.part, name, fn, msg["value"])
             self.factors[name] = self._factor(name, jnp.sum(log_prob) if plates_of(msg) else log_prob)
             return

@@ -18,6 +18,7 @@ from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 from numpyro.ops.provenance import track_deps_jaxpr
 
+from rlinf_ppl.algebra.chain import FACTORS
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.program.data import checked_laws
 from rlinf_ppl.program.forms import Arithmetic, Form, NextForm, Outputs, SiteForm
@@ -104,7 +105,7 @@ def describe(
         return tuple(name for name in supports if name in depends)
 
     def site(name: str, kind: str) -> SiteForm:
-        place = places.factors[name] if kind == "optimality" else places.laws[name]
+        place = places.factors[name] if kind in FACTORS else places.laws[name]
         seen, array = parents(place), None
         if isinstance(place, FiniteLaw):
             array = looked_up(jaxpr, jaxpr.outvars[place.probs], seen, supports)
@@ -118,7 +119,6 @@ def describe(
             array,
             sites.regularizers.get(name, kl),
             sites.unseen.get(name, ()),
-            name in sites.observed,
         )
 
     def following(name: str) -> NextForm:

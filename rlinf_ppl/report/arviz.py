@@ -63,11 +63,14 @@ def datasets(answers: Answers, key: Array, num_draws: int = DRAWS) -> dict[str, 
     assert steps is not None
     latent = {*program.sizes, "alive"}
     unit = nats_per_unit(program)
+    data = {site.name for site in program.structure.step.sites if site.kind == "data"}
     drawn = exact.sample(program, key_guide, answers.fit.policy, num_draws)
     samples = {
         "posterior": {name: drawn[name] for name in drawn if name in latent},
-        "sample_stats": {name: unit * drawn[name] for name in drawn if name not in latent},
+        "sample_stats": {name: unit * drawn[name] for name in drawn if name not in latent and name not in data},
     }
+    if data:
+        samples["log_likelihood"] = {name: unit * drawn[name] for name in drawn if name in data}
     if answers.posterior is not None:
         conditioned = exact.posterior_sample(program, key_posterior, num_draws)
         samples["conditioned"] = {name: conditioned[name] for name in conditioned if name in latent}

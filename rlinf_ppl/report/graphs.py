@@ -25,7 +25,7 @@ CLEARANCE = 0.47
 ROW = 1.05
 COLUMN = 1.6
 HEIGHT = 0.56
-LANES = {"decision": 1, "state": 0, "chance": 0, "optimality": -1}
+LANES = {"decision": 1, "state": 0, "chance": 0, "optimality": -1, "data": -1}
 
 
 class Style(NamedTuple):
@@ -41,6 +41,7 @@ STYLES = {
     "decision": Style("#f4b183", "s", "decision: the agent chooses"),
     "chance": Style("#bdd7ee", "o", "chance: the dynamics"),
     "optimality": Style("#c5e0b4", "h", "optimality: log p(O = 1)"),
+    "data": Style("#bfbfbf", "o", "data: observed"),
 }
 
 
@@ -48,7 +49,7 @@ def draw(graph: nx.DiGraph, title: str = "") -> Figure:
     """Draws the graph of a time step.
 
     Args:
-        graph: Nodes with the attribute `kind`: state, decision, chance or optimality.
+        graph: Nodes with the attribute `kind`: state, decision, chance, optimality or data.
         title: What stands above the drawing.
 
     Returns:

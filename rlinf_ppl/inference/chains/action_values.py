@@ -77,4 +77,4 @@ def mixed(q: Law, prior: Law, exploration: Array) -> Conditional:
 
 def total(sites: Sites, met: dict[str, Array]) -> Float[Array, ""]:
     """The sum of the optimality factors among some sites, at positions (1,) of the variables."""
-    return sum((site.content.rows(met)[0] for site in sites if site.kind == "optimality"), jnp.zeros(()))
+    return sum((site.content.rows(met)[0] for site in sites if site.is_factor), jnp.zeros(()))

@@ -165,7 +165,7 @@ def possible(chain: Chain) -> Chain:
     def one(node: Any) -> Any:
         if isinstance(node, Conditional):
             return support(node)
-        if isinstance(node, Site) and node.kind == "optimality":
+        if isinstance(node, Site) and node.is_factor:
             return eqx.tree_at(lambda site: site.content, node, jax.tree.map(jnp.zeros_like, node.content))
         if isinstance(node, Site):
             return eqx.tree_at(lambda site: site.content, node, one(node.content))
@@ -193,7 +193,7 @@ def with_impossible(chain: Chain) -> Chain:
     """Factors of minus infinity as a number beside which no other counts: infinities that meet would be NaN."""
 
     def one(site: Site) -> Site:
-        if site.kind != "optimality":
+        if not site.is_factor:
             return site
         w = site.content.array
         factor = with_array(site.content, jnp.where(jnp.isneginf(w), ruled_out(w), w))

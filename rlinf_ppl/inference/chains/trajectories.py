@@ -132,7 +132,7 @@ def first_state(
 
 def noise_of(sites: tuple[Site, ...], key: Array, shape: tuple[int, ...]) -> dict[str, Array]:
     """What draws of the latent sites are made from."""
-    return fresh_noise(key, shape, {site.name: site.content.normals for site in sites if site.kind != "optimality"})
+    return fresh_noise(key, shape, {site.name: site.content.normals for site in sites if not site.is_factor})
 
 
 def sample_slice(
@@ -149,7 +149,7 @@ def sample_slice(
     """
     at, seen = dict(state or {}), {}
     for site in part.sites:
-        if site.kind == "optimality":
+        if site.is_factor:
             seen[site.name] = jnp.broadcast_to(site.content.rows(at), (n,))
         else:
             at[site.name] = seen[site.name] = drawn(site, noise[site.name], at)

@@ -63,7 +63,7 @@ def score_function(chain: Chain, logits: Logits, key: Array, n: int) -> Float[Ar
     """
 
     def part(step: Slice, met: Positions, theta: dict[str, Message]) -> tuple[Array, Array, Array]:
-        rewards = [site.content for site in step.sites if site.kind == "optimality"]
+        rewards = [site.content for site in step.sites if site.is_factor]
         scores, costs = [], []
         for site in decisions(step):
             log_z, q = theta[site.name].tilt(site.content)
@@ -90,7 +90,7 @@ def trajectories(chain: Chain, logits: Logits, key: Array, n: int) -> Positions:
 def each_step(chain: Chain, function: Callable[..., Any], drawn: Positions, *given: dict[str, Message]) -> Any:
     """A function of one step, of what trajectories met there, and of what is given for that time; stacked over time."""
     varying, constant = by_time(chain.step)
-    names = (*chain.state, *(site.name for site in chain.step.sites if site.kind != "optimality"))
+    names = (*chain.state, *(site.name for site in chain.step.sites if not site.is_factor))
     met = {name: jnp.moveaxis(drawn[name][:, : chain.horizon], 1, 0) for name in names}
 
     def one(now: Any, met: Positions, *given: Any) -> Any:

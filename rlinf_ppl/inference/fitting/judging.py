@@ -55,7 +55,7 @@ class Judge(NamedTuple):
         keys = jax.random.split(key, len(self.decisions) + 1)
         value, found = self.dynamics.discount * self.ahead(following, at["t"] + 1, keys[-1]), {}
         for site in reversed(form.sites):
-            if site.kind == "optimality":
+            if site.is_factor:
                 value = value + point.factor(site.name)
             elif site.kind == "decision":
                 found[site.name] = value
@@ -107,7 +107,7 @@ class Judge(NamedTuple):
         at, total = state | {"t": t}, jnp.zeros(())
         point, first = dynamics.at("step", at), form.sites.index(self.decisions[0])
         for site in form.sites[:first]:
-            if site.kind == "optimality":
+            if site.is_factor:
                 total = total + point.factor(site.name)
             else:
                 at[site.name] = point.law(site.name).draw(noise[site.name])

@@ -219,9 +219,9 @@ class Dynamics(eqx.Module):
         total = jnp.zeros(())
         faults: dict[str, Array] = {}
         for site in point.part.form.sites:
-            if site.kind == "optimality":
+            if site.is_factor:
                 name, factor = site.name, point.factor(site.name)
-                factor = factor if self.tau is None or site.observed else self.tau * factor
+                factor = factor if self.tau is None or site.kind == "data" else self.tau * factor
                 outside = point.beyond("factors", name)
                 faults[name] = alive & (senseless(factor) | outside)
                 total = total + factor
@@ -229,7 +229,7 @@ class Dynamics(eqx.Module):
 
     def reward(self, point: Point) -> Array:
         """The sum of all factors of a slice that are no data, in units of optimality."""
-        rewards = [s.name for s in point.part.form.sites if s.kind == "optimality" and not s.observed]
+        rewards = [s.name for s in point.part.form.sites if s.kind == "optimality"]
         return sum((point.factor(name) for name in rewards), jnp.zeros(()))
 
     def following(self, point: Point) -> tuple[Values, dict[str, Array]]:
