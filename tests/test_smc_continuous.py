@@ -10,7 +10,7 @@ import pytest
 from numpyro.distributions import Bernoulli, Categorical, MultivariateNormal, Normal
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
-from rlinf_ppl.inference import exact, smc
+from rlinf_ppl.inference import exact, execution, smc
 from rlinf_ppl.tasks import LinearQuadratic
 
 KEYS = jax.random.split(jax.random.key(0), 400)
@@ -119,8 +119,59 @@ def test_data_are_not_multiplied_by_the_inverse_temperature():
     prog = ControlProgram(lambda: {"s": jnp.asarray(0)}, tempered_step, 1, sizes={"s": 1})
     found = smc.run(prog, jax.random.key(0), 100, twist=lambda: 0.0).log_evidence
     assert float(found) == pytest.approx(np.log(0.5 * 0.3 + 0.5 * np.exp(1.4) * 0.9), rel=1e-12)
-    with pytest.raises(ValueError, match=r"\['o'\] are data, in nats.*\['a'\] have an inverse temperature"):
-        exact.condition(prog)
+    assert float(exact.condition(prog).log_evidence) == pytest.approx(float(found), rel=1e-12)
+    # Rewards count two nats each, so a nat of data counts a half.
+    solution, p = exact.solve(prog), np.array([0.3 * 0.5, 0.9 * 0.5 * np.exp(1.4)])
+    np.testing.assert_allclose(solution.policy["a"][0], p / p.sum(), rtol=1e-12)
+    assert float(solution.elbo) == pytest.approx(np.log(p.sum()) / 2, rel=1e-12)
+    q = jnp.array([[0.8, 0.2]])
+    bound = 0.2 * 0.7 + (0.8 * np.log(0.3) + 0.2 * np.log(0.9) - 0.8 * np.log(1.6) - 0.2 * np.log(0.4)) / 2
+    assert float(exact.elbo(prog, {"a": q})) == pytest.approx(bound, rel=1e-12)
+    assert 2 * bound <= float(found)
+    # They are no reward.
+    assert float(execution.expected_return(prog, {"a": q})) == pytest.approx(0.2 * 0.7, rel=1e-12)
+    assert float(execution.roll_out(prog, jax.random.key(0), {"a": jnp.array([[0.0, 1.0]])}, 3).mean) == pytest.approx(
+        0.7
+    )
+    assert prog.graph().nodes["o"]["kind"] == "data" and "o: data" in repr(prog)
+
+
+def test_data_beside_temperatures_that_are_not_one_have_no_unit():
+    def step(taus, s):
+        a, b = (decide(name, Bernoulli(0.5), inverse_temperature=taus[i]) for i, name in enumerate("ab"))
+        optimality(1.0 * (a == b))
+        numpyro.sample("o", Normal(1.0 * a, 1.0), obs=0.5)
+        return {"s": s}
+
+    for taus, message in (
+        ((1.0, 2.0), r"\['o'\] are data.*share then.*differ"),
+        ((0.0, 0.0), "of 0 rewards have no unit"),
+    ):
+        program = ControlProgram(lambda taus: {"s": 0}, step, 1, args=(jnp.array(taus),), sizes={"s": 1})
+        with pytest.raises(ValueError, match=message):
+            exact.solve(program)
+
+
+def test_data_of_a_linear_gaussian_program_are_not_multiplied_either():
+    def initial():
+        return {"x": numpyro.sample("x0", Normal(0.0, 1.0))}
+
+    def step(x):
+        u = decide("u", Normal(0.0, 1.0), inverse_temperature=3.0)
+        optimality(-((x + u - 1.0) ** 2))
+        numpyro.sample("y", Normal(x + u, 0.5), obs=0.3)
+        return {"x": x + u}
+
+    program = ControlProgram(initial, step, 1)
+    grid = np.linspace(-8, 8, 1601)
+    x, u = np.meshgrid(grid, grid, indexing="ij")
+    normal = lambda z, sd: np.exp(-0.5 * (z / sd) ** 2) / sd / np.sqrt(2 * np.pi)  # noqa: E731
+    joint = normal(x, 1) * normal(u, 1) * np.exp(-3 * (x + u - 1) ** 2) * normal(0.3 - x - u, 0.5)
+    truth = np.log(joint.sum() * (grid[1] - grid[0]) ** 2)
+    assert float(exact.condition(program).log_evidence) == pytest.approx(truth, rel=1e-9)
+    assert 3 * float(exact.solve(program).elbo) <= truth
+    found = jax.vmap(lambda key: smc.run(program, key, 1000).log_evidence)(KEYS)
+    assert unbiased(found, truth)
 
 
 def pendulum_initial():
