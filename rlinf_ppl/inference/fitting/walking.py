@@ -32,7 +32,7 @@ class Walkers(NamedTuple):
 def fresh(dynamics: Dynamics, key: Array, n: int) -> Walkers:
     """N walkers at their start."""
     noise = noise_of(dynamics.structure.initial, key, n, False)
-    return Walkers(jax.vmap(lambda noise: dynamics.start(noise).state)(noise), jnp.zeros(n, int))
+    return Walkers(jax.vmap(lambda noise: dynamics.start(noise).state, axis_size=n)(noise), jnp.zeros(n, int))
 
 
 def walked(dynamics: Dynamics, guide: Guide, walkers: Walkers, key: Array) -> tuple[Walkers, Values]:

@@ -18,7 +18,7 @@ def returns(dynamics: Dynamics, key: Array, n: int) -> tuple[Float[Array, " N"],
     """The returns of n episodes in units of optimality, each step weighted by the discount; and faults."""
     structure, living = dynamics.structure, jnp.ones(n, bool)
     start_key, key = jax.random.split(key)
-    start = jax.vmap(dynamics.start)(noise_of(structure.initial, start_key, n, False))
+    start = jax.vmap(dynamics.start, axis_size=n)(noise_of(structure.initial, start_key, n, False))
 
     def step(carry: Any, now: tuple[Array, Array]) -> tuple[Any, dict[str, Array]]:
         state, total, weight = carry
