@@ -69,11 +69,6 @@ class LinearGaussian(Named):
         moved = precision * (size + jnp.broadcast_to(jnp.abs(own), size.shape))
         return dataclasses.replace(self, map=self.map.at[..., -1].add(moved))
 
-    @property
-    def at_origin(self) -> "LinearGaussian":
-        """The same law with the mean 0 where all of its parents are."""
-        return dataclasses.replace(self, map=self.map.at[..., -1].set(0.0))
-
     def answer(self, scope: tuple[str, ...], size: dict[str, int]) -> "AffinePolicy":
         """Gain, offset and covariance over the whole scope."""
         whole = aligned_map(self, Space(scope, tuple(size[name] for name in scope)))

@@ -30,8 +30,6 @@ off also asks
     w.answer, law.answer(scope, size)      what users are given: arrays, or named tuples of them
     law.given(answer, scope, size)         a law in the place of this one, from what users give
     law.follow(reply)                      a law found in the place of this one, in its own variables
-    w.measure(weights, centred, origin)    marginals as users are given them, from derivatives in a message
-    w.centred(tree)                        a program with all means 0, for the second moments, or None
     w.expectation(weights)                 the mean of the message under such derivatives
     w.perturbation(normals)                a random message of the same variables, from as many as its `freedom`
     w.counting, w.rounding                 how far it may be off by rounding: counted from here on, and up to here
@@ -92,11 +90,6 @@ class Named(eqx.Module):
 
     def shifted(self, origin: dict[str, Array]) -> Any:
         """The same with vectors counted from other origins."""
-        return self
-
-    @property
-    def at_origin(self) -> Any:
-        """The same without what depends on where the origin of vectors is."""
         return self
 
 

@@ -15,22 +15,19 @@ again. Where there was too much of it, the sums of squares in `squares` keep the
 """
 
 import dataclasses
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import rounding
 from rlinf_ppl.algebra.coordinates import Space, stacked_origin, stacked_values, union
-from rlinf_ppl.algebra.messages import Law, Named, Rounding, is_named
+from rlinf_ppl.algebra.messages import Law, Named, Rounding
 from rlinf_ppl.algebra.rounding import Count
 from rlinf_ppl.algebra.small_matrices import eliminate
 from rlinf_ppl.algebra.tables import Conditional
-
-Tree = TypeVar("Tree")
 
 # How many times what a count of rounding finds it may be.
 SAFETY = 8.0
@@ -127,28 +124,6 @@ class Quadratic(Named):
         """The coefficients, as users are given them."""
         n = sum(self.sizes)
         return QuadraticValue(self.array[..., :n, :n], 2 * self.array[..., :n, n], self.array[..., n, n])
-
-    def measure(self, weights: Array, centred: Array | None, origin: dict[str, Array]) -> "Gaussian":
-        """Mean and covariance from the derivatives in a quadratic, which are second moments, about an origin.
-
-        The difference of E x x' and the square of a large mean has few digits left; so the covariance is taken from
-        the derivatives of the centred program.
-        """
-        assert centred is not None
-        moments, about = ((w + jnp.swapaxes(w, -1, -2)) / (2 * w[..., -1:, -1:]) for w in (weights, centred))
-        mean = moments[..., :-1, -1]
-        return Gaussian(mean + jnp.broadcast_to(stacked_origin(self, origin), mean.shape), about[..., :-1, :-1])
-
-    def centred(self, tree: Tree) -> Tree:
-        """The same laws and messages with the mean 0 everywhere: covariances do not depend on it."""
-        return jax.tree.map(lambda node: node.at_origin if is_named(node) else node, tree, is_leaf=is_named)
-
-    @property
-    def at_origin(self) -> "Quadratic":
-        """Without its linear terms and its constant; a constant stays."""
-        if not self.sizes:
-            return self
-        return dataclasses.replace(self, array=self.array.at[..., -1, :].set(0.0).at[..., :, -1].set(0.0))
 
     def expectation(self, weights: Array) -> Array:
         """The mean of the function under second moments."""

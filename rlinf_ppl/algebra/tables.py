@@ -5,8 +5,6 @@ p(x | parents) of one site; a message can be averaged over x, averaged in the ex
 algebra of programs whose variables have finitely many values.
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -57,14 +55,6 @@ class Table(Named):
     def answer(self) -> Array:
         """The values, as users are given them."""
         return self.array
-
-    def measure(self, weights: Array, centred: Array | None, origin: dict[str, Array]) -> Array:
-        """Marginals from derivatives in a table: what a linear solver left below zero is zero."""
-        return jnp.maximum(weights, 0.0)
-
-    def centred(self, tree: Any) -> None:
-        """There is no mean to take away."""
-        return None
 
     def expectation(self, weights: Array) -> Array:
         """The mean of the table under weights; what is never met counts nothing, and may be infinite."""

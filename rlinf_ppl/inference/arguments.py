@@ -11,7 +11,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.fixed_point import ROUNDINGS
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.supports import Support, first_value, is_finite
+from rlinf_ppl.program.supports import Arrays, Support, first_value, is_finite, of_arrays
 
 
 def check_key(key: Any) -> Array:
@@ -76,14 +76,19 @@ def check_numbers(name: str, value: Any, wanted: str, dtype: Any = float) -> Arr
         raise TypeError(f"{name} must be {wanted}; got {described(value)}.") from error
 
 
-def check_value(what: str, support: Support, value: Any) -> Array:
+def check_value(what: str, support: Support, value: Any) -> Any:
     """One value of a variable.
 
     Raises:
         TypeError: it is no number.
-        ValueError: it has another shape, or is none of the variable's values.
+        ValueError: it has another structure or shape, or is none of the variable's values.
     """
     kind = first_value(support)
+    if isinstance(support, Arrays) and isinstance(kind, dict | list | tuple):
+        found, wanted = map(jax.tree.structure, (value, kind))
+        if str(found) != str(wanted):
+            raise ValueError(f"{what} has the structure {found}; it must be {wanted}.")
+        return jax.tree.map(lambda part, like: check_value(what, of_arrays(like), part), value, kind)
     array = check_numbers(what, value, "one value", dtype=None)
     if array.shape != kind.shape:
         raise ValueError(f"{what} has shape {array.shape}; it must be {kind.shape}. Use jax.vmap for several.")

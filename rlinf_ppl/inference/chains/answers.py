@@ -252,14 +252,9 @@ def posterior_marginals(chain: Chain, tau: Array | None) -> Marginals:
 
 
 def measured(forward: Callable[..., tuple[Array, dict[str, Array]]], chain: Chain, given: Any) -> Marginals:
-    """Marginals as users are given them, from a forward pass; without end they mix times of different means."""
-    axes, size = chain.axes(), chain.size()
+    """Marginals of tables, from a forward pass; what a linear solver left below zero is zero."""
     states, decisions = forward(chain, given)
-    centred = None if chain.horizon is None else chain.zero.centred((chain, given))
-    about, each = (None, dict.fromkeys(axes)) if centred is None else forward(*centred)
-    zero, origin = chain.zero, chain.origin
-    joint = {name: zero.over(axes[name], size).measure(decisions[name], each[name], origin) for name in axes}
-    return Marginals(zero.over(chain.state, size).measure(states, about, origin), joint)
+    return Marginals(jnp.maximum(states, 0.0), {name: jnp.maximum(joint, 0.0) for name, joint in decisions.items()})
 
 
 @eqx.filter_jit

@@ -29,6 +29,7 @@ from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.networks import Conditional, Network, check_networks, inputs_of, network, networks_of
 from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
+from rlinf_ppl.inference.particles.genealogy import taken
 from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import check_joint, temperature_of
@@ -126,7 +127,7 @@ class ActorCritic(ProgramELBO):
         walkers = fresh(target, start_key, self.num_particles)
         walk = lambda walkers, key: walked(target, guide, walkers, key)  # noqa: E731
         walkers, steps = lax.scan(walk, walkers, jax.random.split(fill_key, self.rounds))
-        replay = {name: jnp.reshape(x, (-1, *x.shape[2:])) for name, x in steps.items()}
+        replay = jax.tree.map(lambda x: jnp.reshape(x, (-1, *x.shape[2:])), steps)
         paid = jax.vmap(lambda at: paying(target, guide, at))(replay)
         length = target.structure.horizon or 1.0 / (1.0 - target.discount)
         scale = jnp.maximum(length * jnp.mean(jnp.abs(paid)), 1e-6)
@@ -141,9 +142,9 @@ class ActorCritic(ProgramELBO):
         walkers, met = walked(target, guide, carried.walkers, walk_key)
         kept = self.num_particles * self.rounds
         places = (carried.oldest + jnp.arange(self.num_particles)) % kept
-        replay = {name: x.at[places].set(met[name]) for name, x in carried.replay.items()}
+        replay = jax.tree.map(lambda x, new: x.at[places].set(new), carried.replay, met)
         chosen = jax.random.randint(batch_key, (self.batch_size,), 0, kept)
-        batch, keys = {name: x[chosen] for name, x in replay.items()}, jax.random.split(noise_key, self.batch_size)
+        batch, keys = taken(replay, chosen), jax.random.split(noise_key, self.batch_size)
 
         def judge(guide: Guide, critics: Critics) -> Judge:
             return Judge(target, guide, critics, carried.scale)
