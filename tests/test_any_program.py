@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 import pytest
+from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, optimality, truncated
 from rlinf_ppl.inference import exact, execution, smc, svi
@@ -116,7 +117,7 @@ def simulated(name, n, rng):
 PROGRAMS = {"bandit": bandit, "foraging": foraging, "reaching": reaching, "volleys": volleys}
 
 
-@pytest.fixture(scope="module", params=list(PROGRAMS))
+@pytest.fixture(scope="module", params=quick(["foraging"], PROGRAMS))
 def case(request):
     paid = simulated(request.param, 400_000, np.random.default_rng(1))
     weights = np.exp(paid)
@@ -135,6 +136,7 @@ def test_the_evidence_is_that_of_simulated_trajectories(case):
     check(program, truth, error)
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_decision_and_is_a_proposal(case):
     program, truth, error, prior = case
     fit = svi.fit(program, KEY, 100, guide=svi.networks(program, KEY, width=8, depth=1), **WAY)
@@ -156,7 +158,7 @@ def test_episodes_of_the_prior_pay_what_simulated_ones_do(case):
     assert abs(played.mean - paid.mean()) < 4.5 * np.hypot(played.standard_error, paid.std() / len(paid) ** 0.5)
 
 
-@pytest.mark.parametrize("name", ["bandit", "foraging"])
+@pytest.mark.parametrize("name", quick(["foraging"], ["bandit", "foraging"]))
 def test_paths_that_are_sampled_backwards_are_possible(name):
     """Counters and learned values are functions of what happened, so a path has to add up."""
     program = PROGRAMS[name]()
@@ -176,6 +178,7 @@ def test_paths_that_are_sampled_backwards_are_possible(name):
                 np.testing.assert_allclose(found["q"][:, t + 1], after, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_actor_critic_walks_through_counters_and_nested_states():
     program = foraging()
     fit = svi.fit(
