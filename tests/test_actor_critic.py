@@ -3,14 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import optax
 import pytest
 from game_programs import random_game
+from numpyro.distributions import Categorical, MixtureSameFamily, Normal
 from programs_more import PAIRS
 
-from rlinf_ppl import models
+from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.algebra.regularizers import tsallis
-from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.inference import exact, execution, smc, svi
 from rlinf_ppl.inference.fitting import guides
 from rlinf_ppl.inference.fitting.judging import Judge
 from rlinf_ppl.inference.fitting.walking import fresh, trajectory_elbo, walked
@@ -157,3 +159,49 @@ def test_what_does_not_fit_together_is_named(case):
     call, error, message = WRONG[case]
     with pytest.raises(error, match=message):
         call()
+
+
+def pushed(law):
+    """A number that is pushed to 1, with a decision of real numbers."""
+
+    def step(x):
+        u = decide("u", law, inverse_temperature=2.0)
+        optimality(-((x - 1.0) ** 2) - 0.5 * u**2)
+        return {"x": numpyro.sample("x_next", Normal(x + u, 0.1))}
+
+    return ControlProgram(lambda: {"x": numpyro.sample("x0", Normal(0.0, 0.5))}, step, 5)
+
+
+@pytest.mark.slow
+def test_a_decision_of_real_numbers_is_learned_along_the_critics_slope():
+    program, steps = pushed(Normal(0.0, 1.0)), 4000
+    best, least = float(exact.solve(program).elbo), float(exact.elbo(program, exact.prior_policy(program)))
+    loss = svi.ActorCritic(critic_optimizer=decaying(3e-3, steps))
+    guide = svi.networks(program, KEY, width=32)
+    fit = svi.fit(program, KEY, steps, guide=guide, loss=loss, optimizer=decaying(3e-3, steps))
+    assert float(fit.elbo) > best - 0.1 * (best - least)
+
+
+@pytest.mark.slow
+def test_a_decision_whose_draws_jump_is_learned_by_its_score():
+    """A mixture has no draws that move with its weights."""
+    humps = MixtureSameFamily(Categorical(probs=jnp.array([0.5, 0.5])), Normal(jnp.array([-1.0, 1.0]), 0.5))
+    program, steps = pushed(humps), 3000
+    loss = svi.ActorCritic(critic_optimizer=decaying(3e-3, steps))
+    prior = {"u": lambda: humps}
+    least = float(execution.roll_out(program, KEY, prior, 20_000).mean)
+    fit = svi.fit(program, KEY, steps, loss=loss, optimizer=decaying(3e-3, steps))
+    best = smc.run(program, KEY, 20_000).log_evidence / 2.0
+    assert best - 0.25 * (best - least) < float(fit.elbo) < best
+
+
+def test_walkers_start_where_nothing_is_drawn_and_networks_are_made_where_none_are_given():
+    def step(s):
+        a = decide("a", Categorical(probs=jnp.array([0.5, 0.5])))
+        optimality(1.0 * a)
+        return {"s": a}
+
+    program = ControlProgram(lambda: {"s": 0}, step, 2, sizes={"s": 2})
+    loss = svi.ActorCritic(num_walkers=4, batch_size=8, capacity=32)
+    fit = svi.fit(program, KEY, 3, loss=loss, optimizer=optax.adam(1e-3))
+    assert np.isfinite(fit.elbo) and sorted(fit.policy) == ["a"]

@@ -342,3 +342,31 @@ def test_gradients_and_vmap_over_the_inverse_temperature():
     found = jax.vmap(jax.grad(function))(taus)
     expected = [(function(tau + 1e-5) - function(tau - 1e-5)) / 2e-5 for tau in taus]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("spread", quick([1e6], [1.0, 1e2, 1e4, 1e6]))
+def test_wide_priors_under_a_discount_and_a_temperature(spread, double):
+    """Against the scalar recursion, in long double: V = a x^2 + c."""
+    tau, discount, steps = 2.5, 0.9, 4
+
+    def step(x):
+        u = decide("u", Normal(0.0, spread), inverse_temperature=tau)
+        optimality(-(x**2))
+        return {"x": x + u}
+
+    def final(x):
+        optimality(-2 * x**2)
+
+    with jax.enable_x64(double):
+        start = lambda: {"x": numpyro.sample("x0", Normal(3.0, 1.0))}  # noqa: E731
+        solution = exact.solve(ControlProgram(start, step, steps, discount=discount, final=final))
+    a, c, precision, gains = np.longdouble(-2), np.longdouble(0), 1 / np.longdouble(spread) ** 2, []
+    for _ in range(steps):
+        left = precision - 2 * tau * discount * a
+        gains.append(2 * tau * discount * a / left)
+        c = discount * c + np.log(precision / left) / (2 * tau)
+        a = -1 + discount * a + 2 * tau * discount**2 * a**2 / left
+    assert solution.converged
+    assert float(solution.elbo) == pytest.approx(float(10 * a + c), rel=1e-12 if double else 1e-6)
+    np.testing.assert_allclose(np.ravel(solution.policy["u"].gain), gains[::-1], rtol=1e-12 if double else 1e-6)
