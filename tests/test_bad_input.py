@@ -333,7 +333,7 @@ CASES = {
     ),
     "vector_site": (
         with_site(lambda s, a: numpyro.sample("x", Categorical(probs=EYE))),
-        r"'x' \(CategoricalProbs\) has shape \(2,\); a site of a step is one number",
+        r"'x' \(CategoricalProbs\) has batch shape \(2,\); a site of a step is one number",
     ),
     "vector_of_data": (
         with_site(lambda s, a: numpyro.sample("x", Bernoulli(0.5 * jnp.ones(2)), obs=jnp.ones(2))),
