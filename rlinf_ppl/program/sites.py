@@ -127,9 +127,9 @@ def law_of(where: str, fn: Any, plates: int) -> FiniteLaw | GaussianLaw | Sample
     kind = type(fn).__name__
     if len(fn.batch_shape) > plates:
         raise ValueError(
-            f"{where} ({kind}) has batch shape {fn.batch_shape}; a site of a step is one number, or one draw of a vector: "
-            "index its parameters by every variable they depend on, and declare a vector by .to_event(1), such as "
-            "Normal(loc, scale).to_event(1), or by a numpyro.plate."
+            f"{where} ({kind}) has batch shape {fn.batch_shape}; a site of a step is one number, or one draw of a "
+            "vector: index its parameters by every variable they depend on, and declare a vector by .to_event(1), such "
+            "as Normal(loc, scale).to_event(1), or by a numpyro.plate."
         )
     fn = fn.to_event(len(fn.batch_shape))
     if isinstance(fn, dist.EulerMaruyama):
