@@ -6,10 +6,13 @@ SHELL := /bin/bash
 # The versions of everything: the oldest that work, for Python 3.11, or the newest. `make test LANE=oldest` asks for one
 # and has an environment of its own; otherwise the newest Python that is found decides.
 LANE ?=
+$(if $(filter-out oldest newest,$(LANE)),$(error there is no lane '$(LANE)'; there are oldest and newest))
 PYTHON ?= $(shell scripts/find_python.sh $(LANE))
 VENV := .venv$(addprefix -,$(LANE))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# An environment whose Python has gone is made again.
+$(shell test ! -e $(STAMP) -o -x $(BIN)/python || rm -f $(STAMP))
 BENCH_STAMP := $(VENV)/.installed-bench
 GAMES_STAMP := $(VENV)/.installed-games
 # The file of the lane that an environment belongs to.
@@ -35,9 +38,10 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
-	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.14 was found$(addprefix  for the lane ,$(LANE)). Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
-	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (once; a minute or two)"
-	@$(PYTHON) -m venv --clear $(VENV)
+	@test -n "$(PYTHON)" || { echo "No Python from 3.11 to 3.14 was found$(if $(LANE), for the lane $(LANE)). Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "$(PYTHON) is no Python of at least 3.11; name another: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $$("$(PYTHON)" --version) (once; a minute or two)"
+	@"$(PYTHON)" -m venv --clear $(VENV)
 	@$(INSTALL) ".[test]"
 	@touch $@
 

@@ -11,6 +11,7 @@ import difflib
 import functools
 import inspect
 import io
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app(prog_name="rlinf")
+    # Whoever is told to end cleans up, as on an interrupt.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with plain_endings():
+            app(prog_name="rlinf")
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
 
 
 @contextmanager
@@ -66,8 +73,10 @@ def plain_endings() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         fail("interrupted", 130)
+    except BrokenPipeError:  # whoever reads has had enough, which click ends quietly
+        raise
     except OSError as error:
-        fail(f"cannot write {error.filename or 'a file'}: {error.strerror or error}", 1)
+        fail(f"cannot write {error.filename or 'to standard output'}: {error.strerror or error}", 1)
 
 
 def fail(message: str, code: int) -> None:
@@ -100,6 +109,7 @@ def common(
 
 
 @app.command("list", short_help="list the cases", help="List the cases by name.\n\nExample: rlinf list")
+@plain_endings()
 def list_cases() -> None:
     """One line a case: its name, model, horizon, discount, inverse temperature and title."""
     from rlinf_ppl.report import horizons
@@ -119,28 +129,26 @@ def list_cases() -> None:
     short_help="show a case in words",
     help="Show a case: its maths, the graph and scopes of its program, and its task.\n\nExample: rlinf show lottery",
 )
+@plain_endings()
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `rlinf list`.", show_default=False)],
 ) -> None:
     """The case in words."""
     case = chosen([name])[0]
-    with plain_endings():
-        from rlinf_ppl.report import graphs
-        from rlinf_ppl.report.facts import task_facts
+    from rlinf_ppl.report import graphs
+    from rlinf_ppl.report.facts import task_facts
 
-        task = case.task()
-        program = case.program(task)
-        parts = {
-            case.title: [],
-            "Task": task_facts(task),
-            "Model": [f"{case.model.__name__}, {case.setting}"],
-            "Maths": maths(case.model).splitlines(),
-            "One time step": graphs.describe(program.graph()),
-            **({"Note": textwrap.wrap(case.note, 110)} if case.note else {}),
-            "Scopes": [
-                f"q({decision} | {', '.join(scope) or 'nothing'})" for decision, scope in program.scopes.items()
-            ],
-        }
+    task = case.task()
+    program = case.program(task)
+    parts = {
+        case.title: [],
+        "Task": task_facts(task),
+        "Model": [f"{case.model.__name__}, {case.setting}"],
+        "Maths": maths(case.model).splitlines(),
+        "One time step": graphs.describe(program.graph()),
+        **({"Note": textwrap.wrap(case.note, 110)} if case.note else {}),
+        "Scopes": [f"q({decision} | {', '.join(scope) or 'nothing'})" for decision, scope in program.scopes.items()],
+    }
     for title, lines in parts.items():
         typer.secho(title, bold=True)
         typer.echo("\n".join(f"  {line}".rstrip() for line in lines) + ("\n" if lines else ""))
@@ -150,6 +158,7 @@ def show(
     short_help="draw the graph of a case",
     help="Draw the graph of a case's time step.\n\nExample: rlinf graph lottery --out lottery.png",
 )
+@plain_endings()
 def graph(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `rlinf list`.", show_default=False)],
     out: Annotated[
@@ -160,13 +169,12 @@ def graph(
     case = chosen([name])[0]
     if out.suffix.lower() not in (".png", ".svg", ".pdf"):
         fail(f"cannot draw {str(out)!r}: a picture's name ends in .png, .svg or .pdf", 2)
-    with plain_endings():
-        from rlinf_ppl.report import graphs
-        from rlinf_ppl.report.looks import save_figure
+    from rlinf_ppl.report import graphs
+    from rlinf_ppl.report.looks import save_figure
 
-        figure = graphs.draw(case.program(case.task()).graph(), f"{case.name}: one time step")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_figure(figure, out)
+    figure = graphs.draw(case.program(case.task()).graph(), f"{case.name}: one time step")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, out)
     typer.echo(str(out))
 
 
@@ -176,6 +184,7 @@ def graph(
     "particles; print the answers side by side.\n\n"
     "\b\nExamples:\n  rlinf recover\n  rlinf recover lottery cliff-walking --json --out results --seed 1",
 )
+@plain_endings()
 def recover(
     names: Annotated[
         list[str] | None,
@@ -189,16 +198,15 @@ def recover(
 ) -> None:
     """Recovers the cases and writes what belongs to them."""
     cases = chosen(names or [])
-    with plain_endings():
-        rows = recover_all(cases, out, seed)
-        from rlinf_ppl.report import table
+    rows = recover_all(cases, out, seed)
+    from rlinf_ppl.report import table
 
-        if as_json:
-            typer.echo(table.to_json(rows))
-        else:
-            for each in table.rich_tables(rows):
-                show_table(each)
-            typer.echo(f"Figures, graphs and posteriors (netCDF, for ArviZ) are in {out}/<task>/.")
+    if as_json:
+        typer.echo(table.to_json(rows))
+    else:
+        for each in table.rich_tables(rows):
+            show_table(each)
+        typer.echo(f"Figures, graphs and posteriors (netCDF, for ArviZ) are in {out}/<task>/.")
 
 
 def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[Row]:

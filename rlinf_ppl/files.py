@@ -1,8 +1,10 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,21 +22,40 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: the file; its folder is there.
 
     Raises:
-        OSError: it cannot be written; `filename` is the file's.
+        OSError: it cannot be written, or is no file but a device, say; `filename` is the file's.
     """
-    target = Path(path).resolve()
-    beside = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+    rights = rights_of(path)
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{secrets.token_hex(8)}{target.suffix[:16]}")
     try:
         beside.touch(exist_ok=False)
-        if target.exists():
-            beside.chmod(target.stat().st_mode)
+        if rights is not None:
+            beside.chmod(rights)
         yield beside
         os.replace(beside, target)
     except OSError as error:
         error.filename, error.filename2 = os.fspath(path), None
         raise
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def rights_of(path: str | os.PathLike[str]) -> int | None:
+    """The rights of a file that is there; None where none is.
+
+    Raises:
+        OSError: something else than a file has its name, or its links lead nowhere.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is no file to be replaced, but a device or a pipe", os.fspath(path))
+    return stat.S_IMODE(mode)
 
 
 def write_text(path: Path, text: str) -> None:

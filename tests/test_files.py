@@ -46,6 +46,34 @@ def test_a_kill_leaves_the_old_file(tmp_path):
     assert (tmp_path / "a.txt").read_text() == OLD
 
 
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "folder").mkdir()
+    for name, number in (("pipe", errno.EINVAL), ("loop", errno.ELOOP), ("folder", errno.EISDIR)):
+        with pytest.raises(OSError) as caught:
+            write_text(tmp_path / name, NEW)
+        assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / name))
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode) and (tmp_path / "loop").is_symlink()
+    assert files(tmp_path) == ["folder", "loop", "pipe"]
+
+
+def test_a_name_may_be_as_long_as_names_are(tmp_path):
+    write_text(tmp_path / ("x" * 251 + ".txt"), NEW)
+    with pytest.raises(OSError) as caught:
+        write_text(tmp_path / ("x" * 256), NEW)
+    assert caught.value.errno == errno.ENAMETOOLONG and len(files(tmp_path)) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", ["list", "--version"])
+def test_a_full_standard_output_is_said_in_one_line(command):
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([sys.executable, "-m", "rlinf_ppl.cli", command], stdout=full, stderr=subprocess.PIPE)
+    assert run.returncode == 1
+    assert run.stderr.decode().splitlines() == ["rlinf: cannot write to standard output: No space left on device"]
+
+
 def test_a_link_stays_one_and_rights_stay_what_they_were(tmp_path):
     (tmp_path / "real.txt").write_text(OLD)
     (tmp_path / "real.txt").chmod(0o640)

@@ -119,7 +119,10 @@ def named(guide: Any) -> dict[str, Array]:
 
 def recalled(path: Any, stored: dict[str, np.ndarray], update: Update, target: Any, guide: Any) -> Any:
     """The memory of the steps, in the form that these steps have it."""
-    key = jax.random.key(0, impl=str(stored["key"]) or None)
+    try:
+        key = jax.random.key(0, impl=str(stored["key"]) or None)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: JAX has no random numbers of the kind {stored['key']}.") from error
     leaves, form = jax.tree.flatten(update.initial(target, guide, key, jnp.asarray(1.0)))
     count, found = sum(name.startswith("memory/") for name in stored), []
     if count != len(leaves):
