@@ -13,6 +13,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # An environment whose Python has gone is made again.
 $(shell test ! -e $(STAMP) -o -x $(BIN)/python || rm -f $(STAMP))
+# So is one of another Python than the one that is named.
+ifneq (,$(filter command% environment%,$(origin PYTHON)))
+which = "$(1)" -c 'import sys; print(sys.version_info[:3], sys.base_prefix)' 2>/dev/null
+$(shell test ! -e $(STAMP) || test -z "$$($(call which,$(PYTHON)))" || \
+	test "$$($(call which,$(PYTHON)))" = "$$($(call which,$(BIN)/python))" || rm -f $(STAMP))
+endif
 BENCH_STAMP := $(VENV)/.installed-bench
 GAMES_STAMP := $(VENV)/.installed-games
 # The file of the lane that an environment belongs to.

@@ -142,11 +142,12 @@ def load(
         program: the program that was fitted.
         guide: for networks, some of the same shape, as `networks` makes them with any key; None for tables.
         loss: the loss that it was fitted by.
-        optimizer: an optax optimiser like the one that it was fitted with; None: the natural gradient.
+        optimizer: an optax optimiser like the one that it was fitted with, of the same learning rate and other numbers,
+            which no file can tell; None: the natural gradient.
 
     Raises:
         FileNotFoundError, OSError: there is no such file, or it cannot be opened.
-        ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
+        ValueError: it holds no fit, or that of another program, loss, kind of optimiser or precision.
     """
     return restored(path, program, guide, check_update(program, loss, optimizer, 1.0))
 

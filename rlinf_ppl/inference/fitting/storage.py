@@ -146,6 +146,8 @@ def matched(path: Any, stored: dict[str, np.ndarray], name: str, like: Any, what
         held = f"no {name}" if found is None else f"{name} of shape {found.shape}"
         raise ValueError(f"{path} holds {held}, and here it has shape {like.shape}: {what}.")
     if found.dtype != like.dtype:
+        if not np.issubdtype(found.dtype, np.floating) or not np.issubdtype(like.dtype, np.floating):
+            raise ValueError(f"{path} is damaged: its {name} is of {found.dtype}, and that of a fit of {like.dtype}.")
         raise ValueError(
             f"{path} holds {found.dtype}, and JAX runs in {like.dtype} here; set jax_enable_x64 as it was for the fit."
         )
