@@ -15,7 +15,7 @@ from rlinf_ppl.program.sites import law_of
 X = 0.3
 N = 10_000
 MOST = 4.5
-CASES = quick(("Gamma", "Poisson", "MultivariateStudentT", "Uniform"), sorted(LAWS))
+CASES = quick(("Gamma", "Poisson"), sorted(LAWS))
 WANTS = {"GaussianCopulaBeta": "tensorflow_probability"}
 # NumPyro warns that a folded value could have come from two.
 pytestmark = pytest.mark.filterwarnings("ignore:AbsTransform is not a bijective transform")

@@ -145,6 +145,7 @@ def test_a_network_learns_the_decision_and_is_a_proposal(case):
     check(program, truth, error, proposal=fit)
 
 
+@pytest.mark.slow
 def test_episodes_of_the_prior_pay_what_simulated_ones_do(case):
     program, *_ = case
     (name,) = program.scopes
@@ -158,7 +159,8 @@ def test_episodes_of_the_prior_pay_what_simulated_ones_do(case):
     assert abs(played.mean - paid.mean()) < 4.5 * np.hypot(played.standard_error, paid.std() / len(paid) ** 0.5)
 
 
-@pytest.mark.parametrize("name", quick(["foraging"], ["bandit", "foraging"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bandit", "foraging"])
 def test_paths_that_are_sampled_backwards_are_possible(name):
     """Counters and learned values are functions of what happened, so a path has to add up."""
     program = PROGRAMS[name]()

@@ -149,6 +149,7 @@ def test_data_beside_temperatures_that_are_not_one_have_no_unit():
             exact.solve(program)
 
 
+@pytest.mark.slow
 def test_data_of_a_linear_gaussian_program_are_not_multiplied_either():
     def initial():
         return {"x": numpyro.sample("x0", Normal(0.0, 1.0))}

@@ -23,7 +23,7 @@ GAMES = {
 }
 
 
-@pytest.mark.parametrize("name", quick(["quantal_response", "level_k"], GAMES))
+@pytest.mark.parametrize("name", quick(["quantal_response"], GAMES))
 def test_a_game_over_time_in_one_state_is_one_game_after_the_other(name):
     together = exact.solve(GAMES[name](StochasticGame(STAY, STAGES, [1.0]), 3))
     for t, reward in enumerate(STAGES):
@@ -32,7 +32,7 @@ def test_a_game_over_time_in_one_state_is_one_game_after_the_other(name):
             np.testing.assert_allclose(together.policy[site][t], policy[0], rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("varies", ["reward", "prior", "both"])
+@pytest.mark.parametrize("varies", quick(["both"], ["reward", "prior", "both"]))
 def test_one_agent_over_time(varies):
     """Against backward induction in NumPy."""
     steps, states, actions, beta = 4, 3, 2, 1.7
@@ -52,6 +52,7 @@ def test_one_agent_over_time(varies):
         np.testing.assert_allclose(solution.value[t], value, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_equilibria_of_many_states_at_once_are_those_of_each():
     """Beyond a thousand states a step is walked column by column."""
     states = 1200
