@@ -148,7 +148,8 @@ class Dynamics(eqx.Module):
                 score = score + other.log_prob(value)
             if name in proposal:
                 gain = gain + jnp.where(alive, law.log_prob(value) - other.log_prob(value), 0.0)
-                value = jnp.where(alive, value, law.draw(noise[name]))
+                kept = alive if fixed is None else alive | fixed[0]
+                value = jnp.where(kept, value, law.draw(noise[name]))
             at[name] = value
             point.set(name, value)
         if ahead is None:
