@@ -55,7 +55,6 @@ NUMBERS = {
     "TransformedDistribution": lambda x: dist.TransformedDistribution(
         dist.Normal(x, 1.0), [transforms.AffineTransform(0.5, -2.0), transforms.SigmoidTransform()]
     ),
-    "TruncatedPolyaGamma": lambda x: dist.TruncatedPolyaGamma(),
     "TwoSidedTruncatedDistribution": lambda x: dist.TruncatedNormal(x, 1.0, low=-1.0, high=1.5),
     "TwoSidedTruncatedGamma": lambda x: dist.TwoSidedTruncatedGamma(dist.Gamma(2.0, 1.0 + x), 0.5, 2.0),
     "Uniform": lambda x: dist.Uniform(x - 1.0, x + 1.0),
@@ -126,8 +125,9 @@ HALVES = {
     "HurdleLogNormal": lambda x: dist.HurdleLogNormal(x, 0.0, 0.5),
 }
 LAWS = NUMBERS | COUNTS | ARRAYS | HALVES
-# What nothing can be drawn from, what is a path of its own, a factor, and what scores data that were cut off.
-REFUSED = {"ImproperUniform", "EulerMaruyama", "Unit", "Distribution"}
+# What nothing can be drawn from, what is a path of its own, a factor, and what scores data that were cut off; and what
+# NumPyro draws by a sum that is cut off, while its density is exact.
+REFUSED = {"ImproperUniform", "EulerMaruyama", "Unit", "Distribution", "TruncatedPolyaGamma"}
 REFUSED |= {"LeftCensoredDistribution", "RightCensoredDistribution", "IntervalCensoredDistribution"}
 
 

@@ -19,6 +19,7 @@ from numpyro.distributions import (
     Normal,
     Poisson,
     StudentT,
+    TruncatedPolyaGamma,
     constraints,
 )
 
@@ -292,6 +293,10 @@ CASES = {
     "path_of_its_own": (
         with_site(lambda s, a: numpyro.sample("x", EulerMaruyama(jnp.arange(3.0), lambda x, t: (x, x), Normal()))),
         "site 'x' is EulerMaruyama, a path of its own",
+    ),
+    "draws_beside_their_density": (
+        with_site(lambda s, a: numpyro.sample("x", TruncatedPolyaGamma())),
+        "site 'x' is TruncatedPolyaGamma, whose draws",
     ),
     "traced_total_count": (
         with_site(lambda s, a: numpyro.sample("x", Multinomial(s, HALF))),
