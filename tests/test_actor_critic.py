@@ -205,3 +205,15 @@ def test_walkers_start_where_nothing_is_drawn_and_networks_are_made_where_none_a
     loss = svi.ActorCritic(num_walkers=4, batch_size=8, capacity=32)
     fit = svi.fit(program, KEY, 3, loss=loss, optimizer=optax.adam(1e-3))
     assert np.isfinite(fit.elbo) and sorted(fit.policy) == ["a"]
+
+
+def test_data_in_nats_beside_rewards_in_other_units_are_refused():
+    def step(s):
+        a = decide("a", Categorical(probs=jnp.array([0.5, 0.5])), inverse_temperature=2.0)
+        optimality(1.0 * a)
+        numpyro.sample("y", Normal(1.0 * a, 1.0), obs=0.5)
+        return {"s": a}
+
+    program = ControlProgram(lambda: {"s": 0}, step, 2, sizes={"s": 2})
+    with pytest.raises(ValueError, match="data beside an inverse temperature are in nats: give loss=svi.ParticleELBO"):
+        svi.fit(program, KEY, 3, loss=svi.ActorCritic(), optimizer=optax.adam(1e-3))

@@ -32,7 +32,7 @@ from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.genealogy import taken
 from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.evaluation import check_joint, temperature_of
+from rlinf_ppl.program.evaluation import check_joint, nats_per_unit, temperature_of
 from rlinf_ppl.program.supports import is_finite
 
 FOLLOWING = 0.02
@@ -98,6 +98,11 @@ class ActorCritic(ProgramELBO):
         unseen = [site.name for site in form.sites if site.unseen]
         if unseen:
             raise ValueError(f"{unseen} do not see other decisions, and no action values of their own are theirs.")
+        if nats_per_unit(program) is not None:
+            raise ValueError(
+                "ActorCritic counts everything in units of optimality, and data beside an inverse temperature are in "
+                "nats: give loss=svi.ParticleELBO(n), or multiply the reward instead."
+            )
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program)):
             return
         for site in form.decisions:

@@ -144,7 +144,7 @@ class Dynamics(eqx.Module):
                 faults[name] |= alive & other.is_wrong()
             value = other.draw(noise[name])
             value = value if fixed is None else jnp.where(fixed[0], fixed[1][name], value)
-            if not law.reparameterised:
+            if not other.reparameterised:
                 score = score + other.log_prob(value)
             if name in proposal:
                 gain = gain + jnp.where(alive, law.log_prob(value) - other.log_prob(value), 0.0)
