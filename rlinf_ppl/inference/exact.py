@@ -20,6 +20,7 @@ from rlinf_ppl.inference.chains.answers import EXACTNESS, Marginals, Posterior, 
 from rlinf_ppl.inference.chains.careful import carefully, kept, posterior_chain, precisely
 from rlinf_ppl.inference.chains.equilibria import Equilibria, equilibria
 from rlinf_ppl.inference.chains.existence import check_exists
+from rlinf_ppl.inference.chains.filtered import Filtered, filter_of, told
 from rlinf_ppl.inference.chains.origins import settled
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
@@ -36,6 +37,7 @@ __all__ = [
     "elbo",
     "equilibria",
     "evaluate",
+    "filtered",
     "kl",
     "marginals",
     "posterior_marginals",
@@ -212,6 +214,36 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
         return of_posterior(program, answers.marginals)
     tau = posterior_temperature(program)
     return answers.posterior_marginals(read(program, impossible=True), tau)
+
+
+def filtered(program: ControlProgram, policy: Policy | None = None) -> Any:
+    """The state at each time given the data up to it, the data of its own step included: a filter for any program.
+
+    Optimality is left out. With a discount a process that has died is observed no more; the laws are over the living
+    and the dead together.
+
+    Args:
+        program: any step program.
+        policy: what decisions follow, for each (T, scope, K) probabilities; None: their priors.
+
+    Returns:
+        (T + 1, states), or `Gaussian` of the state variables side by side, as the state of `marginals`.
+
+    Raises:
+        ValueError: data have probability zero; their probabilities are too small to be held; at an infinite horizon;
+            where vectors may die or lose too many digits. NaN from there on, if traced.
+    """
+    check_program(program)
+    check_ends(program.horizon, "filtered laws")
+
+    def found(program: ControlProgram) -> Filtered:
+        return filter_of(program, policy)
+
+    answer = precisely(program, policy, found)
+    most = EXACTNESS[jnp.zeros(()).dtype.itemsize]
+    if not isinstance(answer.off, jax.core.Tracer) and jnp.any(answer.off > most):
+        answer = precisely(program, policy, found, tables=True)
+    return told(answer, most)
 
 
 def of_posterior(program: ControlProgram, answer: Callable[[Chain, dict[str, Law]], Answer]) -> Answer:

@@ -1,7 +1,7 @@
 """The inverse temperature that all decisions of a program share."""
 
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +75,36 @@ def nats_per_unit(program: Any) -> Array | None:
     if not isinstance(unit, jax.core.Tracer) and unit == 0:
         raise ValueError(f"{data} are data, in nats; at an inverse temperature of 0 rewards have no unit in common.")
     return unit
+
+
+class Numbers(NamedTuple):
+    """What a program is read from: its shape, its numbers, and how many nats of data a unit of optimality is worth."""
+
+    structure: Any
+    discount: Array
+    parts: dict[str, Part]
+    unit: Array | None
+
+
+def numbers_of(program: Any, optimality: bool = True) -> Numbers:
+    """What a program is read from.
+
+    Args:
+        program: any program.
+        optimality: whether its optimality is part of it, and so are the inverse temperatures; without it all is nats.
+    """
+    if optimality:
+        return Numbers(program.structure, program.discount, program.parts, nats_per_unit(program))
+    parts = {name: without_optimality(part) for name, part in program.parts.items()}
+    forms = {name: part.form for name, part in parts.items()}
+    return Numbers(program.structure._replace(**forms), program.discount, parts, None)
+
+
+def without_optimality(part: Part) -> Part:
+    """A part without its optimality, and with decisions at an inverse temperature of 1."""
+    kept = [site._replace(tempered=False, temperature_parents=()) for site in part.form.sites]
+    sites = tuple(site for site in kept if site.kind != "optimality")
+    return Part(part.form._replace(sites=sites), part.constants, part.leaves)
 
 
 def in_units(site: SiteForm, factor: Array, unit: Array | None) -> Array:

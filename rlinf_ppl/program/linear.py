@@ -17,7 +17,7 @@ from rlinf_ppl.algebra.affine import Arrival
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import ControlProgram, Structure
-from rlinf_ppl.program.evaluation import in_units, nats_per_unit
+from rlinf_ppl.program.evaluation import in_units, numbers_of
 from rlinf_ppl.program.expansions import QUADRATICS, SQUARES, Expansion
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.jaxprs import part_for
@@ -76,7 +76,7 @@ def linearize(
     return chain, faults
 
 
-def read_gaussian(program: ControlProgram) -> Chain:
+def read_gaussian(program: ControlProgram, optimality: bool = True) -> Chain:
     """A linear-Gaussian program as a chain.
 
     Far from the origin single precision loses what a step adds to a state. So known numbers are read in double there.
@@ -85,8 +85,9 @@ def read_gaussian(program: ControlProgram) -> Chain:
         ValueError: where the program is not linear-Gaussian by its arithmetic, or concrete arrays hold a covariance
             that is not positive definite or numbers that are not finite.
     """
-    check_linear(program.structure)
-    chain, faults = linearize(program.structure, program.discount, program.parts, nats_per_unit(program))
+    numbers = numbers_of(program, optimality)
+    check_linear(numbers.structure)
+    chain, faults = linearize(*numbers)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((chain, faults))):
         return chain
     wrong = describe(jax.device_get(faults))
@@ -99,14 +100,13 @@ def read_gaussian(program: ControlProgram) -> Chain:
         wide = in_double(program)
         if wide is None:
             return chain
-        exact = linearize(wide.structure, wide.discount, wide.parts, nats_per_unit(wide))[0]
+        exact = linearize(*numbers_of(wide, optimality))[0]
         return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, exact)
 
 
-def read_squares(program: ControlProgram) -> Chain:
+def read_squares(program: ControlProgram, optimality: bool = True) -> Chain:
     """A linear-Gaussian program with its factors as sums of squares; not `valid` where one of them is not concave."""
-    unit = nats_per_unit(program)
-    return linearize(program.structure, program.discount, program.parts, unit, squares=True)[0]
+    return linearize(*numbers_of(program, optimality), squares=True)[0]
 
 
 def describe(faults: Faults) -> str | None:

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.program.control_program import ControlProgram, Structure
-from rlinf_ppl.program.evaluation import in_units, nats_per_unit, temperature_of
+from rlinf_ppl.program.evaluation import in_units, numbers_of, temperature_of
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.indices import checked
 from rlinf_ppl.program.laws import probs_of
@@ -28,13 +28,14 @@ from rlinf_ppl.program.supports import Support, positions_of
 MOST_ENTRIES = 2**31 - 1
 
 
-def read(program: ControlProgram, impossible: bool = False) -> Chain:
+def read(program: ControlProgram, impossible: bool = False, optimality: bool = True) -> Chain:
     """The program as laws and factors over named finite variables.
 
     Args:
         program: any program.
         impossible: whether factors may be minus infinity, as data and hard constraints are that cannot be met: given
             them there is a posterior all the same.
+        optimality: whether optimality is read; without it there are data alone, in nats.
 
     Raises:
         TypeError: it is no program.
@@ -47,11 +48,11 @@ def read(program: ControlProgram, impossible: bool = False) -> Chain:
     check_program(program)
     check_readable(program.structure)
     if program.structure.gaussian:
-        return checked(program.parts, read_gaussian(program))
+        return checked(program.parts, read_gaussian(program, optimality))
     check_entries(program.structure)
-    unit = nats_per_unit(program)
-    chain = checked(program.parts, tabulate(program.structure, program.discount, program.parts, unit))
-    whole = filled(chain.initial, program.parts["initial"]), filled(chain.step, program.parts["step"])
+    numbers = numbers_of(program, optimality)
+    chain = checked(program.parts, tabulate(*numbers))
+    whole = filled(chain.initial, numbers.parts["initial"]), filled(chain.step, numbers.parts["step"])
     chain = eqx.tree_at(lambda chain: (chain.initial, chain.step), chain, whole)
     bad = find_bad(chain, impossible)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bad)):

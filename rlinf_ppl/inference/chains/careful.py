@@ -60,12 +60,21 @@ def carefully(
     return other._replace(error_bound=jnp.maximum(other.error_bound, last_digit))
 
 
-def precisely(program: ControlProgram, given: Any, answer: Callable[[ControlProgram], Tree]) -> Tree:
-    """What a function makes of a program and what was given with it: of known vectors in float64, in today's dtype."""
+def precisely(
+    program: ControlProgram, given: Any, answer: Callable[[ControlProgram], Tree], tables: bool = False
+) -> Tree:
+    """What a function makes of a program and what was given with it: of known vectors in float64, in today's dtype.
+
+    Args:
+        program: any program.
+        given: what was given with it.
+        answer: the function.
+        tables: whether finite variables are treated so, too.
+    """
     small = jnp.zeros(())
     leaves = jax.tree.leaves((small, program, given))
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-    if traced or small.dtype == jnp.float64 or not program.structure.gaussian:
+    if traced or small.dtype == jnp.float64 or not (tables or program.structure.gaussian):
         return answer(program)
     with jax.enable_x64(True):
         wide = in_double(program)
