@@ -323,7 +323,7 @@ CASES = {
         "initial returned 's' as 'left'; a state variable is made of arrays",
     ),
     "truncated_real": (lambda: truncated(Normal(), 3), "takes a law of counts; got Normal"),
-    "truncated_below": (lambda: truncated(Poisson(1.0), -1), "largest one of at least 0"),
+    "truncated_below": (lambda: truncated(Poisson(1.0), -1), "a whole number of at least 0"),
     "continuous": (
         lambda: exact.solve(with_site(lambda s, a: numpyro.sample("x", Normal()))()),
         "'x' is Gaussian and initial's site 's' has finitely many values",

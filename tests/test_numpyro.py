@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import optax
 import pytest
 from numpyro import handlers
 from numpyro.distributions import Bernoulli, Categorical, DiscreteUniform
 from numpyro.infer import SVI, Predictive, TraceGraph_ELBO
 from numpyro.infer.inspect import render_model
-from numpyro.infer.util import log_density
+from numpyro.infer.util import initialize_model, log_density
 from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, optimality
@@ -68,11 +69,63 @@ def test_log_density_of_the_model_is_the_sum_of_its_parts():
     assert float(found) == pytest.approx(float(total), rel=1e-12)
 
 
-def test_a_dead_step_contributes_nothing():
+def test_a_dead_step_has_its_laws_and_nothing_else():
     values = {"init/s": 0, "t0/b": 1, "t0/a": 1, "t0/s_next": 2, "t1/alive": 0, "t1/b": 1, "t1/a": 2, "t1/s_next": 3}
     first, _ = log_density(program(1, 0.8).model, (), {}, {k: v for k, v in values.items() if "t1" not in k})
     both, _ = log_density(program(2, 0.8).model, (), {}, values)
-    assert float(both - first) == pytest.approx(np.log(0.2), rel=1e-6)
+    laws = np.log(0.4) + np.log(PRIOR[2]) + np.log(TRANSITION[2, 2, 3])
+    assert float(both - first) == pytest.approx(np.log(0.2) + laws, rel=1e-6)
+
+
+def test_the_guide_of_a_dead_step_is_the_prior():
+    values = {"init/s": 0, "t0/b": 1, "t0/a": 1, "t0/s_next": 2, "t1/alive": 0, "t1/b": 1, "t1/a": 2, "t1/s_next": 3}
+    prog = program(2, 0.8)
+    guide = handlers.trace(handlers.seed(prog.guide, 0)).get_trace()
+    params = {name: jnp.ones_like(guide[name]["value"]).at[..., -1].set(3.0) for name in ("a_logits", "b_logits")}
+    for alive in (0, 1):
+        trace = handlers.trace(
+            handlers.substitute(handlers.seed(prog.guide, 0), {**values, **params, "t1/alive": alive})
+        ).get_trace()
+        density = [float(trace[f"t1/{name}"]["fn"].log_prob(values[f"t1/{name}"])) for name in ("b", "a")]
+        assert (np.allclose(density, [np.log(0.4), np.log(PRIOR[2])])) == (not alive)
+
+
+@pytest.mark.parametrize("beta", [1.8, 0.0])
+def test_the_potential_of_numpyros_samplers_is_that_of_a_model_by_hand(beta):
+    """They state the log determinants of their transforms by factors of their own, which no temperature multiplies."""
+    data = jnp.array([0.5, 2.0])
+
+    def begin():
+        return {"x": numpyro.sample("x0", dist.Gamma(3.0, 2.0))}
+
+    def move(x, t):
+        a = decide("a", dist.Beta(2.0, 2.0), inverse_temperature=beta)
+        optimality(-((x - 2 * a) ** 2))
+        x_next = numpyro.sample("x_next", dist.LogNormal(0.5 * jnp.log(x) + 0.3 * a, 0.4))
+        with numpyro.plate("both", 2):
+            numpyro.sample("y", dist.TruncatedNormal(x_next, 0.8, low=0.0), obs=data[t] * jnp.array([1.0, 0.7]))
+        return {"x": x_next}
+
+    def by_hand():
+        x = numpyro.sample("init/x0", dist.Gamma(3.0, 2.0))
+        for t in range(2):
+            a = numpyro.sample(f"t{t}/a", dist.Beta(2.0, 2.0))
+            numpyro.factor(f"o{t}", -beta * (x - 2 * a) ** 2)
+            x = numpyro.sample(f"t{t}/x_next", dist.LogNormal(0.5 * jnp.log(x) + 0.3 * a, 0.4))
+            with numpyro.plate(f"both{t}", 2):
+                numpyro.sample(f"y{t}", dist.TruncatedNormal(x, 0.8, low=0.0), obs=data[t] * jnp.array([1.0, 0.7]))
+        numpyro.factor("last", -0.3 * beta * x)
+
+    prog = ControlProgram(begin, move, 2, final=lambda x: optimality(-0.3 * x))
+    ours, theirs = (initialize_model(jax.random.key(0), model) for model in (prog.model, by_hand))
+    for seed in range(3):
+        normals = np.random.default_rng(seed).normal(size=5)
+        at = dict(zip(sorted(theirs.param_info.z), jnp.asarray(normals), strict=True))
+        wanted = jax.value_and_grad(theirs.potential_fn)(at)
+        for found, truth in zip(
+            *map(jax.tree.leaves, (jax.value_and_grad(ours.potential_fn)(at), wanted)), strict=True
+        ):
+            assert float(found) == pytest.approx(float(truth), rel=1e-12)
 
 
 def test_the_last_state_is_reached_alive_or_counts_nothing():

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.messages import TIME, Law, Message
@@ -58,6 +59,8 @@ class Chain(eqx.Module):
         origin: where vectors are counted from, by variable, in the user's coordinates: numbers stay small, and the
             difference of two far away is taken by the user's own arithmetic. Nothing for finite variables.
         precision: that of the arithmetic which read the laws and factors of vectors.
+        impossible: of vectors, whether data of each step, and last of the end, have probability zero whatever the
+            variables are; these are left out of the factors.
     """
 
     initial: Slice
@@ -73,6 +76,7 @@ class Chain(eqx.Module):
     zero: Message
     origin: dict[str, Array] = eqx.field(default_factory=dict)
     precision: float = eqx.field(static=True, default=0.0)
+    impossible: Array = eqx.field(default_factory=lambda: jnp.zeros(1, bool))
 
     @property
     def counting(self) -> "Chain":

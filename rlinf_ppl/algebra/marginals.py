@@ -62,7 +62,9 @@ def occupancies(chain: Chain, rules: Rules) -> tuple[Array, dict[str, Array]]:
     return states, push(states)[1]
 
 
-def posterior_forward(chain: Chain, rules: Rules, prior: Callable[[Slice], Rules]) -> tuple[Array, dict[str, Array]]:
+def posterior_forward(
+    chain: Chain, rules: Rules, prior: Callable[[Slice], Rules]
+) -> tuple[Array, dict[str, Array], Array]:
     """Marginals of the states and decisions given optimality, by the derivative of the log evidence in added factors.
 
     A dead trajectory collects no more factors: its states and decisions go on under `prior`, and the marginals are
@@ -74,7 +76,8 @@ def posterior_forward(chain: Chain, rules: Rules, prior: Callable[[Slice], Rules
         prior: makes from one step's slice the rules of plain expectation under the action priors.
 
     Returns:
-        p(s_t | O) with shape (T + 1, state sizes) and for each decision p(scope, d | O) with shape (T, scope sizes, K).
+        p(s_t | O) with shape (T + 1, state sizes); for each decision p(scope, d | O) with shape (T, scope sizes, K);
+        the log evidence in units of optimality.
     """
     size, axes = chain.size(), chain.axes()
     varying, constant = by_time(chain.step)
@@ -96,10 +99,10 @@ def posterior_forward(chain: Chain, rules: Rules, prior: Callable[[Slice], Rules
     last = walk(chain.final, chain.zero, expectation_rules({}))[0].over(chain.state, size).array
     each = nothing.array, nothing.array, {name: factor.array for name, factor in factors.items()}
     added = jax.tree.map(lambda zeros: jnp.broadcast_to(zeros, (chain.horizon, *zeros.shape)), each)
-    end, (living, arriving, decisions) = jax.grad(evidence, argnums=(0, 1))(last, added)
+    total, (end, (living, arriving, decisions)) = jax.value_and_grad(evidence, argnums=(0, 1))(last, added)
     living = jnp.concatenate([living, end[None]])
     if chain.alive is None:
-        return living, decisions
+        return living, decisions, total
 
     def wander(dead: Array, now: Any) -> tuple[Array, Any]:
         step = at_time(eqx.combine(now[0], constant))
@@ -107,7 +110,7 @@ def posterior_forward(chain: Chain, rules: Rules, prior: Callable[[Slice], Rules
         return following + now[1], (dead, chosen)
 
     last, (dead, chosen) = lax.scan(wander, nothing.array, (varying, arriving - living[1:]), length=chain.horizon)
-    return living + jnp.concatenate([dead, last[None]]), jax.tree.map(jnp.add, decisions, chosen)
+    return living + jnp.concatenate([dead, last[None]]), jax.tree.map(jnp.add, decisions, chosen), total
 
 
 def transposed(chain: Chain, step: Slice, v: Array, rules: Rules, weights: Array) -> tuple[Array, dict[str, Array]]:

@@ -16,6 +16,11 @@ from rlinf_ppl.algebra.messages import Named, with_array
 from rlinf_ppl.algebra.numerics import select_form, tilted_offset
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
 
+# How far the sum of a row may be from one: more than the rounding of thousands of entries in float32. Known rows that
+# are off by more than a few last digits are rescaled, as an error in a sum counts once for every step.
+ROW_TOLERANCE = 1e-5
+ROW_DIGITS = 4
+
 
 class Table(Named):
     """A function of named finite variables.

@@ -21,11 +21,12 @@ from rlinf_ppl.inference.chains.careful import carefully, kept, posterior_chain,
 from rlinf_ppl.inference.chains.equilibria import Equilibria, equilibria
 from rlinf_ppl.inference.chains.existence import check_exists
 from rlinf_ppl.inference.chains.filtered import Filtered, filter_of, told
+from rlinf_ppl.inference.chains.forbidden import check_possible
 from rlinf_ppl.inference.chains.origins import settled
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
-from rlinf_ppl.program.evaluation import posterior_temperature
+from rlinf_ppl.program.evaluation import in_nats, posterior_temperature
 from rlinf_ppl.program.reading import check_program
 
 __all__ = [
@@ -102,6 +103,7 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     if program.structure.gaussian:
         posterior = carefully(program, posterior, once)
         check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
+        posterior = answers.unmet(chain, posterior)
     if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
         low, high = answers.growth(chain, tau)
         raise ValueError(
@@ -212,8 +214,9 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
     check_ends(program.horizon, "posterior marginals")
     if program.structure.gaussian:
         return of_posterior(program, answers.marginals)
-    tau = posterior_temperature(program)
-    return answers.posterior_marginals(read(program, impossible=True), tau)
+    found, possible = answers.posterior_marginals(read(program, impossible=True), posterior_temperature(program))
+    check_possible(possible)
+    return found
 
 
 def filtered(program: ControlProgram, policy: Policy | None = None) -> Any:
@@ -263,14 +266,14 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
 
     Returns:
         Every state variable (n, T + 1), every site of the step (n, T): values of latent sites, log probabilities of
-        optimality; with a discount `alive` (n, T + 1).
+        optimality in its units and of data in nats; with a discount `alive` (n, T + 1).
     """
     check_program(program)
     check_ends(program.horizon, "trajectories")
 
     def drawn(program: ControlProgram) -> dict[str, Array]:
         chain = read(program)
-        return trajectories.draw(chain, program.supports, key, as_laws(chain, policy), n)
+        return in_nats(program, trajectories.draw(chain, program.supports, key, as_laws(chain, policy), n))
 
     return precisely(program, policy, drawn)
 
@@ -280,9 +283,12 @@ def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int)
     check_program(program)
     check_ends(program.horizon, "trajectories")
     if program.structure.gaussian:
-        return of_posterior(program, lambda chain, laws: trajectories.draw(chain, program.supports, key, laws, n))
-    chain, tau = read(program, impossible=True), posterior_temperature(program)
-    return trajectories.draw_posterior(chain, program.supports, key, answers.constant(chain, tau), n)
+        drawn = of_posterior(program, lambda chain, laws: trajectories.draw(chain, program.supports, key, laws, n))
+    else:
+        chain = read(program, impossible=True)
+        tau = answers.constant(chain, posterior_temperature(program))
+        drawn = trajectories.draw_posterior(chain, program.supports, key, tau, n)
+    return in_nats(program, drawn)
 
 
 def prior_policy(program: ControlProgram) -> Policy:

@@ -160,11 +160,15 @@ def smooth(
         proposal: as in `run`.
         twist: as in `run`.
         threshold: as in `run`.
+
+    Raises:
+        ValueError: no particle meets the data; and as `run`. Under jit and vmap trajectories mean nothing then.
     """
     dynamics, key = as_dynamics(program, proposal, twist), check_key(key)
     counts = check_count("num_particles", num_particles), check_count("num_trajectories", num_trajectories)
-    paths, faults, traced = filtering.smooth(dynamics, key, *counts, check_share(threshold))
+    paths, faults, traced, evidence = filtering.smooth(dynamics, key, *counts, check_share(threshold))
     check_faults(faults)
+    check_met(evidence)
     return Paths(as_trajectories(program.structure, paths), faults, traced)
 
 
@@ -194,12 +198,29 @@ def particle_gibbs(
         threshold: as in `run`.
 
     Raises:
-        ValueError: on fewer than two particles, and as `run`.
+        ValueError: on fewer than two particles, where none of the first ones meets the data, and as `run`.
     """
     dynamics, key = as_dynamics(program, proposal, twist), check_key(key)
     if check_count("num_particles", num_particles) < 2:
         raise ValueError("num_particles must be at least 2: the only one would keep its trajectory for ever.")
     count = check_count("num_iterations", num_iterations)
-    paths, faults, traced = filtering.particle_gibbs(dynamics, key, num_particles, count, check_share(threshold))
+    paths, faults, traced, evidence = filtering.particle_gibbs(
+        dynamics, key, num_particles, count, check_share(threshold)
+    )
     check_faults(faults)
+    check_met(evidence)
     return Paths(as_trajectories(program.structure, paths), faults, traced)
+
+
+def check_met(log_evidence: Array) -> None:
+    """Raise where no particle meets the data, if that is known.
+
+    Raises:
+        ValueError: none does.
+    """
+    if not isinstance(log_evidence, jax.core.Tracer) and jax.numpy.isneginf(log_evidence):
+        raise ValueError(
+            "no particle meets the data and hard constraints, so there are no trajectories: either nothing can (then "
+            "exact.condition finds a log evidence of minus infinity), or more particles, or a proposal that goes by "
+            "the data, find some."
+        )

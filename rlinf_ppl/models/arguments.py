@@ -37,8 +37,7 @@ def action_prior(
     shapes = [shape] if horizon is None else [shape, (horizon, *shape)]
     checks.check_shape(name, array.shape, shapes, "the task's policy", shape)
     timed = ("time",) if array.ndim > len(shape) else ()
-    checks.check_distribution(name, array, (*timed, *conditions))
-    return array
+    return checks.as_distributions(name, array, (*timed, *conditions))
 
 
 def check_reward_times(task: MDP | StochasticGame, horizon: int | None) -> None:

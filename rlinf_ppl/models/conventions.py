@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.tables import ROW_TOLERANCE
 from rlinf_ppl.models.arguments import action_prior, check_task, inverse_temperature, number
 from rlinf_ppl.tasks import MDP, checks
 from rlinf_ppl.types import ArrayLike
@@ -71,7 +72,7 @@ def log_count(prior: Float[Array, "S A"]) -> Float[Array, ""]:
     """
     if checks.is_concrete(prior):
         rows, counts = np.asarray(prior), (np.asarray(prior) > 0).sum(-1)
-        uneven = np.abs(rows * counts[:, None] - (rows > 0)).max(-1) > checks.PROBABILITY_TOLERANCE
+        uneven = np.abs(rows * counts[:, None] - (rows > 0)).max(-1) > ROW_TOLERANCE
         for s in np.flatnonzero(uneven | (counts != counts[0])):
             found = f"is {rows[s]}" if uneven[s] else f"allows {counts[s]} actions and prior[0] {counts[0]}"
             raise ValueError(

@@ -194,5 +194,4 @@ def first_options(joint: ArrayLike | None, shape: tuple[int, int]) -> Float[Arra
         return jnp.full(shape, 1.0 / (shape[0] * shape[1]))
     array = checks.as_reals("initial_options", joint)
     checks.check_shape("initial_options", array.shape, [shape], "the pair of options", shape)
-    checks.check_distribution("initial_options", jnp.ravel(array), ())
-    return array
+    return checks.as_distributions("initial_options", jnp.ravel(array), ()).reshape(shape)

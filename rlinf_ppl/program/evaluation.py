@@ -73,8 +73,18 @@ def nats_per_unit(program: Any) -> Array | None:
             f"share then: {error}"
         ) from error
     if not isinstance(unit, jax.core.Tracer) and unit == 0:
-        raise ValueError(f"{data} are data, in nats; at an inverse temperature of 0 rewards have no unit in common.")
+        raise ValueError(
+            f"{data} are data, in nats; at an inverse temperature of 0 rewards have no unit in common. Optimality says "
+            "nothing there: leave it out, or call smc.run, or exact.filtered."
+        )
     return unit
+
+
+def in_nats(program: Any, drawn: dict[str, Array]) -> dict[str, Array]:
+    """Drawn trajectories with the log probabilities of data in nats, which programs are read without."""
+    unit = nats_per_unit(program)
+    data = {site.name for site in program.structure.step.sites if site.kind == "data"}
+    return {name: x if unit is None or name not in data else unit * x for name, x in drawn.items()}
 
 
 class Numbers(NamedTuple):

@@ -41,6 +41,17 @@ def base_of(law: Any) -> Any:
     return base_of(law.base_dist) if isinstance(law, WRAPPED) else law
 
 
+def unmasked(law: Any) -> Any:
+    """A law without its masks: these take terms out of a density, and whatever is drawn has none in it."""
+    if isinstance(law, dist.MaskedDistribution):
+        return unmasked(law.base_dist)
+    if isinstance(law, dist.Independent):
+        return unmasked(law.base_dist).to_event(law.reinterpreted_batch_ndims)
+    if isinstance(law, dist.ExpandedDistribution):
+        return unmasked(law.base_dist).expand(law.batch_shape)
+    return law
+
+
 def is_discrete(law: Any) -> bool:
     """Whether values are counts; NumPyro's Levy forgets its support on the way through a trace."""
     return law.support is not None and law.support.is_discrete

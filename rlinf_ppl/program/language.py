@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpyro
 from jax.typing import ArrayLike
@@ -16,6 +17,7 @@ from numpyro.primitives import _PYRO_STACK
 
 from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.algebra.regularizers import Regularizer
+from rlinf_ppl.program.finite import IMPOSSIBLE
 
 DECISION = "decision"
 INVERSE_TEMPERATURE = "inverse_temperature"
@@ -109,13 +111,21 @@ def truncated(law: Distribution, largest: int) -> Distribution:
 
     Raises:
         TypeError: the law is no distribution over whole numbers.
-        ValueError: it has a shape, or `largest` is below 0.
+        ValueError: it has a shape, `largest` is no whole number of at least 0, or nothing is left.
     """
     if not isinstance(law, Distribution) or not law.support.is_discrete:
         raise TypeError(f"truncated(law, largest) takes a law of counts; got {type(law).__name__}.")
-    if law.shape() != () or largest < 0:
-        raise ValueError(f"truncated takes one count and a largest one of at least 0; got {law.shape()} and {largest}.")
-    return CategoricalLogits(law.log_prob(jnp.arange(largest + 1)))
+    if law.shape() != () or not isinstance(largest, int) or largest < 0:
+        raise ValueError(
+            f"truncated takes one count and a largest one, a whole number of at least 0; got shape {law.shape()} and "
+            f"{largest!r}."
+        )
+    counts = jnp.arange(largest + 1)
+    inside = law.support(counts)
+    if not isinstance(inside, jax.core.Tracer) and not jnp.any(inside):
+        raise ValueError(f"{type(law).__name__} gives nothing to the counts up to {largest}.")
+    log_p = law.log_prob(jnp.where(inside, counts, law.support.feasible_like(counts)))
+    return CategoricalLogits(jnp.where(jnp.any(inside), jnp.where(inside, log_p, IMPOSSIBLE), jnp.nan))
 
 
 def check_handled(what: str) -> None:

@@ -16,12 +16,11 @@ import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.tables import ROW_TOLERANCE
 from rlinf_ppl.program.data import log_prob_on_support
 from rlinf_ppl.program.families import base_of, is_no_law, is_reparameterised, moved_by, num_parameters
 from rlinf_ppl.program.finite import IMPOSSIBLE, Finite
 from rlinf_ppl.program.supports import FiniteSupport, Real, Support, of_arrays, positions_of, values_of
-
-TOLERANCE = 1e-4
 
 
 class SiteLaw(eqx.Module):
@@ -100,7 +99,7 @@ class FiniteLaw(SiteLaw):
 
     def is_wrong(self) -> Array:
         """Whether a probability is below 0, or their sum is not 1."""
-        return ~((jnp.abs(jnp.sum(self.probs) - 1) <= TOLERANCE) & (jnp.min(self.probs) >= 0))
+        return ~((jnp.abs(jnp.sum(self.probs) - 1) <= ROW_TOLERANCE) & (jnp.min(self.probs) >= 0))
 
     def tilted(self, tilt: Array) -> tuple["FiniteLaw", Array]:
         """The law p exp(tilt) / Z, and log Z."""

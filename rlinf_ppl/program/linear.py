@@ -31,11 +31,14 @@ from rlinf_ppl.program.supports import first_value, values_of
 NEAR = 1.0
 
 PROBLEMS = {
-    "covariance": "its covariance is not positive definite",
-    "infinite": "its mean or covariance is not finite",
-    "unbounded": "it is not finite",
+    "covariance": "is not linear-Gaussian: its covariance is not positive definite.",
+    "infinite": "has a mean or a covariance that is not finite.",
+    "unbounded": "is not finite; rewards must be, and data that are missing are left out.",
 }
-
+UNMET = (
+    "exact.condition and smc.run find their log evidence, minus infinity. Nothing else follows from them: there is no "
+    "posterior, and no value but minus infinity."
+)
 
 Faults = dict[str, dict[str, dict[str, Any]]]
 
@@ -49,11 +52,12 @@ def linearize(
     slices: dict[str, Slice] = {}
     faults: Faults = {}
     origins: dict[str, dict[str, Array]] = {}
+    never: dict[str, Array] = {}
     state: dict[str, Array] = {}
     for name in (name for name in PARTS if name in parts):
         reader = Reader(parts[name], state, expansion, unit)
         slices[name], faults[name] = reader.slice()
-        state, origins[name] = reader.state, reader.origin
+        state, origins[name], never[name] = reader.state, reader.origin, reader.never
     alive = None
     if structure.discounted:
         alive = Site("alive", "chance", Conditional("alive", Table(("alive",), jnp.stack([1.0 - discount, discount]))))
@@ -64,6 +68,7 @@ def linearize(
         final=slices["final"].sites if "final" in slices else (),
         alive=alive,
         valid=~jnp.any(jnp.stack(wrong)) if wrong else jnp.asarray(True),
+        impossible=jnp.append(jnp.broadcast_to(never["step"], structure.horizon or 1), never.get("final", False)),
         horizon=structure.horizon,
         state=tuple(name for name, _ in structure.state),
         carried=structure.carried,
@@ -76,23 +81,29 @@ def linearize(
     return chain, faults
 
 
-def read_gaussian(program: ControlProgram, optimality: bool = True) -> Chain:
+def read_gaussian(program: ControlProgram, impossible: bool = False, optimality: bool = True) -> Chain:
     """A linear-Gaussian program as a chain.
 
     Far from the origin single precision loses what a step adds to a state. So known numbers are read in double there.
 
     Raises:
         ValueError: where the program is not linear-Gaussian by its arithmetic, or concrete arrays hold a covariance
-            that is not positive definite or numbers that are not finite.
+            that is not positive definite, numbers that are not finite, or data that are not `impossible` and should be.
     """
     numbers = numbers_of(program, optimality)
     check_linear(numbers.structure)
     chain, faults = linearize(*numbers)
+    if not impossible:
+        chain = eqx.tree_at(lambda chain: chain.valid, chain, chain.valid & ~jnp.any(chain.impossible))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((chain, faults))):
         return chain
     wrong = describe(jax.device_get(faults))
     if wrong is not None:
         raise ValueError(wrong)
+    if not impossible and jnp.any(chain.impossible):
+        t = int(jnp.argmax(chain.impossible))
+        where = "final" if t == program.horizon else f"step: at t = {t}"
+        raise ValueError(f"{where}: the data have probability zero, whatever the state is; {UNMET}")
     far = max((float(jnp.max(jnp.abs(x), initial=0.0)) for x in chain.origin.values()), default=0.0)
     if chain.zero.array.dtype == jnp.float64 or far <= NEAR:
         return chain
@@ -115,7 +126,7 @@ def describe(faults: Faults) -> str | None:
         for name, problems in sites.items():
             for problem, wrong in problems.items():
                 if wrong:
-                    return f"{part}: {name!r} is not linear-Gaussian: {PROBLEMS[problem]}."
+                    return f"{part}: {name!r} {PROBLEMS[problem]}"
     return None
 
 
@@ -125,11 +136,13 @@ class Reader:
     Attributes:
         state: the origins of the state variables; those of the first state, where `initial` is read.
         origin: those of all variables of this part that were read so far.
+        never: whether data that were read so far have probability zero, over time where that depends on it.
     """
 
     def __init__(self, part: Part, state: dict[str, Array], expansion: Expansion, unit: Array | None):
         self.part, self.form, self.supports, self.places = part, part.form, part.supports, part.form.arithmetic.places
         self.state, self.origin = dict(state), dict(state)
+        self.never = jnp.asarray(False)
         self.expansion, self.unit = expansion, unit
         # A site that becomes a state variable is counted from where that one is.
         self.becomes: dict[str, str] = {}
@@ -201,11 +214,14 @@ class Reader:
         place, parents = self.places.factors[site.name], site.parents
         names, size = self.space(parents)
 
-        def read(t: Array) -> tuple[tuple[Any, ...], dict[str, Array]]:
+        def read(t: Array) -> tuple[tuple[Any, ...], dict[str, Array], Array]:
             value = lambda z: in_units(site, self.output(place, parents, z, t), self.unit)  # noqa: E731
-            return self.expansion.expand(value, self.point(names))
+            never = jnp.isneginf(value(self.point(names))) & (site.kind == "data")
+            content, faults = self.expansion.expand(lambda z: jnp.where(never, 0.0, value(z)), self.point(names))
+            return content, faults, never
 
-        (content, faults), axes = self.over_time(read, parents, names)
+        (content, faults, never), axes = self.over_time(read, parents, names)
+        self.never |= never
         return self.expansion.message(axes, size, *content), any_time(faults)
 
     def constant(self, site: SiteForm) -> Quadratic:

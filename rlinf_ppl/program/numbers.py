@@ -7,15 +7,15 @@ not valid.
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Chain, Conditional, Site
 from rlinf_ppl.algebra.regularizers import kl
+from rlinf_ppl.algebra.tables import ROW_DIGITS, ROW_TOLERANCE
 from rlinf_ppl.program.control_program import ControlProgram
-
-TOLERANCE = 1e-5
 
 
 def check(program: ControlProgram, chain: Chain, bad: dict[str, Any]) -> None:
@@ -38,8 +38,8 @@ def check(program: ControlProgram, chain: Chain, bad: dict[str, Any]) -> None:
 
 
 @eqx.filter_jit
-def find_bad(chain: Chain, impossible: bool) -> dict[str, Any]:
-    """For each site whether any number of it is wrong."""
+def find_bad(chain: Chain, impossible: bool) -> tuple[dict[str, Any], Array]:
+    """For each site whether any number of it is wrong, and whether any row wants to be rescaled."""
 
     def wrong(site: Site) -> Array:
         if site.is_factor:
@@ -47,7 +47,7 @@ def find_bad(chain: Chain, impossible: bool) -> dict[str, Any]:
             return ~jnp.all(fine | jnp.isneginf(site.content.array) if impossible else fine)
         p = site.content.table.array
         # Two plain reductions: anything elementwise in front of them would write a table of the law's size.
-        return ~(jnp.all(jnp.abs(jnp.sum(p, -1) - 1) <= TOLERANCE) & (jnp.min(p) >= 0))
+        return ~(jnp.all(jnp.abs(jnp.sum(p, -1) - 1) <= ROW_TOLERANCE) & (jnp.min(p) >= 0))
 
     parts = {part: {site.name: wrong(site) for site in sites} for part, sites in sites_of(chain).items()}
 
@@ -60,7 +60,29 @@ def find_bad(chain: Chain, impossible: bool) -> dict[str, Any]:
     temperature = {site.name: senseless(site, tau.array) for site, tau in taus if tau is not None}
     decisions = [site for site in chain.step.sites if site.kind == "decision" and site.content.regularizer != kl]
     regularizer = {site.name: unfit(site.content) for site in decisions}
-    return {"sites": parts, "temperature": temperature, "regularizer": regularizer, "outside": ~chain.valid}
+    rough = [is_rough(site.content) for sites in sites_of(chain).values() for site in sites if not site.is_factor]
+    bad = {"sites": parts, "temperature": temperature, "regularizer": regularizer, "outside": ~chain.valid}
+    return bad, jnp.any(jnp.stack([jnp.asarray(False), *rough]))
+
+
+def is_rough(law: Any) -> Array:
+    """Whether any row of a law is off one by more than rounding."""
+    p = law.table.array
+    most = ROW_DIGITS * p.shape[-1] ** 0.5 * float(jnp.finfo(p.dtype).eps)
+    return jnp.max(jnp.abs(jnp.sum(p, -1) - 1)) > most
+
+
+@eqx.filter_jit
+def rescaled(chain: Chain) -> Chain:
+    """The program with rows that sum to one."""
+
+    def one(node: Any) -> Any:
+        if not isinstance(node, Conditional):
+            return node
+        p = node.table.array
+        return eqx.tree_at(lambda law: law.table.array, node, p / jnp.sum(p, -1, keepdims=True))
+
+    return jax.tree.map(one, chain, is_leaf=lambda node: isinstance(node, Conditional))
 
 
 def unfit(law: Conditional) -> Array:
@@ -68,7 +90,7 @@ def unfit(law: Conditional) -> Array:
     p = law.table.array
     q, _ = law.regularizer.maximum(p, jnp.broadcast_to(jnp.linspace(0.0, 1.0, p.shape[-1]), p.shape))
     sums = jnp.stack([jnp.sum(q, -1), jnp.sum(jnp.where(p > 0, q, 0.0), -1)])
-    return ~(jnp.all(jnp.abs(sums - 1) <= TOLERANCE) & (jnp.min(q) >= -TOLERANCE))
+    return ~(jnp.all(jnp.abs(sums - 1) <= ROW_TOLERANCE) & (jnp.min(q) >= -ROW_TOLERANCE))
 
 
 def sites_of(chain: Chain) -> dict[str, tuple[Site, ...]]:
@@ -93,7 +115,7 @@ def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
         )
     p = np.asarray(site.content.table.array, dtype=float)
     sums = p.sum(-1)
-    at = tuple(int(i) for i in np.argwhere(~((np.abs(sums - 1) <= TOLERANCE) & np.all(p >= 0, -1)))[0])
+    at = tuple(int(i) for i in np.argwhere(~((np.abs(sums - 1) <= ROW_TOLERANCE) & np.all(p >= 0, -1)))[0])
     where = describe_place(site.content.table.axes[:-1], at)
     law = "prior" if site.kind == "decision" else "distribution"
     found = f"sums to {sums[at]:.6g}, {sums[at] - 1:+.3g} off" if np.all(p[at] >= 0) else f"is {p[at]}"

@@ -20,7 +20,7 @@ from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.indices import checked
 from rlinf_ppl.program.laws import probs_of
 from rlinf_ppl.program.linear import read_gaussian
-from rlinf_ppl.program.numbers import check, find_bad
+from rlinf_ppl.program.numbers import check, find_bad, rescaled
 from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.readable import check_readable
 from rlinf_ppl.program.supports import Support, positions_of
@@ -48,17 +48,17 @@ def read(program: ControlProgram, impossible: bool = False, optimality: bool = T
     check_program(program)
     check_readable(program.structure)
     if program.structure.gaussian:
-        return checked(program.parts, read_gaussian(program, optimality))
+        return checked(program.parts, read_gaussian(program, impossible, optimality))
     check_entries(program.structure)
     numbers = numbers_of(program, optimality)
     chain = checked(program.parts, tabulate(*numbers))
     whole = filled(chain.initial, numbers.parts["initial"]), filled(chain.step, numbers.parts["step"])
     chain = eqx.tree_at(lambda chain: (chain.initial, chain.step), chain, whole)
-    bad = find_bad(chain, impossible)
+    bad, rough = find_bad(chain, impossible)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bad)):
         return eqx.tree_at(lambda chain: chain.valid, chain, ~jnp.any(jnp.stack(jax.tree.leaves(bad))))
     check(program, chain, jax.device_get(bad))
-    return chain
+    return rescaled(chain) if rough else chain
 
 
 def check_program(program: Any) -> None:

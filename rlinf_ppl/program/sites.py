@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array
 from numpyro.primitives import Messenger
 
 from rlinf_ppl.algebra.regularizers import Regularizer
 from rlinf_ppl.program.data import data_log_prob
+from rlinf_ppl.program.families import base_of, unmasked
 from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE, REGULARIZER, UNSEEN
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SampledLaw, as_law
 from rlinf_ppl.program.supports import FiniteSupport, Support, first_value
@@ -32,6 +34,11 @@ class Sites(Messenger):
         self.unseen: dict[str, tuple[str, ...]] = {}
         super().__init__()
 
+    def __enter__(self) -> Any:
+        """Sites that stand in a function inside of the step that JAX traces apart are none of the step's."""
+        self.trace = get_opaque_trace_state()
+        return super().__enter__()
+
     def process_message(self, msg: Any) -> None:
         """Give a site its value and record it; no handler outside sees it."""
         if msg["type"] == "deterministic":
@@ -46,6 +53,8 @@ class Sites(Messenger):
         msg["stop"] = True
         if msg["is_observed"]:
             self.kinds[name] = "optimality" if msg["infer"].get("is_auxiliary") else "data"
+            if self.kinds[name] == "data":
+                check_shape(f"{self.part}: the data of site {name!r}", msg["value"], fn)
             log_prob = data_log_prob(self.part, name, fn, msg["value"])
             self.factors[name] = self._factor(name, jnp.sum(log_prob) if plates_of(msg) else log_prob)
             return
@@ -61,6 +70,12 @@ class Sites(Messenger):
 
     def _refuse(self, name: str, msg: Any) -> None:
         where = f"{self.part}: site {name!r}"
+        if get_opaque_trace_state() != self.trace:
+            raise ValueError(
+                f"{where} stands in a function that JAX traces apart (cond, switch, scan, while_loop, vmap, jit); a "
+                "site belongs to the step itself. Draw what both branches need and choose by jnp.where, and write many "
+                "alike by a numpyro.plate or .to_event(1)."
+            )
         if msg["type"] == "param":
             raise ValueError(f"{where} is a numpyro.param; pass it to the program in args instead.")
         if msg["type"] == "plate":
@@ -98,6 +113,23 @@ class Sites(Messenger):
         return jnp.asarray(log_prob, dtype=float)
 
 
+def check_shape(where: str, value: Any, fn: Any) -> None:
+    """Raise where data have another shape than a draw has, plates included.
+
+    Raises:
+        TypeError: they are complex.
+        ValueError: they have another shape.
+    """
+    if np.iscomplexobj(value):
+        raise TypeError(f"{where} are complex numbers, which no law has.")
+    if not isinstance(fn, dist.Unit) and np.shape(value) != fn.shape():
+        raise ValueError(
+            f"{where} have shape {np.shape(value)}, and a draw of {type(fn).__name__} has {fn.shape()}; declare a "
+            "vector of data by to_event(1), such as Normal(loc, scale).expand([n]).to_event(1), or by a numpyro.plate "
+            "of its size, and index what depends on time by t."
+        )
+
+
 def check_names(part: str, sites: tuple[str, ...], state: tuple[str, ...]) -> None:
     """Raise where a site has the name of something else."""
     for name in sites:
@@ -121,9 +153,7 @@ def law_of(where: str, fn: Any, plates: int) -> FiniteLaw | GaussianLaw | Sample
         ValueError: it has a batch of draws that no plate declares.
         TypeError: nothing can be drawn from it, or its structure holds traced numbers.
     """
-    # What is masked counts nothing, and is drawn all the same.
-    while isinstance(fn, dist.MaskedDistribution):
-        fn = fn.base_dist
+    fn = unmasked(fn)
     kind = type(fn).__name__
     if len(fn.batch_shape) > plates:
         raise ValueError(
@@ -132,6 +162,8 @@ def law_of(where: str, fn: Any, plates: int) -> FiniteLaw | GaussianLaw | Sample
             "as Normal(loc, scale).to_event(1), or by a numpyro.plate."
         )
     fn = fn.to_event(len(fn.batch_shape))
+    if isinstance(base_of(fn), dist.Unit):
+        raise TypeError(f"{where} is {kind}, a factor and no variable: write optimality(log_prob, name).")
     if isinstance(fn, dist.EulerMaruyama):
         raise TypeError(f"{where} is {kind}, a path of its own; let each step of the program be one of its steps.")
     if isinstance(fn, dist.TruncatedPolyaGamma):

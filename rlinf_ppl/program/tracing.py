@@ -16,15 +16,17 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
+from numpyro.distributions import Delta, Distribution
 from numpyro.ops.provenance import track_deps_jaxpr
 
 from rlinf_ppl.algebra.chain import FACTORS
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.program.data import checked_laws
+from rlinf_ppl.program.families import base_of
 from rlinf_ppl.program.forms import Arithmetic, Form, NextForm, Outputs, SiteForm
 from rlinf_ppl.program.identity import jaxpr_key
 from rlinf_ppl.program.jaxprs import part_for
-from rlinf_ppl.program.laws import FiniteLaw
+from rlinf_ppl.program.laws import FiniteLaw, SampledLaw
 from rlinf_ppl.program.lookup import check_lookups, inputs_of, looked_up, variables_of
 from rlinf_ppl.program.sites import Sites, check_names, is_one
 from rlinf_ppl.program.supports import Real, Support, first_value, is_finite, of_arrays
@@ -57,7 +59,7 @@ def trace_part(
     def run(values: dict[str, Any], *leaves: Any) -> tuple[Sites, dict[str, Any]]:
         given = {name: values.get(name, first_value(support)) for name, support in state.items()}
         time = {} if times is None else {"t": values.get("t", first_value(times))}
-        sites = Sites(part, values)
+        forms["running"] = sites = Sites(part, values)
         with checked_laws(), sites:
             returned = function(*jax.tree.unflatten(tree, leaves), **given, **time)
         return sites, check_returned(part, returned, order, state)
@@ -73,7 +75,7 @@ def trace_part(
         taus = {name: jnp.asarray(tau, dtype=float) for name, tau in sites.temperatures.items()}
         return Outputs(sites.laws, sites.factors, taus, returned)
 
-    with explained(part):
+    with explained(part, forms):
         jax.eval_shape(listing, *leaves)
         check_names(part, tuple(forms["sites"].kinds), tuple(state))
         supports = ({} if times is None else {"t": times}) | state | forms["sites"].supports
@@ -109,6 +111,8 @@ def describe(
         seen, array = parents(place), None
         if isinstance(place, FiniteLaw):
             array = looked_up(jaxpr, jaxpr.outvars[place.probs], seen, supports)
+        if isinstance(place, SampledLaw) and isinstance(base_of(place.base), Delta):
+            check_certain(f"{sites.part}: site {name!r}", closed, base_of(place.base).log_density)
         return SiteForm(
             name,
             kind,
@@ -130,6 +134,28 @@ def describe(
     shared = len({jaxpr_key(part_for(jaxpr, (place,))) for place in places.temperatures.values()}) <= 1
     made = tuple(site(name, kind) for name, kind in sites.kinds.items())
     return Form(tuple(supports.items()), made, tuple(map(following, returned)), shared, arithmetic)
+
+
+def is_distribution(x: Any) -> bool:
+    """Whether it is a law rather than a value."""
+    return isinstance(x, Distribution)
+
+
+def check_certain(where: str, closed: ClosedJaxpr, output: int) -> None:
+    """Raise where one output, the log density of a Delta, is not 0 whatever the inputs.
+
+    Raises:
+        TypeError: so it is.
+    """
+    part: Any = part_for(closed.jaxpr, (output,))
+    inputs = [variable.aval for variable in part.invars]
+    unknown = [jnp.full(x.shape, jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 3, x.dtype) for x in inputs]
+    (density,) = jax.core.eval_jaxpr(part, closed.consts, *unknown)
+    if not jnp.all(density == 0):
+        raise TypeError(
+            f"{where} is a Delta with a log density, which is a factor and counts in no draw: write "
+            "optimality(log_density, name) beside a Delta without it."
+        )
 
 
 def check_call(part: str, function: Any, num_args: int, names: tuple[str, ...]) -> None:
@@ -174,6 +200,11 @@ def like_first(part: str, name: str, value: Any, support: Support | None) -> Any
     tree: Any
     first_tree: Any
     leaves, tree = jax.tree.flatten(value)
+    laws = [law for law in jax.tree.leaves(value, is_leaf=is_distribution) if is_distribution(law)]
+    if laws:
+        raise TypeError(
+            f"{part} returned {name!r} as a {type(laws[0]).__name__} distribution; draw from it by numpyro.sample."
+        )
     if not leaves or not all(eqx.is_array_like(leaf) for leaf in leaves):
         raise TypeError(f"{part} returned {name!r} as {value!r}; a state variable is made of arrays.")
     like = of_arrays(value) if support is None else support
@@ -203,10 +234,10 @@ def like_first(part: str, name: str, value: Any, support: Support | None) -> Any
 
 
 class explained:
-    """Adds to errors about traced values what to write instead."""
+    """Adds to errors about traced values what to write instead, and to others where they come from."""
 
-    def __init__(self, part: str):
-        self.part = part
+    def __init__(self, part: str, forms: dict[str, Any]):
+        self.part, self.forms = part, forms
 
     def __enter__(self) -> None:
         return None
@@ -227,3 +258,8 @@ class explained:
                 f"{self.part} looks up a dict or a set by the value of a variable; a step is traced with abstract "
                 "values: write an array, table = jnp.array([...]), and table[s]."
             ) from error
+        if error is not None and "running" in self.forms:
+            seen = list(self.forms["running"].kinds)
+            error.add_note(
+                f"This is {self.part} of a ControlProgram, after {f'its sites {seen}' if seen else 'no site'}."
+            )

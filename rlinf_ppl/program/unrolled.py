@@ -4,7 +4,6 @@ NumPyro's sampled estimators are silently wrong over `scan`, and right over a Py
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from numpyro.primitives import Messenger
 
 from rlinf_ppl.program.data import data_log_prob
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
+from rlinf_ppl.program.families import unmasked
 from rlinf_ppl.program.finite import Finite
 from rlinf_ppl.program.language import DECISION, check_handled
 from rlinf_ppl.program.laws import GaussianLaw, SiteLaw, as_law
@@ -24,8 +24,12 @@ from rlinf_ppl.program.readable import check_readable
 from rlinf_ppl.program.supports import Real, Support, is_finite, positions_of
 from rlinf_ppl.types import ArrayLike
 
+# Makes the handler of a step, or of the end, from the time (None: the end), the state, and whether it is alive, if it
+# can be otherwise.
+Handled = Callable[[int | None, dict[str, Any], Any], Any]
 
-def run(program: Any, handled: Callable[[int | None, dict[str, Array]], Any]) -> None:
+
+def run(program: Any, handled: Handled) -> None:
     """Run initial, every step and final, each part in its own scope under the handler that `handled` makes for it."""
     check_handled("a program's model or guide")
     with handlers.scope(prefix="init"):
@@ -35,12 +39,12 @@ def run(program: Any, handled: Callable[[int | None, dict[str, Array]], Any]) ->
         with handlers.scope(prefix=f"t{t}"):
             alive = survive(program, t, alive)
             time = {"t": jnp.asarray(t)} if program.structure.takes_time else {}
-            with masked(alive), handled(t, state):
+            with handled(t, state, alive):
                 state = program.step(*program.args, **state, **time)
     if program.final is not None:
         with handlers.scope(prefix="final"):
             alive = survive(program, program.horizon, alive)
-            with masked(alive), handled(None, state):
+            with handled(None, state, alive):
                 program.final(*program.args, **state)
 
 
@@ -52,31 +56,23 @@ def survive(program: Any, t: int, alive: Any) -> Any:
     return still if alive is None else alive * still
 
 
-@contextmanager
-def masked(alive: Any) -> Any:
-    """Let a dead step contribute nothing."""
-    with ExitStack() as stack:
-        if alive is not None:
-            stack.enter_context(handlers.mask(mask=alive == 1))
-        yield
-
-
-def as_model(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
+def as_model(program: Any) -> Handled:
     """The handler of the model: multiplies optimality by the common inverse temperature."""
-    tau = common_inverse_temperature(program)
-    return lambda t, state: Tempered(tau)
+    tau, parts = common_inverse_temperature(program), program.parts
+    factors = {name: {site.name for site in part.form.sites if site.is_factor} for name, part in parts.items()}
+    return lambda t, state, alive: Tempered(tau, factors["final" if t is None else "step"], alive)
 
 
-def as_guide(program: Any) -> Callable[[int | None, dict[str, Array]], Any]:
+def as_guide(program: Any) -> Handled:
     """The handler of the guide; declares its parameters."""
     check_joint(program)
     check_readable(program.structure)
     supports = program.supports
     learned = {name: parameters(program, name) for name in program.scopes}
 
-    def handled(t: int | None, state: dict[str, Array]) -> Learned:
+    def handled(t: int | None, state: dict[str, Any], alive: Any) -> Learned:
         now = {} if t is None else jax.tree.map(lambda array: array[t], learned)
-        return Learned(program.scopes, supports, now, state)
+        return Learned(program.scopes, supports, now, state, alive)
 
     return handled
 
@@ -97,18 +93,28 @@ def parameters(program: Any, name: str) -> Any:
 
 
 class Tempered(Messenger):
-    """Multiplies every factor by an inverse temperature."""
+    """Multiplies optimality by an inverse temperature; neither it nor data count where a step is dead.
 
-    def __init__(self, tau: Array | None):
-        self.tau = tau
+    What else runs the step may state factors of its own, as NumPyro does of transforms: they are left alone.
+    """
+
+    def __init__(self, tau: Array | None, factors: set[str], alive: Any):
+        self.tau, self.factors, self.alive = tau, factors, alive
         super().__init__()
 
     def process_message(self, msg: Any) -> None:
-        """Scale the log factor, and let data outside their law's support have probability zero."""
-        if is_factor(msg):
-            msg["fn"] = msg["fn"] if self.tau is None else tempered(msg["fn"], self.tau)
-        elif msg["type"] == "sample" and msg["is_observed"]:
+        """Scale the log factor, let data outside their law's support have probability zero, and draw unmasked."""
+        if msg["type"] != "sample":
+            return
+        if msg["name"] not in self.factors:
+            msg["fn"] = msg["fn"] if is_factor(msg) else unmasked(msg["fn"])
+            return
+        if not is_factor(msg):
             msg["fn"] = OnSupport(msg["fn"])
+        elif self.tau is not None:
+            msg["fn"] = tempered(msg["fn"], self.tau)
+        if self.alive is not None:
+            msg["fn"] = msg["fn"].mask(self.alive == 1)
 
 
 class OnSupport(dist.Distribution):
@@ -139,7 +145,7 @@ class OnSupport(dist.Distribution):
 
 
 class Learned(Messenger):
-    """Replaces each decision's prior by what was learned, and drops every factor and all data.
+    """Replaces each decision's prior by what was learned, where it is alive, and drops every factor and all data.
 
     A finite prior becomes prior * exp(logits[scope]), normalised; a Gaussian one N(M z + d, F F') becomes
     N(M z + d + gain scope + offset, F factor factor' F').
@@ -153,9 +159,10 @@ class Learned(Messenger):
         scopes: dict[str, tuple[str, ...]],
         supports: dict[str, Support],
         learned: dict[str, Any],
-        state: dict[str, Array],
+        state: dict[str, Any],
+        alive: Any,
     ):
-        self.scopes, self.supports, self.learned = scopes, supports, learned
+        self.scopes, self.supports, self.learned, self.alive = scopes, supports, learned, alive
         self.seen: dict[str, Any] = {name: {"value": value} for name, value in state.items()}
         super().__init__()
 
@@ -170,25 +177,25 @@ class Learned(Messenger):
 
     def tilted(self, name: str, prior: Any) -> dist.Distribution:
         """The learned conditional at the values that the scope has now."""
-        support, mask = self.supports[name], None
-        if isinstance(prior, dist.MaskedDistribution):
-            prior, mask = prior.base_dist, prior._mask
+        support, prior = self.supports[name], unmasked(prior)
         scope = {n: jnp.asarray(self.seen[n]["value"]) for n in self.scopes[name]}
         learned = self.finite if is_finite(support) else self.affine
-        fn = learned(name, as_law(prior, support), scope)
-        return fn if mask is None else fn.mask(mask)
+        return learned(name, as_law(prior, support), scope)
 
     def finite(self, name: str, prior: SiteLaw, scope: dict[str, Array]) -> dist.Distribution:
         """The learned conditional of a decision with finitely many values."""
         index = tuple(positions_of(self.supports[n], value) for n, value in scope.items())
-        base = prior.distribution
+        base, logits = prior.distribution, self.learned[name][index]
         assert isinstance(base, Finite)
-        return Finite(base.logits + self.learned[name][index], base.values)
+        return Finite(base.logits + (logits if self.alive is None else self.alive * logits), base.values)
 
     def affine(self, name: str, prior: SiteLaw, scope: dict[str, Array]) -> dist.Distribution:
         """The learned conditional of a Gaussian decision."""
         assert isinstance(prior, GaussianLaw)
         gain, offset, factor = self.learned[name]
+        if self.alive is not None:
+            gain, offset = self.alive * gain, self.alive * offset
+            factor = jnp.where(self.alive == 1, factor, jnp.eye(len(factor)))
         z = jnp.concatenate([jnp.zeros(0), *(jnp.reshape(value, -1) for value in scope.values())])
         return GaussianLaw(prior.mean + gain @ z + offset, prior.factor @ factor, prior.support).distribution
 

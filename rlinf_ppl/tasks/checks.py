@@ -18,12 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
 
+from rlinf_ppl.algebra.tables import ROW_DIGITS, ROW_TOLERANCE
 from rlinf_ppl.types import ArrayLike
 
 TaskT = TypeVar("TaskT", bound=eqx.Module)
-
-PROBABILITY_TOLERANCE = 1e-5
-"""How far a distribution's sum may lie from one: wider than the rounding of a float32 row of thousands of entries."""
 
 
 def is_concrete(array: jax.Array | np.ndarray) -> bool:
@@ -165,21 +163,25 @@ def check_finite(name: str, array: jax.Array, advice: str = "give finite numbers
         raise ValueError(f"{_entry(name, position, array.shape)} is {found}: {advice}")
 
 
-def check_distribution(name: str, array: jax.Array, conditions: Sequence[str]) -> None:
-    """Check that the last axis holds distributions: no negative entries, and a sum of one.
+def as_distributions(name: str, array: jax.Array, conditions: Sequence[str]) -> jax.Array:
+    """Check that the last axis holds distributions, no negative entries and a sum of one, and let it do so exactly.
 
-    The rows are not rescaled: a sum that is wrong by more than `PROBABILITY_TOLERANCE` is a mistake to be seen.
+    A sum that is off by more than `ROW_TOLERANCE` is a mistake to be seen; one that is off by less, as rows of few
+    digits are, is divided out in double precision.
 
     Args:
         name: The argument's name.
         array: The argument, converted.
         conditions: What each leading axis stands for, in the singular: `("state", "action")`.
 
+    Returns:
+        The array.
+
     Raises:
         ValueError: An entry is negative or not finite, or a row does not sum to one; the message says where.
     """
     if not is_concrete(array):
-        return
+        return array
     host = np.asarray(array)  # shares the memory of an array on the CPU
     with np.errstate(invalid="ignore", over="ignore"):
         sums = np.asarray(host.sum(axis=-1, dtype=np.float64))
@@ -192,13 +194,16 @@ def check_distribution(name: str, array: jax.Array, conditions: Sequence[str]) -
         )
     excess = sums - 1
     worst = int(np.abs(excess).argmax())
-    if abs(excess.flat[worst]) > PROBABILITY_TOLERANCE:
+    if abs(excess.flat[worst]) > ROW_TOLERANCE:
         where = _entry(name, worst, sums.shape)
         each = f"each row {name}[{', '.join(conditions)}]" if conditions else "its entries"
         raise ValueError(
             f"{where} sums to {sums.flat[worst]:.8g}, {abs(excess.flat[worst]):.3g} too "
             f"{'much' if excess.flat[worst] > 0 else 'little'}: {each} must sum to one."
         )
+    if abs(excess.flat[worst]) <= ROW_DIGITS * np.finfo(host.dtype).eps:
+        return array
+    return jnp.asarray((host / sums[..., None]).astype(host.dtype))
 
 
 def check_names(name: str, names: Sequence[str] | None, count: int, counted: str) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
 
+from rlinf_ppl.algebra.tables import ROW_TOLERANCE
 from rlinf_ppl.tasks import checks, importers
 from rlinf_ppl.types import ArrayLike
 
@@ -89,7 +90,7 @@ class MDP(eqx.Module):
                 f"{(num_states, num_actions, num_states)}.{first if num_actions == num_next else ''}"
             )
         fields = _rest("transition", table.shape, reward, initial, state_names, action_names)
-        checks.check_distribution("transition", table, ("state", "action"))
+        table = checks.as_distributions("transition", table, ("state", "action"))
         self.transition, self.successors, self.probabilities = table, None, None
         self.reward, self.initial = fields["reward"], fields["initial"]
         self.state_names, self.action_names = fields["state_names"], fields["action_names"]
@@ -139,7 +140,7 @@ class MDP(eqx.Module):
             table.shape,
         )
         fields = _rest("probabilities", table.shape, reward, initial, state_names, action_names)
-        checks.check_distribution("probabilities", table, ("state", "action"))
+        table = checks.as_distributions("probabilities", table, ("state", "action"))
         return checks.assemble(cls, {"transition": None, "successors": lists, "probabilities": table, **fields})
 
     @classmethod
@@ -186,7 +187,7 @@ class MDP(eqx.Module):
             here = jnp.arange(self.num_states)[:, None, None]
             stay = jnp.sum(jnp.where(successors == here, probabilities, 0), axis=-1)
         pays = jnp.any(self.reward.reshape(-1, *self.reward.shape[-2:]) != 0, axis=(0, 2))
-        return jnp.all(stay >= 1 - checks.PROBABILITY_TOLERANCE, axis=1) & ~pays
+        return jnp.all(stay >= 1 - ROW_TOLERANCE, axis=1) & ~pays
 
     def anonymous(self) -> "MDP":
         """The same task without names, so that programs of one shape share one compilation."""
@@ -250,7 +251,7 @@ def _rest(
     checks.check_shape("reward", rewards.shape, shapes, source, source_shape)
     checks.check_shape("initial", first.shape, [(num_states,)], source, source_shape)
     checks.check_finite("reward", rewards, _FINITE_REWARDS)
-    checks.check_distribution("initial", first, ())
+    first = checks.as_distributions("initial", first, ())
     return {
         "reward": rewards,
         "initial": first,

@@ -85,8 +85,8 @@ class StochasticGame(eqx.Module):
         checks.check_shape("reward", rewards.shape, [pairs, ("T", *pairs)], "transition", table.shape)
         checks.check_shape("initial", first.shape, [(num_states,)], "transition", table.shape)
         checks.check_finite("reward", rewards, _FINITE_REWARDS)
-        checks.check_distribution("initial", first, ())
-        checks.check_distribution("transition", table, ("state", "action", "opponent's action"))
+        first = checks.as_distributions("initial", first, ())
+        table = checks.as_distributions("transition", table, ("state", "action", "opponent's action"))
         self.transition, self.reward, self.initial = table, rewards, first
         self.state_names = checks.check_names("state_names", state_names, num_states, "states")
         self.action_names = checks.check_names("action_names", action_names, num_actions, "actions")

@@ -1,6 +1,5 @@
 """What the exact engine answers, as compiled functions of a program that has been read."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -113,6 +112,14 @@ def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None, d
     values = jax.tree.map(lambda v: jnp.where(v < ruled_out(v) / 2, -jnp.inf, v), over_states(chain, walked.values))
     policy = as_kept(chain, walked.kept)
     return Posterior(policy, values, evidence, *verdict(chain, walked, begun, tolerance, dtype, policy, values, tau))
+
+
+def unmet(chain: Chain, posterior: Posterior) -> Posterior:
+    """The posterior of vectors, minus infinity from where on data have probability zero whatever the variables are."""
+    ahead = jnp.flip(jnp.cumsum(jnp.flip(chain.impossible))) > 0
+    scalar = jnp.where(ahead if chain.horizon is not None else ahead[0], -jnp.inf, posterior.value.scalar)
+    evidence = jnp.where(ahead[0], -jnp.inf, posterior.log_evidence)
+    return posterior._replace(value=posterior.value._replace(scalar=scalar), log_evidence=evidence)
 
 
 @eqx.filter_jit
@@ -228,7 +235,7 @@ def is_affine(chain: Chain) -> bool:
 def marginals(chain: Chain, policy: dict[str, Law]) -> Marginals:
     """Where a policy goes."""
     if not is_affine(chain):
-        return measured(algebra.forward, chain, policy)
+        return measured(*algebra.forward(chain, policy))
     states, decisions = algebra.affine_forward(chain, policy)
 
     def placed(names: tuple[str, ...], about: Gaussian) -> Gaussian:
@@ -241,19 +248,16 @@ def marginals(chain: Chain, policy: dict[str, Law]) -> Marginals:
 
 
 @eqx.filter_jit
-def posterior_marginals(chain: Chain, tau: Array | None) -> Marginals:
-    """Where the posterior given optimality goes."""
-
-    def pushed(chain: Chain, tau: Array | None) -> tuple[Array, dict[str, Array]]:
-        chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
-        return algebra.posterior_forward(chain, rules, by_priors)
-
-    return measured(pushed, chain, tau)
+def posterior_marginals(chain: Chain, tau: Array | None) -> tuple[Marginals, Array]:
+    """Where the posterior given optimality goes, and whether there is one; NaN where not."""
+    chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
+    states, decisions, evidence = algebra.posterior_forward(chain, rules, by_priors)
+    possible = evidence >= ruled_out(evidence) / 2
+    return jax.tree.map(lambda x: jnp.where(possible, x, jnp.nan), measured(states, decisions)), possible
 
 
-def measured(forward: Callable[..., tuple[Array, dict[str, Array]]], chain: Chain, given: Any) -> Marginals:
+def measured(states: Array, decisions: dict[str, Array]) -> Marginals:
     """Marginals of tables, from a forward pass; what a linear solver left below zero is zero."""
-    states, decisions = forward(chain, given)
     return Marginals(jnp.maximum(states, 0.0), {name: jnp.maximum(joint, 0.0) for name, joint in decisions.items()})
 
 

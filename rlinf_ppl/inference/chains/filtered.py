@@ -190,7 +190,8 @@ def of_vectors(chain: Chain, policy: dict[str, Law]) -> Filtered:
     origin = jnp.concatenate([chain.origin[name] for name in chain.state])
     mean, cov = (jnp.concatenate([x, y[None]]) for x, y in zip(every, end, strict=True))
     off = lax.cummax(jnp.append(off, off_end))
-    return Filtered(Gaussian(mean + jnp.broadcast_to(origin, mean.shape), cov), jnp.zeros(len(off), bool), off)
+    impossible = jnp.cumsum(chain.impossible) > 0
+    return Filtered(Gaussian(mean + jnp.broadcast_to(origin, mean.shape), cov), impossible, off)
 
 
 def known_from(w: Message, before: Gaussian) -> tuple[Gaussian, Array]:

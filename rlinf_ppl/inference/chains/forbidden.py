@@ -206,3 +206,16 @@ def with_impossible(chain: Chain) -> Chain:
 def ruled_out(array: Array) -> float:
     """The logarithm that stands for that of 0: far below any other, and many of them can be added up."""
     return -(float(jnp.finfo(array.dtype).max) ** 0.7)
+
+
+def check_possible(possible: Array) -> None:
+    """Raise where it is known that no trajectory has a positive probability.
+
+    Raises:
+        ValueError: none has.
+    """
+    if not isinstance(possible, jax.core.Tracer) and not possible:
+        raise ValueError(
+            "no trajectory meets the data and hard constraints, so there is no posterior; exact.condition finds a log "
+            "evidence of minus infinity."
+        )

@@ -11,11 +11,10 @@ from jaxtyping import Array, Float
 from rlinf_ppl.algebra import Chain, Law, at_time, by_time
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import AffinePolicy
+from rlinf_ppl.algebra.tables import ROW_TOLERANCE
 from rlinf_ppl.inference.arguments import check_numbers
 
 Policy = Mapping[str, Any]
-
-TOLERANCE = 1e-4
 
 
 def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
@@ -125,7 +124,8 @@ def check_rows(chain: Chain, answers: dict[str, Any]) -> None:
 def wrong_rows(arrays: dict[str, Array]) -> dict[str, Array]:
     """For each decision whether any row is no distribution."""
     return {
-        name: jnp.any(jnp.abs(array.sum(-1) - 1) > TOLERANCE) | ~jnp.all(array >= 0) for name, array in arrays.items()
+        name: jnp.any(jnp.abs(array.sum(-1) - 1) > ROW_TOLERANCE) | ~jnp.all(array >= 0)
+        for name, array in arrays.items()
     }
 
 

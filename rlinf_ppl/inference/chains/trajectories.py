@@ -13,7 +13,7 @@ from rlinf_ppl.algebra import TIME, Chain, Law, Message, Site, Slice
 from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.arguments import check_count, check_key
-from rlinf_ppl.inference.chains.forbidden import with_impossible
+from rlinf_ppl.inference.chains.forbidden import check_possible, ruled_out, with_impossible
 from rlinf_ppl.program.supports import Real, Support, values_of
 
 Supports = dict[str, Support]
@@ -30,7 +30,9 @@ def draw_posterior(
     chain: Chain, supports: Supports, key: PRNGKeyArray | Array, tau: Message | None, n: int
 ) -> dict[str, Array]:
     """Trajectories of the posterior given optimality at the common inverse temperature tau."""
-    return draw_posterior_values(chain, supports, check_key(key), tau, check_count("n", n))
+    paths, possible = draw_posterior_values(chain, supports, check_key(key), tau, check_count("n", n))
+    check_possible(possible)
+    return paths
 
 
 @eqx.filter_jit
@@ -54,14 +56,15 @@ def draw_positions(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> 
 @eqx.filter_jit
 def draw_posterior_values(
     chain: Chain, supports: Supports, key: Array, tau: Message | None, n: int
-) -> dict[str, Array]:
-    """Trajectories of the posterior, in values of the supports."""
+) -> tuple[dict[str, Array], Array]:
+    """Trajectories of the posterior, in values of the supports, and whether there is one."""
     chain, rules = with_impossible(chain), algebra.condition_rules(tau)
     scale = 1.0 if tau is None else tau.constant
     # The message at each site before it was eliminated is what its prior is tilted by.
     walked = algebra.backward(chain, lambda _: rules, found=lambda found: found.message)
     values, messages = walked.values, walked.kept
-    start = algebra.walk(chain.initial.sites, chain.initial.arrival.pull(walked.first), rules)[1].message
+    begun, met = algebra.walk(chain.initial.sites, chain.initial.arrival.pull(walked.first), rules)
+    possible = begun.constant >= ruled_out(begun.constant) / 2
 
     def drawn(site: Site, noise: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
         tilted = site.content.draw(noise, at, now[0][site.name], scale)
@@ -76,10 +79,10 @@ def draw_posterior_values(
         return jax.nn.softmax(jnp.log(chain.alive.content.table.array)[None] + scale * gated)[:, 1]
 
     first_key, key = jax.random.split(key)
-    state = first_state(chain, first_key, n, start, scale)
+    state = first_state(chain, first_key, n, met.message, scale)
     following = with_array(values, values.array[1:])
     found = sample_steps(chain, key, state, drawn, (messages, following), n, survival)
-    return in_values(supports, chain.origin, found)
+    return in_values(supports, chain.origin, found), possible
 
 
 def sample_steps(

@@ -88,35 +88,39 @@ def run(dynamics: Dynamics, key: Array, n: int, threshold: Array) -> Found:
 @eqx.filter_jit
 def smooth(
     dynamics: Dynamics, key: Array, n: int, num_trajectories: int, threshold: Array
-) -> tuple[Path, dict[str, Array], Array]:
-    """A filter and trajectories that are sampled backwards; faults; whether some could only be traced back."""
+) -> tuple[Path, dict[str, Array], Array, Array]:
+    """A filter and trajectories sampled backwards; faults; whether some could only be traced back; log evidence."""
     filter_key, key = jax.random.split(key)
     found = particle_filter(dynamics, filter_key, n, threshold, keep=True)
     sample = lambda key: genealogy.sample_back(dynamics, found.history, found.weights, key)  # noqa: E731
     paths, traced = lax.map(sample, jax.random.split(key, num_trajectories), batch_size=BACKWARD_AT_ONCE)
-    return paths, found.faults, jnp.any(traced)
+    return paths, found.faults, jnp.any(traced), found.log_evidence
 
 
 @eqx.filter_jit
 def particle_gibbs(
     dynamics: Dynamics, key: Array, n: int, iterations: int, threshold: Array
-) -> tuple[Path, dict[str, Array], Array]:
-    """A chain of trajectories as `smooth` gives them; faults are the last ones found at each site and time."""
+) -> tuple[Path, dict[str, Array], Array, Array]:
+    """A chain of trajectories as `smooth` gives them; faults are the last ones found at each site and time.
 
-    def next_path(key: Array, path: Path | None) -> tuple[Path, tuple[dict[str, Array], Array]]:
+    The evidence is that of the first filter: from a possible trajectory all others are possible.
+    """
+
+    def next_path(key: Array, path: Path | None) -> tuple[Path, tuple[dict[str, Array], Array], Array]:
         filter_key, key = jax.random.split(key)
         found = particle_filter(dynamics, filter_key, n, threshold, path, keep=True)
         path, traced = genealogy.sample_back(dynamics, found.history, found.weights, key)
-        return path, (found.faults, traced)
+        return path, (found.faults, traced), found.log_evidence
 
     def body(carry: Any, key: Array) -> Any:
         path, told = carry
-        path, more = next_path(key, path)
+        path, more, _ = next_path(key, path)
         return (path, jax.tree.map(jnp.maximum, told, more)), path
 
     first_key, key = jax.random.split(key)
-    (_, (faults, traced)), paths = lax.scan(body, next_path(first_key, None), jax.random.split(key, iterations))
-    return paths, faults, traced
+    path, told, evidence = next_path(first_key, None)
+    (_, (faults, traced)), paths = lax.scan(body, (path, told), jax.random.split(key, iterations))
+    return paths, faults, traced, evidence
 
 
 def particle_filter(

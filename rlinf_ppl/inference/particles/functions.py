@@ -6,9 +6,10 @@ from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array
-from numpyro.distributions import Distribution, MultivariateNormal, Normal
+from numpyro.distributions import Delta, Distribution, MultivariateNormal, Normal
 
 from rlinf_ppl.inference.arguments import check_numbers
+from rlinf_ppl.program.families import base_of, is_discrete
 from rlinf_ppl.program.laws import GaussianLaw, SampledLaw, SiteLaw, as_law, gaussian, probabilities
 from rlinf_ppl.program.supports import Support, first_value, is_finite
 
@@ -33,8 +34,15 @@ class Called(eqx.Module):
         return self.function(**{name: t if name == "t" else at[name] for name in self.names})
 
 
-def law_over(what: str, found: Any, law: SiteLaw, support: Support) -> SiteLaw:
+def law_over(what: str, found: Any, law: SiteLaw, support: Support, weighed: bool = True) -> SiteLaw:
     """The law of a distribution that a function returned for a site, to be drawn from the noise that the site has.
+
+    Args:
+        what: what the function is, for errors.
+        found: the distribution.
+        law: the site's own.
+        support: of the site.
+        weighed: whether draws are weighed by the ratio of both densities, which must exist then.
 
     Raises:
         TypeError: it is none.
@@ -50,10 +58,19 @@ def law_over(what: str, found: Any, law: SiteLaw, support: Support) -> SiteLaw:
     elif isinstance(law, GaussianLaw):
         fits, wanted = shape == like and isinstance(as_law(found), GaussianLaw), f"a Gaussian of shape {like}"
     else:
-        fits, wanted = shape == like, f"a distribution of shape {like}"
+        kind = "counts" if is_discrete(base_of(law.distribution)) else "real numbers"
+        wanted = f"a distribution of shape {like} over {kind}, as the site's own is"
+        fits = shape == like and is_comparable(base_of(found), base_of(law.distribution), weighed)
     if not fits:
         raise ValueError(f"{what} returned a {type(found).__name__} of shape {shape}; it must return {wanted}.")
     return SampledLaw(found) if isinstance(law, SampledLaw) else as_law(found, support)
+
+
+def is_comparable(found: Distribution, own: Distribution, weighed: bool) -> bool:
+    """Whether a law of a site can stand in for its own: counts for counts, and single points only to be played."""
+    if isinstance(found, Delta) or isinstance(own, Delta):
+        return isinstance(found, Delta) and (isinstance(own, Delta) or not weighed)
+    return is_discrete(found) == is_discrete(own)
 
 
 def one_number(what: str, found: Any) -> Array:

@@ -88,14 +88,15 @@ class Tilted(eqx.Module):
 
 
 class Proposed(eqx.Module):
-    """A function that returns the distribution of a site."""
+    """A function that returns the distribution of a site; `weighed` as in `law_over`."""
 
     function: Called
     support: Support = eqx.field(static=True)
+    weighed: bool = eqx.field(static=True)
 
     def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
         """The law of the distribution."""
-        return law_over(self.function.what, self.function(at, t), law, self.support)
+        return law_over(self.function.what, self.function(at, t), law, self.support, self.weighed)
 
 
 class Valued(eqx.Module):
@@ -139,8 +140,13 @@ def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, Proposal]:
     return {name: one_proposal(program, name, entry, f"proposal[{name!r}]") for name, entry in found.items()}
 
 
-def as_policy(program: ControlProgram, policy: Any) -> dict[str, Proposal]:
+def as_policy(program: ControlProgram, policy: Any, weighed: bool = True) -> dict[str, Proposal]:
     """For each decision what it is drawn from; the policy may be all that a proposal may be.
+
+    Args:
+        program: the program.
+        policy: the policy.
+        weighed: whether draws are weighed by densities; else a decision may be one known action, a `Delta`.
 
     Raises:
         TypeError, ValueError: it lacks a decision, or does not fit.
@@ -153,15 +159,16 @@ def as_policy(program: ControlProgram, policy: Any) -> dict[str, Proposal]:
         )
     if set(found) != set(program.scopes):
         raise ValueError(f"policy has the decisions {sorted(found)}, but the program's are {sorted(program.scopes)}.")
-    return {name: one_proposal(program, name, entry, f"policy[{name!r}]") for name, entry in found.items()}
+    return {name: one_proposal(program, name, entry, f"policy[{name!r}]", weighed) for name, entry in found.items()}
 
 
-def one_proposal(program: ControlProgram, name: str, entry: Any, what: str) -> Proposal:
+def one_proposal(program: ControlProgram, name: str, entry: Any, what: str, weighed: bool = True) -> Proposal:
     """The proposal for one site."""
     support, state = program.supports[name], dict(program.structure.state)
     if callable(entry):
         sites = [site.name for site in program.structure.step.latent]
-        return Proposed(Called(what, entry, taken(what, entry, (*state, *sites[: sites.index(name)]))), support)
+        called = Called(what, entry, taken(what, entry, (*state, *sites[: sites.index(name)])))
+        return Proposed(called, support, weighed)
     if name not in program.scopes:
         raise ValueError(f"{what} is an array, and {name!r} is no decision: give a function.")
     scope, law = program.scopes[name], program.structure.step.arithmetic.places.laws[name]
