@@ -7,6 +7,7 @@ its laws on the way are those given y_t. Chains hold no optimality here, and dec
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -89,47 +90,51 @@ def of_tables(chain: Chain, policy: dict[str, Law]) -> Filtered:
     """The recursion over finite variables; the dead are observed no more."""
     chain = with_impossible(followed(chain, policy))
     anywhere, size = constraints(chain), chain.size()
-    nothing = chain.zero.over(chain.state, size)
-
-    def first(chain: Chain) -> Array:
-        return jax.grad(lambda v: algebra.start(chain, with_array(nothing, v), RULES))(nothing.array)
-
-    def fit(chain: Chain, part: Slice) -> Any:
-        """Log p(y | s) of one step, and what moves probabilities to the next."""
-
-        def left(v: Array) -> Array:
-            return algebra.through(part, with_array(nothing, v), RULES)[0].over(chain.state, size).array
-
-        found, push = jax.vjp(left, nothing.array)
-
-        def moved(masses: Array, alive: Any) -> Array:
-            living = push(masses[0])[0]
-            if alive is None:
-                return living[None]
-            dead = transposed(chain, part, nothing.array, algebra.expectation_rules({}), masses[1])[0]
-            return jnp.stack([alive * living, (1 - alive) * living + dead])
-
-        return found, moved
-
-    known, reach = first(chain), jnp.sign(first(anywhere))
     alive = None if chain.alive is None else chain.alive.content.table.array[1]
     some = None if alive is None else jnp.where((alive > 0) & (alive < 1), 0.5, alive)
+
+    known, reach = first(chain), jnp.sign(first(anywhere))
     masses = Masses(*(jnp.stack([x, *[0 * x] * (alive is not None)]) for x in (known, least(known) * reach, reach)))
     varying, constant = by_time((chain.step, anywhere.step))
 
     def body(before: Masses, now: Any) -> tuple[Masses, Any]:
         step, step_anywhere = at_time(eqx.combine(now, constant))
-        found, moved = fit(chain, step)
+        found, moved = through(chain, step, alive)
         after, told = weighed(before, found)
-        reach = jnp.sign(fit(anywhere, step_anywhere)[1](after.reach, some))
-        lost = moved(after.lost, alive) + least(found) * reach
-        return Masses(moved(after.known, alive), lost, reach), told
+        reach = jnp.sign(through(anywhere, step_anywhere, some)[1](after.reach))
+        return Masses(moved(after.known), moved(after.lost) + least(found) * reach, reach), told
 
     last, told = lax.scan(body, masses, varying, length=chain.horizon)
     final = algebra.walk(chain.final, chain.zero, RULES)[0].over(chain.state, size).array
     end = weighed(last, final)[1]
     state, impossible, off = (jnp.concatenate([x, y[None]]) for x, y in zip(told, end, strict=True))
     return Filtered(state, impossible, lax.cummax(off))
+
+
+def first(chain: Chain) -> Array:
+    """The probabilities of the first state."""
+    nothing = chain.zero.over(chain.state, chain.size())
+    return jax.grad(lambda v: algebra.start(chain, with_array(nothing, v), RULES))(nothing.array)
+
+
+def through(chain: Chain, step: Slice, alive: Array | None) -> tuple[Array, Callable[[Array], Array]]:
+    """Log p(y | s) of one step, and what moves probabilities to the next; `alive` of the living live on."""
+    size = chain.size()
+    nothing = chain.zero.over(chain.state, size)
+
+    def left(v: Array) -> Array:
+        return algebra.through(step, with_array(nothing, v), RULES)[0].over(chain.state, size).array
+
+    found, push = jax.vjp(left, nothing.array)
+
+    def moved(masses: Array) -> Array:
+        living = push(masses[0])[0]
+        if alive is None:
+            return living[None]
+        dead = transposed(chain, step, nothing.array, algebra.expectation_rules({}), masses[1])[0]
+        return jnp.stack([alive * living, (1 - alive) * living + dead])
+
+    return found, moved
 
 
 def weighed(masses: Masses, fit: Array) -> tuple[Masses, Filtered]:
