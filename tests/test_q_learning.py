@@ -280,7 +280,7 @@ def two_states():
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        (lambda: models.linear_gaussian(gallery.point_mass(), 3), "tables of action values are for programs over fin"),
+        (lambda: models.linear_gaussian(gallery.point_mass(), 3), "are not finite, and tables of action values"),
         (lambda: PAIRS["side_information"].control(), r"the chance sites \['o'\] stand before the decision 'a'"),
         (lambda: ControlProgram(two_states, only_chance, 2), "the program has no decisions to learn"),
     ],

@@ -135,34 +135,39 @@ def check_tabular(program: ControlProgram, what: str) -> None:
         raise ValueError(f"{what} are for programs over finitely many values; the variables of this one are Gaussian.")
 
 
-def check_learnable(program: ControlProgram, chain: Chain) -> Chain:
-    """A program's tables, where its policies follow from one function of what is known after its last decision.
+def check_learnable(program: ControlProgram) -> None:
+    """Raise where policies do not follow from a table of what is known after a step's last decision.
 
     Raises:
-        ValueError: on a program of real vectors, without decisions, or with chance before its last decision.
+        ValueError: on real decisions or states, without decisions, or with chance before the last decision.
     """
-    check_tabular(program, "tables of action values")
-    names = [site.name for site in chain.step.sites if site.kind == "decision"]
-    if not names:
+    decisions = [site.name for site in program.structure.step.decisions]
+    if not decisions:
         raise ValueError("the program has no decisions to learn; mark the agent's sites with decide(name, prior).")
-    last = [site.name for site in chain.step.sites].index(names[-1])
-    early = [site.name for site in chain.step.sites[:last] if site.kind == "chance"]
+    real = [name for name in (*program.state, *decisions) if not is_finite(program.supports[name])]
+    if real:
+        raise ValueError(
+            f"{real} are not finite, and tables of action values are over finite states and decisions; svi.fit with "
+            "guide=svi.networks(program, key) and svi.ActorCritic() learns from samples, too."
+        )
+    sites = [site.name for site in program.structure.step.sites]
+    kinds = {site.name: site.kind for site in program.structure.step.sites}
+    early = [name for name in sites[: sites.index(decisions[-1])] if kinds[name] == "chance"]
     if early:
         raise ValueError(
-            f"the chance sites {early} stand before the decision {names[-1]!r}; learning from samples takes programs "
-            "whose chance comes after their decisions: make what is known before a decision a state variable."
+            f"the chance sites {early} stand before the decision {decisions[-1]!r}; learning from samples takes "
+            "programs whose chance comes after their decisions: make what is known before a decision a state variable."
         )
-    return chain
 
 
-def check_players(players: Mapping[str, ControlProgram], chains: dict[str, Chain]) -> dict[str, Chain]:
-    """The tables of several players' programs, who make one decision each in the same process.
+def check_players(players: Mapping[str, ControlProgram]) -> None:
+    """Raise where several players' programs are no players in one process, who make one decision each.
 
     Raises:
         ValueError: where the decisions are not those of each program, or the programs do not fit together.
     """
     for name, program in players.items():
-        check_learnable(program, chains[name])
+        check_learnable(program)
         if set(program.scopes) != set(players):
             raise ValueError(
                 f"players has the decisions {sorted(players)}, but those of the program of {name!r} are "
@@ -178,7 +183,6 @@ def check_players(players: Mapping[str, ControlProgram], chains: dict[str, Chain
                     f"the players' programs differ in {what}: {own} for {name!r}, {other} for {next(iter(players))!r}; "
                     "they learn in one process."
                 )
-    return chains
 
 
 def check_schedule(name: str, setting: Any, probability: bool) -> Any:

@@ -1,6 +1,6 @@
 """Learning the policies of a step program from sampled transitions: soft Q-learning in a table.
 
-The learner does not read the dynamics, it meets them. It holds a table Q of what is known once the last decision of a
+The learner does not read the dynamics, it meets them; chance may have any law. It holds a table Q of what is known once the last decision of a
 step d_1, ..., d_n has been made; everything else follows from Q by the program's own elimination, from the last
 decision to the first,
 
@@ -31,12 +31,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rlinf_ppl.algebra import Chain, Conditional, Law, Site
+from rlinf_ppl.algebra import Chain, Conditional, Law
 from rlinf_ppl.inference.arguments import check_count, check_key, check_learnable, check_players, check_schedule
 from rlinf_ppl.inference.chains import action_values
-from rlinf_ppl.inference.chains.trajectories import first_state, noise_of, sample_slice
 from rlinf_ppl.inference.execution import alone
+from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.transitions import Transition, earned_after, sampled, started
 from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program.evaluation import nats_per_unit
+from rlinf_ppl.program.reading import check_program, read_decided
+from rlinf_ppl.program.supports import is_finite
 from rlinf_ppl.types import ArrayLike
 
 __all__ = ["Learned", "learn", "learn_apart", "polynomial"]
@@ -75,28 +79,28 @@ class Settings(NamedTuple):
 
 
 class Player(NamedTuple):
-    """A program as tables, and the decision that this player makes in it; None: all of them, together."""
+    """A program, and the decision that its player makes in it.
 
+    Attributes:
+        world: what it draws and is rewarded by.
+        chain: what is known up to the last decision, as tables; all that the learner reads.
+        unit: how many nats of data a unit of optimality is worth; None: 1.
+        decision: the player's own; None: it makes all of them, together.
+    """
+
+    world: Dynamics
     chain: Chain
+    unit: Array | None
     decision: str | None = None
 
 
 class Memory(NamedTuple):
-    """What a step needs of the steps before it: each player's Q and visits, the state as positions, and the time."""
+    """What a step needs of the steps before it: each player's Q and visits, the state's values, and the time."""
 
     values: tuple[Array, ...]
     visits: tuple[Array, ...]
     state: dict[str, Array]
     time: Array
-
-
-class Transition(NamedTuple):
-    """One step of the process: its time, its variables and the next state as positions, and whether it is the last."""
-
-    time: Array
-    met: dict[str, Array]
-    following: dict[str, Array]
-    last: Array
 
 
 def polynomial(visits: Array) -> Array:
@@ -119,7 +123,7 @@ def learn(
     Optimality that is stated before the last decision is known to the learner; what comes after is sampled.
 
     Args:
-        program: any tabular step program whose chance sites come after its decisions.
+        program: any step program of finite states and decisions whose chance sites, any laws, come after these.
         key: a JAX random key.
         num_steps: how many transitions.
         learning_rate: a number, or a function of how often the entry has been visited, this time included.
@@ -132,11 +136,14 @@ def learn(
         annealing ends at 1 and every alternative is met again and again.
 
     Raises:
-        ValueError: on a program of real vectors, without decisions, or with chance before a decision; on numbers out of
-            range.
+        ValueError: on real states or decisions, without decisions, or with chance before a decision; on numbers out of
+            range. What is sampled is not read: where its numbers are no laws, rewards are NaN.
     """
-    player = Player(check_learnable(program, read(program)))
-    return learned((player,), key, num_steps, Settings(learning_rate, annealing, exploration), record_every)[0]
+    check_program(program)
+    check_learnable(program)
+    return learned(
+        (as_player(program),), key, num_steps, Settings(learning_rate, annealing, exploration), record_every
+    )[0]
 
 
 def learn_apart(
@@ -171,10 +178,20 @@ def learn_apart(
     Raises:
         ValueError: as `learn`, and where the programs do not agree or the decisions are others.
     """
-    chains = check_players(players, {name: read(program) for name, program in players.items()})
-    owners = tuple(Player(chain, name) for name, chain in chains.items())
+    for program in players.values():
+        check_program(program)
+    check_players(players)
+    owners = tuple(as_player(program, name) for name, program in players.items())
     found = learned(owners, key, num_steps, Settings(learning_rate, annealing, exploration), record_every)
     return dict(zip(players, found, strict=True))
+
+
+def as_player(program: ControlProgram, decision: str | None = None) -> Player:
+    """A program as its player meets it; tables that can be read whole are, for the sake of what is checked in them."""
+    world = Dynamics(program.structure, program.parts, program.discount, None, {}, None)
+    every = (*program.structure.initial.latent, *program.structure.step.latent)
+    chain = read(program) if all(is_finite(site.support) for site in every) else read_decided(program)
+    return Player(world, chain, nats_per_unit(program), decision)
 
 
 def learned(
@@ -194,7 +211,7 @@ def run(players: tuple[Player, ...], key: Array, steps: int, every: int, setting
     """Blocks of `every` steps, with the policies noted after each."""
     start_key, key = jax.random.split(key)
     zeros = tuple(action_values.zeros(player.chain) for player in players)
-    memory = Memory(zeros, zeros, first_state(players[0].chain, start_key, 1), jnp.asarray(0))
+    memory = Memory(zeros, zeros, started(players[0].world, start_key), jnp.asarray(0))
 
     def block(memory: Memory, now: tuple[Array, Array]) -> tuple[Memory, Any]:
         memory, rewards = lax.scan(lambda memory, now: advance(players, settings, memory, *now), memory, now)
@@ -215,26 +232,18 @@ def advance(
     players: tuple[Player, ...], settings: Settings, memory: Memory, step: Array, key: Array
 ) -> tuple[Memory, tuple[Array, ...]]:
     """One step of the process, and of every player's learning; also what each was rewarded."""
-    chain = players[0].chain
+    world = players[0].world
     step_key, start_key, end_key = jax.random.split(key, 3)
     factor = scheduled(settings.annealing, step)
     laws = behaviour(players, memory, factor, scheduled(settings.exploration, step))
-
-    def drawn(site: Site, noise: Array, at: dict[str, Array]) -> Array:
-        law = laws[site.name] if site.kind == "decision" else site.content
-        return law.draw(noise, at, None, 1.0)
-
-    here, _ = action_values.at(memory.values[0], chain, memory.time)
-    following, seen = sample_slice(here, noise_of(here.sites, step_key, (1,)), drawn, 1, memory.state)
-    met = memory.state | {site.name: seen[site.name] for site in here.sites if not site.is_factor}
-    last, over = ends(chain, memory.time, end_key)
-    transition = Transition(memory.time, met, following, last)
+    last, over = ends(players[0].chain, memory.time, end_key)
+    transition = sampled(world, memory.state, memory.time, laws, step_key)
     updates = [
-        updated(player.chain, values, visits, transition, factor, settings.learning_rate)
+        updated(player, values, visits, transition, last, factor, settings.learning_rate)
         for player, values, visits in zip(players, memory.values, memory.visits, strict=True)
     ]
     values, visits, rewards = (tuple(parts) for parts in zip(*updates, strict=True))
-    state = {name: jnp.where(over, x, following[name]) for name, x in first_state(chain, start_key, 1).items()}
+    state = {name: jnp.where(over, x, transition.state[name]) for name, x in started(world, start_key).items()}
     return Memory(values, visits, state, jnp.where(over, 0, memory.time + 1)), rewards
 
 
@@ -253,12 +262,12 @@ def behaviour(players: tuple[Player, ...], memory: Memory, factor: Array, explor
 
 
 def updated(
-    chain: Chain, values: Array, visits: Array, transition: Transition, factor: Array, learning_rate: Any
+    player: Player, values: Array, visits: Array, now: Transition, last: Array, factor: Array, learning_rate: Any
 ) -> tuple[Array, Array, Array]:
     """Q with one entry moved towards what came of it, its visits counted, and the reward."""
-    time, met, following, last = transition
-    before, after = action_values.split(action_values.at(values, chain, time)[0].sites)
-    reward = action_values.total(after, met)
+    time, met, following, chain = now.time, now.met, now.following, player.chain
+    before, _ = action_values.split(action_values.at(values, chain, time)[0].sites)
+    reward = jnp.where(now.wrong, jnp.nan, earned_after(player.world, now.at, player.unit))
     coming = time + 1 if chain.horizon is None else (time + 1) % chain.horizon
     later, _ = action_values.policies(*action_values.at(values, chain, coming), factor)
     ahead = jnp.where(last, action_values.total(chain.final, following), later.rows(following)[0])

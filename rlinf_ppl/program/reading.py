@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.program.control_program import ControlProgram, Structure
-from rlinf_ppl.program.evaluation import in_units, numbers_of, temperature_of
+from rlinf_ppl.program.evaluation import Numbers, in_units, numbers_of, temperature_of
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.indices import checked
 from rlinf_ppl.program.laws import probs_of
@@ -51,6 +51,34 @@ def read(program: ControlProgram, impossible: bool = False, optimality: bool = T
         return checked(program.parts, read_gaussian(program, impossible, optimality))
     check_entries(program.structure)
     numbers = numbers_of(program, optimality)
+    return read_tables(program, numbers, impossible)
+
+
+def read_decided(program: ControlProgram) -> Chain:
+    """What stands up to a step's last decision, as tables, beside the last factors; nothing that follows is read.
+
+    Raises:
+        ValueError: as `read` does, of this part.
+    """
+    numbers = numbers_of(program)
+    first, step = numbers.parts["initial"], numbers.parts["step"]
+    last = max(i for i, site in enumerate(step.form.sites) if site.kind == "decision")
+    forms = (
+        first.form._replace(sites=(), following=()),
+        step.form._replace(sites=step.form.sites[: last + 1], following=()),
+    )
+    structure = numbers.structure._replace(initial=forms[0], step=forms[1])
+    check_readable(structure)
+    check_entries(structure)
+    parts = numbers.parts | {
+        "initial": Part(forms[0], first.constants, first.leaves),
+        "step": Part(forms[1], step.constants, step.leaves),
+    }
+    return read_tables(program, numbers._replace(structure=structure, parts=parts), False)
+
+
+def read_tables(program: ControlProgram, numbers: Numbers, impossible: bool) -> Chain:
+    """A chain of tables, its numbers checked."""
     chain = checked(program.parts, tabulate(*numbers))
     whole = filled(chain.initial, numbers.parts["initial"]), filled(chain.step, numbers.parts["step"])
     chain = eqx.tree_at(lambda chain: (chain.initial, chain.step), chain, whole)
