@@ -1,8 +1,8 @@
 """Learning the policies of a step program from sampled transitions: soft Q-learning in a table.
 
-The learner does not read the dynamics, it meets them; chance may have any law. It holds a table Q of what is known once the last decision of a
-step d_1, ..., d_n has been made; everything else follows from Q by the program's own elimination, from the last
-decision to the first,
+The learner does not read the dynamics, it meets them; chance may have any law. It holds a table Q of what is known once
+the last decision of a step d_1, ..., d_n has been made; everything else follows from Q by the program's own
+elimination, from the last decision to the first,
 
     W = Q,     for d = d_n, ..., d_1:    q(d | scope) = p(d) exp(tau_d W) / Z,    W <- (1 / tau_d) log Z,     V = W
 
