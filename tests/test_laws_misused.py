@@ -153,6 +153,11 @@ def test_a_policy_that_is_weighed_has_a_density(prior, law, over):
             execution.roll_out(choosing(prior), KEY, policy, 5)
 
 
+def test_a_proposal_is_a_function():
+    with pytest.raises(TypeError, match="is a Gamma; give a function that returns it"):
+        smc.run(choosing(dist.Gamma(2.0, 1.0)), KEY, 10, proposal={"a": dist.Gamma(1.0, 1.0)})
+
+
 def test_truncated_keeps_what_the_law_has():
     law = truncated(dist.Binomial(2, 0.3), 5)
     np.testing.assert_allclose(law.probs, [0.49, 0.42, 0.09, 0.0, 0.0, 0.0], rtol=1e-12)

@@ -107,7 +107,8 @@ def is_inside(fn: Any, value: Array) -> Any:
             if not isinstance(transform, dist.transforms.AffineTransform):
                 here = every(jnp.asarray(transform.codomain(value)), fn.event_dim - transform.codomain.event_dim)
                 value, inside = where_inside(here, value, stand_in), here if inside is True else inside & here
-            value = transform.inv(value)
+            # What an absolute value was of is as likely on either side, and NumPyro warns of that.
+            value = value if isinstance(transform, dist.transforms.AbsTransform) else transform.inv(value)
         return inside & every(is_inside(fn.base_dist, value), fn.event_dim - fn.base_dist.event_dim)
     support = support_of(fn)
     if support in EVERYWHERE:

@@ -85,7 +85,8 @@ def read_tables(program: ControlProgram, numbers: Numbers, impossible: bool) -> 
     bad, rough = find_bad(chain, impossible)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bad)):
         return eqx.tree_at(lambda chain: chain.valid, chain, ~jnp.any(jnp.stack(jax.tree.leaves(bad))))
-    check(program, chain, jax.device_get(bad))
+    bad, rough = jax.device_get((bad, rough))
+    check(program, chain, bad)
     return rescaled(chain) if rough else chain
 
 

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
+from numpyro.distributions import Distribution
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
 from rlinf_ppl.algebra.small_matrices import cholesky
@@ -165,6 +166,8 @@ def as_policy(program: ControlProgram, policy: Any, weighed: bool = True) -> dic
 def one_proposal(program: ControlProgram, name: str, entry: Any, what: str, weighed: bool = True) -> Proposal:
     """The proposal for one site."""
     support, state = program.supports[name], dict(program.structure.state)
+    if isinstance(entry, Distribution):
+        raise TypeError(f"{what} is a {type(entry).__name__}; give a function that returns it, such as lambda: law.")
     if callable(entry):
         sites = [site.name for site in program.structure.step.latent]
         called = Called(what, entry, taken(what, entry, (*state, *sites[: sites.index(name)])))
