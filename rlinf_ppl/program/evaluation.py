@@ -19,11 +19,12 @@ def common_inverse_temperature(program: Any) -> Array | None:
     Raises:
         ValueError: where they differ, vary in time, are infinite, or are traced and not one and the same number.
     """
-    step: Part = program.parts["step"]
-    decisions = step.form.decisions
+    form = program.structure.step
+    decisions = form.decisions
     check_joint(program)
     if not any(site.tempered for site in decisions):
         return None
+    step: Part = program.parts["step"]
     known = not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program))
     # Known numbers stay known where a caller's jit is tracing, such as that of NumPyro's SVI.
     with jax.ensure_compile_time_eval() if known else nullcontext():
@@ -34,7 +35,7 @@ def common_inverse_temperature(program: Any) -> Array | None:
             f"an inverse temperature of {[site.name for site in decisions]} is infinite; then there is no joint model "
             "to condition or to sample: exact.solve works."
         )
-    if step.form.shared_temperature and taus[0].ndim == 0:
+    if form.shared_temperature and taus[0].ndim == 0:
         return taus[0]
     if traced:
         raise ValueError(
@@ -61,7 +62,7 @@ def nats_per_unit(program: Any) -> Array | None:
     Raises:
         ValueError: there are data, and decisions do not share an inverse temperature, or it is 0.
     """
-    forms = [part.form for part in program.parts.values()]
+    forms = [form for form in (program.structure.step, program.structure.final) if form is not None]
     data = [site.name for form in forms for site in form.sites if site.kind == "data"]
     if not data or not any(site.tempered for site in program.structure.step.sites):
         return None

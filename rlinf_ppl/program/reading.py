@@ -4,6 +4,7 @@ A site's table is the jaxpr's output, vmapped over its parents only; what is not
 checks what they hold.
 """
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -79,9 +80,9 @@ def read_decided(program: ControlProgram) -> Chain:
 
 def read_tables(program: ControlProgram, numbers: Numbers, impossible: bool) -> Chain:
     """A chain of tables, its numbers checked."""
-    chain = checked(program.parts, tabulate(*numbers))
-    whole = filled(chain.initial, numbers.parts["initial"]), filled(chain.step, numbers.parts["step"])
-    chain = eqx.tree_at(lambda chain: (chain.initial, chain.step), chain, whole)
+    chain = checked(numbers.parts, tabulate(*numbers))
+    initial, step = (filled(getattr(chain, name), numbers.parts[name]) for name in ("initial", "step"))
+    chain = dataclasses.replace(chain, initial=initial, step=step)
     bad, rough = find_bad(chain, impossible)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(bad)):
         return eqx.tree_at(lambda chain: chain.valid, chain, ~jnp.any(jnp.stack(jax.tree.leaves(bad))))
@@ -148,6 +149,8 @@ def filled(part: Slice, program: Part) -> Slice:
     found = {i: site.array for i, site in enumerate(program.form.sites) if site.array is not None}
     arrays = [*program.constants, *program.leaves]
     tables = [arrays[position] for position in found.values()]
+    if not found:
+        return part
     return eqx.tree_at(lambda part: [part.sites[i].content.table.array for i in found], part, tables)
 
 
