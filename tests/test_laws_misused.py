@@ -92,8 +92,8 @@ def test_a_law_is_no_state():
 
 
 def test_errors_of_numpyro_say_where_they_come_from():
-    with pytest.raises(TypeError) as error:
-        program(lambda x, t: (numpyro.sample("b", alone(x)), numpyro.sample("a", 3.0)))
+    with pytest.raises(ValueError, match="invalid scale") as error:
+        program(lambda x, t: (numpyro.sample("b", alone(x)), numpyro.sample("a", dist.Normal(0.0, -1.0))))
     assert error.value.__notes__[-1] == "This is step of a ControlProgram, after its sites ['b']."
 
 
