@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
-from numpyro.infer.util import log_density
+from numpyro.infer.util import initialize_model, log_density
 
 from rlinf_ppl import ControlProgram, decide, optimality, truncated
 from rlinf_ppl.inference import exact, execution, smc, svi
@@ -120,6 +120,71 @@ def test_masks_take_nothing_out_of_what_is_drawn():
     given = {"t0/y": jnp.asarray(0.7), "t0/z": jnp.array([0.1, 0.2])}
     density = dist.Normal(0.0, 1.0).log_prob(jnp.array([0.7, 0.1, 0.2]))
     np.testing.assert_allclose(log_density(made.model, (), {}, given)[0], jnp.sum(density) - 0.49 - 0.05, rtol=1e-12)
+
+
+def test_a_mask_takes_nothing_out_of_the_potential_either():
+    def sample(x, t):
+        with handlers.mask(mask=False):
+            numpyro.sample("g", dist.Gamma(3.0, 1.0))
+        with numpyro.plate("plate", 2), handlers.mask(mask=jnp.array([True, False])):
+            numpyro.sample("h", dist.Gamma(2.0, 1.0))
+
+    def by_hand():
+        numpyro.sample("t0/g", dist.Gamma(3.0, 1.0))
+        numpyro.sample("t0/h", dist.Gamma(2.0, 1.0).expand([2]).to_event(1))
+
+    ours, theirs = (initialize_model(KEY, model) for model in (program(sample, 1).model, by_hand))
+    at = {"t0/g": jnp.asarray(0.7), "t0/h": jnp.array([-0.3, 0.4])}
+    np.testing.assert_allclose(ours.potential_fn(at), theirs.potential_fn(at), rtol=1e-12)
+
+
+def test_data_beside_a_temperature_are_read_inside_of_a_jit():
+    def step(s):
+        a = decide("a", dist.Bernoulli(0.5), inverse_temperature=1.5)
+        optimality(1.0 * a)
+        numpyro.sample("y", dist.Normal(1.0 * s, 1.0), obs=0.0)
+        return {"s": a}
+
+    made = ControlProgram(lambda: {"s": 0}, step, 2, sizes={"s": 2})
+    np.testing.assert_allclose(jax.jit(lambda: exact.solve(made).elbo)(), exact.solve(made).elbo, rtol=1e-12)
+
+
+def test_a_program_that_is_made_inside_of_a_jit_has_no_discount():
+    def found(y):
+        def step(x):
+            numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+            return {"x": numpyro.sample("n", dist.Normal(x, 1.0))}
+
+        return exact.filtered(ControlProgram(lambda: {"x": 0.5}, step, 2)).mean
+
+    np.testing.assert_allclose(jax.jit(found)(1.0), found(1.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("horizon, discount", [(2, 1.0), (2, 0.5), (None, 0.5)])
+def test_a_decision_that_nothing_depends_on_keeps_its_prior(horizon, discount):
+    def step(x):
+        return {"x": x + decide("u", dist.Normal(0.3, 2.0))}
+
+    made = ControlProgram(lambda: {"x": 0.0}, step, horizon, discount=discount)
+    solution = exact.solve(made)
+    assert solution.converged and float(solution.elbo) == 0.0
+    np.testing.assert_allclose(solution.policy["u"].offset, jnp.full(solution.policy["u"].offset.shape, 0.3))
+    np.testing.assert_allclose(solution.policy["u"].cov, jnp.full(solution.policy["u"].cov.shape, 4.0))
+
+
+@pytest.mark.parametrize("numbers", [(0.0, 0.0, -5.0), (np.nan, 0.0, 1.0), (0.0, np.inf, 1.0)])
+def test_a_gaussian_policy_is_a_law(numbers):
+    def step(x):
+        u = decide("u", dist.Normal(x, 1.0))
+        optimality(-(u**2))
+        return {"x": x + u}
+
+    gain, offset, cov = numbers
+    policy = {"u": (np.full((1, 1), gain), np.full(1, offset), np.full((1, 1), cov))}
+    made = ControlProgram(lambda: {"x": 0.5}, step, 2)
+    for answer in (exact.marginals, exact.filtered, exact.elbo):
+        with pytest.raises(ValueError, match=r"policy\['u'\] is no law"):
+            answer(made, policy)
 
 
 def choosing(prior):

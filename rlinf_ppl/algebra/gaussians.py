@@ -94,8 +94,11 @@ class LinearGaussian(Named):
         """The law of the variable where e is normal with the mean `moved` [z, 1] and the covariance `core`."""
         return LinearGaussian(self.name, *space, aligned_map(self, space) + self.root @ moved, self.root, core)
 
-    def follow(self, reply: "LinearGaussian") -> "LinearGaussian":
+    def follow(self, reply: "LinearGaussian | Noise") -> "LinearGaussian":
         """A law found for this variable, or for its noise, as that of the variable."""
+        if isinstance(reply, Noise):
+            # Nothing that follows depends on it.
+            return self
         if not reply.of_noise:
             return reply
         space = union(reply, self)

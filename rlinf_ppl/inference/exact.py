@@ -296,4 +296,4 @@ def prior_policy(program: ControlProgram) -> Policy:
 
     Of a Gaussian decision `AffinePolicy(gain, offset, cov)`, as in a solution.
     """
-    return answers.prior_policy(read(program))
+    return answers.prior_policy(read(program, impossible=True, optimality=False))

@@ -111,7 +111,7 @@ class ControlProgram(eqx.Module):
         check_forms(first, every, last)
         self.constants = (first_constants, step_constants, last_constants)
         carried, scopes = scopes_of(every, last, order)
-        discounted = steps is None or isinstance(self.discount, jax.core.Tracer) or float(self.discount) != 1.0
+        discounted = steps is None or isinstance(discount, jax.core.Tracer) or float(discount) != 1.0
         self.structure = Structure(
             first, every, last, tuple(state.items()), carried, scopes, steps, takes_time, discounted
         )

@@ -73,7 +73,7 @@ def nats_per_unit(program: Any) -> Array | None:
             f"{data} are data, in nats, and rewards count 1 / inverse temperature of that, which all decisions have to "
             f"share then: {error}"
         ) from error
-    if not isinstance(unit, jax.core.Tracer) and unit == 0:
+    if not isinstance(unit, jax.core.Tracer) and np.any(np.asarray(unit) == 0):
         raise ValueError(
             f"{data} are data, in nats; at an inverse temperature of 0 rewards have no unit in common. Optimality says "
             "nothing there: leave it out, or call smc.run, or exact.filtered."

@@ -95,7 +95,8 @@ def parameters(program: Any, name: str) -> Any:
 class Tempered(Messenger):
     """Multiplies optimality by an inverse temperature; neither it nor data count where a step is dead.
 
-    What else runs the step may state factors of its own, as NumPyro does of transforms: they are left alone.
+    What else runs the step may state factors of its own, as NumPyro does of transforms: they count once, as laws do,
+    whatever masks stand in the step.
     """
 
     def __init__(self, tau: Array | None, factors: set[str], alive: Any):
@@ -107,7 +108,7 @@ class Tempered(Messenger):
         if msg["type"] != "sample":
             return
         if msg["name"] not in self.factors:
-            msg["fn"] = msg["fn"] if is_factor(msg) else unmasked(msg["fn"])
+            msg["fn"] = unmasked(msg["fn"])
             return
         if not is_factor(msg):
             msg["fn"] = OnSupport(msg["fn"])

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain, Law, at_time, by_time
@@ -106,6 +107,12 @@ def with_time(chain: Chain, name: str, array: Array) -> Float[Array, "..."]:
 
 def check_rows(chain: Chain, answers: dict[str, Any]) -> None:
     """Raise where rows are no distributions."""
+    for name, answer in answers.items():
+        if isinstance(answer, AffinePolicy) and not is_law(answer):
+            raise ValueError(
+                f"policy[{name!r}] is no law: gain, offset and cov must be finite, and cov symmetric without negative "
+                "variances."
+            )
     arrays = {name: answer for name, answer in answers.items() if not isinstance(answer, AffinePolicy)}
     for name, wrong in jax.device_get(wrong_rows(arrays)).items():
         if wrong:
@@ -118,6 +125,16 @@ def check_rows(chain: Chain, answers: dict[str, Any]) -> None:
                 f"policy[{name!r}] at {at} is {arrays[name][worst]}: it must be at least 0 and sum to 1 over its last "
                 "axis."
             )
+
+
+def is_law(policy: AffinePolicy) -> bool:
+    """Whether known numbers are a Gaussian law, up to rounding."""
+    if not all(np.isfinite(x).all() for x in policy):
+        return False
+    cov = np.asarray(policy.cov, float)
+    slack = 1e-5 * np.max(np.abs(cov), (-1, -2), initial=0.0)
+    skew = np.max(np.abs(cov - np.swapaxes(cov, -1, -2)), (-1, -2), initial=0.0)
+    return bool(np.all(skew <= slack) and np.all(np.linalg.eigvalsh(cov) >= -slack[..., None]))
 
 
 @eqx.filter_jit
@@ -138,11 +155,13 @@ def as_kept(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
     """The same of policies that a walk has kept at each time; made together, which is quicker than one by one."""
     varying, constant = by_time(chain.priors())
 
-    def one(laws: dict[str, Law], now: Any) -> dict[str, Any]:
+    def one(_: Any, laws: dict[str, Law], now: Any) -> dict[str, Any]:
         priors = at_time(eqx.combine(now, constant))
         return as_found(chain, {name: priors[name].follow(law) for name, law in laws.items()})
 
-    return one(laws, varying) if chain.horizon is None or not laws else jax.vmap(one)(laws, varying)
+    if chain.horizon is None or not laws:
+        return one(None, laws, varying)
+    return jax.vmap(one)(jnp.arange(chain.horizon), laws, varying)
 
 
 def as_answers(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
