@@ -39,7 +39,8 @@ def checked(parts: Mapping[str, Part], chain: Chain) -> Chain:
 def flagged(parts: dict[str, Part]) -> tuple[Tables, Bool[Array, ""]]:
     """For every output over the finite variables that it depends on, whether it looks beyond; and whether any does."""
     found = {name: flags_of(part) for name, part in parts.items()}
-    return found, jnp.any(jnp.stack([jnp.any(table.array) for tables in found.values() for _, table in tables]))
+    wrong = [jnp.any(table.array) for tables in found.values() for _, table in tables]
+    return found, jnp.any(jnp.stack([jnp.asarray(False), *wrong]))
 
 
 def flags_of(part: Part) -> list[tuple[str, Table]]:
