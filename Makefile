@@ -106,6 +106,7 @@ bench: $(BENCH_STAMP) .venv-particles/.installed ## time the library against its
 
 bench-quick: $(STAMP) ## the same on toy sizes: shows that it runs and that the answers agree
 	@$(BIN)/python -m benchmarks --quick
+	@$(BIN)/python scripts/reach.py
 
 build: $(STAMP) ## the wheel and the source distribution in dist/, and the README's program with the wheel alone
 	@rm -rf dist
