@@ -141,6 +141,11 @@ def is_distribution(x: Any) -> bool:
     return isinstance(x, Distribution)
 
 
+def unlikely(x: Any) -> Array:
+    """Numbers of a shape and type that leave a trace wherever they count: NaN, or threes."""
+    return jnp.full(x.shape, jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 3, x.dtype)
+
+
 def check_certain(where: str, closed: ClosedJaxpr, output: int) -> None:
     """Raise where one output, the log density of a Delta, is not 0 whatever the inputs.
 
@@ -149,7 +154,8 @@ def check_certain(where: str, closed: ClosedJaxpr, output: int) -> None:
     """
     part: Any = part_for(closed.jaxpr, (output,))
     inputs = [variable.aval for variable in part.invars]
-    unknown = [jnp.full(x.shape, jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 3, x.dtype) for x in inputs]
+    # Of random keys there is no other, and no density is made of one.
+    unknown = [None if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else unlikely(x) for x in inputs]
     (density,) = jax.core.eval_jaxpr(part, closed.consts, *unknown)
     if not jnp.all(density == 0):
         raise TypeError(

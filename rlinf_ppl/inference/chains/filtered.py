@@ -51,8 +51,7 @@ def filter_of(program: ControlProgram, policy: Policy | None) -> Filtered:
     chain = read(program, impossible=True, optimality=False)
     if not program.structure.gaussian:
         return of_tables(chain, chain.priors() if policy is None else as_laws(chain, policy))
-    parts = [chain.initial.sites, chain.step.sites, chain.final]
-    if chain.alive is not None and any(site.is_factor for sites in parts for site in sites):
+    if chain.alive is not None and any(site.is_factor for site in (*chain.step.sites, *chain.final)):
         raise ValueError(
             "with a discount what is known of vectors is a mixture of the living and the dead, not Gaussian; filter at "
             "discount 1."
