@@ -23,19 +23,20 @@ SIDES = np.array([[0.2, 0.5, 0.3], [0.6, 0.0, 0.4]])
 MEAN, COV = np.array([0.5, -1.0]), np.array([[1.0, 0.6], [0.6, 2.0]])
 
 
+def initial():
+    return {"x": jnp.zeros(2), "on": jnp.asarray(1)}
+
+
+def step(x, on):
+    """A side, and a push that sees it; a vector and a switch to look at. Nothing exact reads it."""
+    side = decide("side", Categorical(probs=jnp.asarray(SIDES)[on]))
+    push = decide("push", MultivariateNormal(jnp.asarray(MEAN, float), jnp.asarray(COV, float)))
+    optimality(-jnp.sum((x + push - side) ** 2) + on)
+    return {"x": x + push, "on": 1 - on}
+
+
 @cache
 def mixed(horizon=2):
-    """A side, and a push that sees it; a vector and a switch to look at. Nothing exact reads it."""
-
-    def initial():
-        return {"x": jnp.zeros(2), "on": jnp.asarray(1)}
-
-    def step(x, on):
-        side = decide("side", Categorical(probs=jnp.asarray(SIDES)[on]))
-        push = decide("push", MultivariateNormal(jnp.asarray(MEAN, float), jnp.asarray(COV, float)))
-        optimality(-jnp.sum((x + push - side) ** 2) + on)
-        return {"x": x + push, "on": 1 - on}
-
     return ControlProgram(initial, step, horizon, sizes={"on": 2})
 
 
@@ -171,7 +172,7 @@ def test_a_fit_of_networks_goes_on_unbroken_from_a_file(tmp_path):
 @pytest.mark.slow
 def test_networks_work_in_single_precision():
     with jax.enable_x64(False):
-        program = ControlProgram(mixed().initial, mixed().step, 2, sizes={"on": 2})
+        program = ControlProgram(initial, step, 2, sizes={"on": 2})
         key = jax.random.key(0)
         fit = svi.fit(program, key, 30, guide=small(program, key), **WAY)
         kinds = {leaf.dtype for leaf in jax.tree.leaves((fit.guide, fit.losses, fit.elbo))}

@@ -9,8 +9,9 @@ from linear_problems import SINGLE_FIRST
 from numpyro.distributions import Normal
 from selection import quick
 
-from rlinf_ppl import ControlProgram, decide, optimality
-from rlinf_ppl.inference import exact
+from rlinf_ppl import ControlProgram, decide, models, optimality
+from rlinf_ppl.inference import exact, smc, svi
+from rlinf_ppl.tasks import gallery
 
 
 def costly(costs):
@@ -63,6 +64,26 @@ def test_an_attribute_and_an_array_may_change_after_the_program_was_made():
     np.testing.assert_allclose(before[0], 1.5 ** np.arange(4), rtol=1e-5)
     for one, other in zip(before, after, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+@SINGLE_FIRST
+@pytest.mark.parametrize("task", ["numbers", "tables"])
+def test_a_program_keeps_the_precision_it_was_made_in(task, double):
+    with jax.enable_x64(double):
+        program = costly([1.0])[0] if task == "numbers" else models.single_agent(gallery.lottery(), 2)
+    key = jax.random.key(0)
+    calls = {
+        "solve": lambda: exact.solve(program),
+        "condition": lambda: exact.condition(program),
+        "smc": lambda: smc.run(program, key, 5),
+        "fit": lambda: svi.fit(program, key, 1),
+        "model": lambda: numpyro.handlers.seed(program.model, key)(),
+    }
+    kinds = (r"float64.*float32", r"float32.*float64")
+    with jax.enable_x64(not double):
+        for call in calls.values():
+            with pytest.raises(ValueError, match=rf"made while JAX counted in {kinds[not double]}.*Make the program again"):
+                call()
 
 
 def log_evidence(means, gains, deviations):

@@ -45,6 +45,15 @@ def check_discount(discount: Any) -> Array:
     return array
 
 
+def check_precision(dtype: Any) -> None:
+    """Refuse a program whose arithmetic was traced in another precision than JAX runs in now."""
+    if dtype != jnp.result_type(float):
+        raise ValueError(
+            f"this program was made while JAX counted in {dtype}, and now it counts in {jnp.result_type(float)}. Make "
+            'the program again, or set jax.config.update("jax_enable_x64", ...) before the first program is made.'
+        )
+
+
 def check_sizes(sizes: Any) -> dict[str, int]:
     """The sizes as whole numbers by state variable."""
     if sizes is None:

@@ -18,6 +18,7 @@ from rlinf_ppl.program.checks import (
     check_forms,
     check_functions,
     check_horizon,
+    check_precision,
     check_sizes,
     state_order,
     state_supports,
@@ -139,6 +140,7 @@ class ControlProgram(eqx.Module):
     @property
     def parts(self) -> dict[str, Part]:
         """Initial, step and final by name, with their numbers; `final` only where there is one."""
+        check_precision(self.discount.dtype)
         leaves = jax.tree.leaves(self.args)
         forms = {"initial": self.structure.initial, "step": self.structure.step, "final": self.structure.final}
         numbers = zip(forms.items(), self.constants, strict=True)
