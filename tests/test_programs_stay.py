@@ -82,7 +82,9 @@ def test_a_program_keeps_the_precision_it_was_made_in(task, double):
     kinds = (r"float64.*float32", r"float32.*float64")
     with jax.enable_x64(not double):
         for call in calls.values():
-            with pytest.raises(ValueError, match=rf"made while JAX counted in {kinds[not double]}.*Make the program again"):
+            with pytest.raises(
+                ValueError, match=rf"made while JAX counted in {kinds[not double]}.*Make the program again"
+            ):
                 call()
 
 

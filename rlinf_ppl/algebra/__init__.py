@@ -18,6 +18,7 @@
                             vectors side by side, and factorisations
 
     noise, resampling       random numbers for draws, and particles drawn anew
+    compiled                compiled functions whose products of matrices keep all digits
 
 Nothing here knows a program, an engine, a model or a task.
 """

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.compiled import in_all_digits
 from rlinf_ppl.algebra.messages import TIME, Law, Message
 
 # The kinds of sites that have no value of their own.
@@ -79,6 +80,7 @@ class Chain(eqx.Module):
     impossible: Array = eqx.field(default_factory=lambda: jnp.zeros(1, bool))
 
     @property
+    @in_all_digits
     def counting(self) -> "Chain":
         """The same program, walked with a count of its rounding where its algebra needs one."""
         return eqx.tree_at(lambda chain: chain.zero, self, self.zero.counting)

@@ -85,7 +85,7 @@ def averaged(w: Float[Array, "..."], q: list[Array | None]) -> Float[Array, "...
     for axis in reversed(range(len(q))):
         own = q[axis]
         if own is not None:
-            w = jnp.tensordot(w, own, axes=(axis, 0), precision=lax.Precision.HIGHEST)
+            w = jnp.tensordot(w, own, axes=(axis, 0))
     return w
 
 

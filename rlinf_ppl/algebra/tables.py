@@ -266,7 +266,4 @@ def contract(p: Table, w: Table, name: str) -> Table:
     if not scope or set(p.axes) & set(w.axes) - {name}:
         axes = (*scope, name)
         return Table(scope, jnp.sum(p.aligned(axes) * w.aligned(axes), -1))
-    product = jnp.tensordot(
-        p.array, w.array, axes=([p.axes.index(name)], [w.axes.index(name)]), precision=lax.Precision.HIGHEST
-    )
-    return Table(scope, product)
+    return Table(scope, jnp.tensordot(p.array, w.array, axes=([p.axes.index(name)], [w.axes.index(name)])))

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Conditional, Law, Site, Table, at_time, by_time
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular, check_tolerance
 from rlinf_ppl.inference.chains import forbidden
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
@@ -150,7 +151,7 @@ def roll_out(program: ControlProgram, key: PRNGKeyArray | Array, policy: Any, nu
     return RollOut(returns, jnp.mean(returns), jnp.std(returns, ddof=1) / count**0.5)
 
 
-@eqx.filter_jit
+@compiled
 def executed_laws(chain: Chain, policy: dict[str, Law]) -> dict[str, Conditional]:
     """Each decision's law given the state alone, over time."""
     varying, constant = by_time((chain.step.sites, policy))
@@ -175,7 +176,7 @@ def alone(chain: Chain, sites: tuple[Site, ...], policy: dict[str, Law]) -> dict
     return found
 
 
-@eqx.filter_jit
+@compiled
 def bound(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Float[Array, ""]:
     """The ELBO of a policy, whatever its laws depend on."""
     walked = algebra.backward(chain, forbidden.evaluated, policy, None, tolerance)
@@ -183,7 +184,7 @@ def bound(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Floa
     return forbidden.marked(chain, policy, forbidden.breaches(chain, policy), total)[0]
 
 
-@eqx.filter_jit
+@compiled
 def earned(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Float[Array, ""]:
     """The expected return of a policy, whatever its laws depend on; data are no rewards."""
     step = replace(chain.step, sites=tuple(site for site in chain.step.sites if site.kind != "data"))

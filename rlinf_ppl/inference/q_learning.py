@@ -25,13 +25,13 @@ table, and a process that the discount ends starts anew. Everything is a functio
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from rlinf_ppl.algebra import Chain, Conditional, Law
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_key, check_learnable, check_players, check_schedule
 from rlinf_ppl.inference.chains import action_values
 from rlinf_ppl.inference.execution import alone
@@ -206,7 +206,7 @@ def learned(
     return run(players, check_key(key), steps, every, Settings(*numbers))
 
 
-@eqx.filter_jit
+@compiled
 def run(players: tuple[Player, ...], key: Array, steps: int, every: int, settings: Settings) -> tuple[Learned, ...]:
     """Blocks of `every` steps, with the policies noted after each."""
     start_key, key = jax.random.split(key)

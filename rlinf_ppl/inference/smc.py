@@ -17,6 +17,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_key, check_share
 from rlinf_ppl.inference.particles import filtering, genealogy
 from rlinf_ppl.inference.particles.dynamics import as_dynamics
@@ -69,7 +70,7 @@ class Run(eqx.Module):
         trace = genealogy.all_paths
         for _ in range(self.ancestors.ndim - 2):
             trace = jax.vmap(trace, (None, 0))
-        return as_trajectories(self.structure, eqx.filter_jit(trace)(self.structure, self.history))
+        return as_trajectories(self.structure, compiled(trace)(self.structure, self.history))
 
 
 class Paths(NamedTuple):

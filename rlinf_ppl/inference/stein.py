@@ -23,13 +23,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl.algebra import TIME, regularizers, resampling
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.quadratics import QuadraticValue
 from rlinf_ppl.inference.arguments import check_count, check_key, check_number, check_value
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
@@ -111,7 +111,7 @@ def sample(
     return found
 
 
-@eqx.filter_jit
+@compiled
 def moved(
     dynamics: Dynamics, key: Array, name: str, at: Values, n: int, num_steps: int, num_chance: int, step_size: Array
 ) -> Particles:

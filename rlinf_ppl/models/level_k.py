@@ -34,11 +34,11 @@ What this is, and is not:
 import functools
 from typing import Any, NamedTuple
 
-import jax
 import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Categorical
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.models.arguments import action_prior, check_game, inverse_temperature, whole_number
 from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
@@ -154,7 +154,7 @@ def worth(game: StochasticGame, horizon: int | None, action_values: ArrayLike | 
     return values
 
 
-@jax.jit
+@compiled
 def replies(prior: Float[Array, "..."], values: Float[Array, "..."], tau: Float[Array, ""]) -> Float[Array, "..."]:
     """The soft best replies p(y | s) exp(tau u(s, x, y)) / Z, over the last axis of `values`, (..., S, x, y)."""
     rows = prior[..., None, :]

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from rlinf_ppl.algebra import Chain, Table
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.program.point import Part
 from rlinf_ppl.program.supports import is_finite, values_of
 
@@ -35,7 +36,7 @@ def checked(parts: Mapping[str, Part], chain: Chain) -> Chain:
     return chain
 
 
-@eqx.filter_jit
+@compiled
 def flagged(parts: dict[str, Part]) -> tuple[Tables, Bool[Array, ""]]:
     """For every output over the finite variables that it depends on, whether it looks beyond; and whether any does."""
     found = {name: flags_of(part) for name, part in parts.items()}

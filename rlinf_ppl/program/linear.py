@@ -14,6 +14,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import TIME, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.algebra.affine import Arrival
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.program.control_program import ControlProgram, Structure
@@ -43,7 +44,7 @@ UNMET = (
 Faults = dict[str, dict[str, dict[str, Any]]]
 
 
-@eqx.filter_jit
+@compiled
 def linearize(
     structure: Structure, discount: Array, parts: dict[str, Part], unit: Array | None, squares: bool = False
 ) -> tuple[Chain, Faults]:

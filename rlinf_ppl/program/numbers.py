@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Chain, Conditional, Site
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.algebra.tables import ROW_DIGITS, ROW_TOLERANCE
 from rlinf_ppl.program.control_program import ControlProgram
@@ -37,7 +38,7 @@ def check(program: ControlProgram, chain: Chain, bad: dict[str, Any]) -> None:
         raise ValueError(describe_outside(program, chain))
 
 
-@eqx.filter_jit
+@compiled
 def find_bad(chain: Chain, impossible: bool) -> tuple[dict[str, Any], Array]:
     """For each site whether any number of it is wrong, and whether any row wants to be rescaled."""
 
@@ -72,7 +73,7 @@ def is_rough(law: Any) -> Array:
     return jnp.max(jnp.abs(jnp.sum(p, -1) - 1)) > most
 
 
-@eqx.filter_jit
+@compiled
 def rescaled(chain: Chain) -> Chain:
     """The program with rows that sum to one."""
 

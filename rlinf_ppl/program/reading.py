@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.algebra.compiled import compiled, in_all_digits
 from rlinf_ppl.program.control_program import ControlProgram, Structure
 from rlinf_ppl.program.evaluation import Numbers, in_units, numbers_of, temperature_of
 from rlinf_ppl.program.forms import SiteForm
@@ -29,6 +30,7 @@ from rlinf_ppl.program.supports import Support, positions_of
 MOST_ENTRIES = 2**31 - 1
 
 
+@in_all_digits
 def read(program: ControlProgram, impossible: bool = False, optimality: bool = True) -> Chain:
     """The program as laws and factors over named finite variables.
 
@@ -118,7 +120,7 @@ def check_entries(structure: Structure) -> None:
             )
 
 
-@eqx.filter_jit
+@compiled
 def tabulate(structure: Structure, discount: Array, parts: dict[str, Part], unit: Array | None) -> Chain:
     """Evaluate every site of a program over its parents; compiled once for all programs of one structure."""
     state = dict(structure.state)

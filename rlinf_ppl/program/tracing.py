@@ -20,6 +20,7 @@ from numpyro.distributions import Delta, Distribution
 from numpyro.ops.provenance import track_deps_jaxpr
 
 from rlinf_ppl.algebra.chain import FACTORS
+from rlinf_ppl.algebra.compiled import in_all_digits
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.program.data import checked_laws
 from rlinf_ppl.program.families import base_of
@@ -32,6 +33,7 @@ from rlinf_ppl.program.sites import Sites, check_names, is_one
 from rlinf_ppl.program.supports import Real, Support, first_value, is_finite, of_arrays
 
 
+@in_all_digits
 def trace_part(
     part: str,
     function: Callable[..., Any],

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.program import ControlProgram
 
 Names: TypeAlias = Mapping[str, Sequence[str]]
@@ -92,7 +93,7 @@ def difference(one: Any, other: Any) -> float:
     return float(np.max(jax.tree.leaves(parts)))
 
 
-@jax.jit
+@compiled
 def scaled(factor: Any, answers: Any) -> Any:
     """Values and bounds in other units, all of them together."""
     return jax.tree.map(lambda array: factor * array, answers)

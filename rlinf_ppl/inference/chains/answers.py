@@ -2,7 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message
 from rlinf_ppl.algebra.affine_marginals import second_moments
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.messages import each_time, over_time, with_array
 from rlinf_ppl.algebra.quadratics import Gaussian
 from rlinf_ppl.inference.chains.forbidden import (
@@ -91,7 +91,7 @@ class Marginals(NamedTuple):
     decision: dict[str, Any]
 
 
-@eqx.filter_jit
+@compiled
 def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
@@ -101,7 +101,7 @@ def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None) -> So
     return Solution(policy, values, begun.constant, *verdict(chain, walked, begun, tolerance, dtype, policy, values))
 
 
-@eqx.filter_jit
+@compiled
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None, dtype: Any = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
@@ -122,7 +122,7 @@ def unmet(chain: Chain, posterior: Posterior) -> Posterior:
     return posterior._replace(value=posterior.value._replace(scalar=scalar), log_evidence=evidence)
 
 
-@eqx.filter_jit
+@compiled
 def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = None, dtype: Any = None) -> Solution:
     """The value of a policy."""
     walked = algebra.backward(chain, evaluated, policy, None, tolerance)
@@ -139,7 +139,7 @@ def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = Non
     return Solution(as_answers(chain, policy), values, total, converged, residual, error_bound, steps)
 
 
-@eqx.filter_jit
+@compiled
 def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
     """Bounds on the spectral radius of what one step makes of exp(tau V) of the living (Collatz 1942)."""
     rules = algebra.condition_rules(constant(chain, tau))
@@ -208,7 +208,7 @@ def verdict(
     return finite, walked.residual, error_bound, walked.steps
 
 
-@eqx.filter_jit
+@compiled
 def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law], dtype: Any = None) -> tuple[Array, Array]:
     """KL in nats between the trajectories of two policies: sum gamma^t E_q log(q / q'); and how far digits leave it."""
     axes, size = chain.axes(), chain.size()
@@ -231,7 +231,7 @@ def is_affine(chain: Chain) -> bool:
     return bool(chain.origin) and chain.horizon is not None
 
 
-@eqx.filter_jit
+@compiled
 def marginals(chain: Chain, policy: dict[str, Law]) -> Marginals:
     """Where a policy goes."""
     if not is_affine(chain):
@@ -247,7 +247,7 @@ def marginals(chain: Chain, policy: dict[str, Law]) -> Marginals:
     )
 
 
-@eqx.filter_jit
+@compiled
 def posterior_marginals(chain: Chain, tau: Array | None) -> tuple[Marginals, Array]:
     """Where the posterior given optimality goes, and whether there is one; NaN where not."""
     chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
@@ -261,7 +261,7 @@ def measured(states: Array, decisions: dict[str, Array]) -> Marginals:
     return Marginals(jnp.maximum(states, 0.0), {name: jnp.maximum(joint, 0.0) for name, joint in decisions.items()})
 
 
-@eqx.filter_jit
+@compiled
 def prior_policy(chain: Chain) -> dict[str, Any]:
     """The decisions' priors over time and their whole scope."""
     return as_answers(chain, chain.priors())

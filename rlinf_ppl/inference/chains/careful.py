@@ -10,13 +10,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Law, Site
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.chains.answers import Posterior, Solution, constant, verdict
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.linear import read_squares
@@ -132,7 +132,7 @@ def chain_in_double(program: ControlProgram, reader: Callable[[ControlProgram], 
         return widened(chain)
 
 
-@eqx.filter_jit
+@compiled
 def posterior_laws(
     chain: Chain, tau: Array | None, dtype: Any = None
 ) -> tuple[dict[str, dict[str, Law]], Bool[Array, ""]]:

@@ -6,7 +6,6 @@ are regular the indices add up to 1 (Lefschetz's theorem on fixed points), so an
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Message, Site
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.equilibrium import Player, gap, judged, policies, principal, settle
 from rlinf_ppl.algebra.messages import at_one_time
 from rlinf_ppl.inference.arguments import check_count
@@ -84,7 +84,7 @@ def equilibria(program: ControlProgram, num_starts: int = 200) -> Equilibria:
     return chosen(names, *jax.device_get(found))
 
 
-@eqx.filter_jit
+@compiled
 def game_of(chain: Chain) -> tuple[Float[Array, "..."], tuple[Player, ...], tuple[str, ...]]:
     """What the joint values of the decisions are worth, and the players in the order of its axes."""
     seen: list[Any] = []
@@ -129,7 +129,7 @@ def profiles(sizes: list[int], number: int) -> list[np.ndarray]:
     ]
 
 
-@eqx.filter_jit
+@compiled
 def search(
     w: Float[Array, "..."], players: tuple[Player, ...], starts: list[Array]
 ) -> tuple[tuple[Array, ...], Array, Array, Array]:

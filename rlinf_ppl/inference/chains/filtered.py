@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Message, Site, Slice, at_time, by_time
 from rlinf_ppl.algebra.affine_marginals import following, walked
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.marginals import transposed
 from rlinf_ppl.algebra.messages import with_array
@@ -84,7 +85,7 @@ class Masses(NamedTuple):
     reach: Float[Array, "..."]
 
 
-@eqx.filter_jit
+@compiled
 def of_tables(chain: Chain, policy: dict[str, Law]) -> Filtered:
     """The recursion over finite variables; the dead are observed no more."""
     chain = with_impossible(followed(chain, policy))
@@ -168,7 +169,7 @@ def constraints(chain: Chain) -> Chain:
     return dataclasses.replace(chain, initial=with_sites(chain.initial, one), step=with_sites(chain.step, one))
 
 
-@eqx.filter_jit
+@compiled
 def of_vectors(chain: Chain, policy: dict[str, Law]) -> Filtered:
     """The recursion over vectors, by sums of squares or quadratics: the Kalman filter for any step."""
     chain, size = followed(chain, policy), chain.size()

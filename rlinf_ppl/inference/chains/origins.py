@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain
+from rlinf_ppl.algebra.compiled import in_all_digits
 from rlinf_ppl.algebra.coordinates import stacked_origin
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.messages import is_named
@@ -111,6 +112,7 @@ def moves(chain: Chain, answer: Callable[[Chain, Any], Any], given: Any, found: 
     return jnp.abs(total_of(other) - total_of(found)), jnp.max(jnp.stack(ratios))
 
 
+@in_all_digits
 def shaken(tree: Any, chain: Chain, precision: float) -> Any:
     """The same with the means of all laws moved by what arithmetic of a precision loses of them."""
 

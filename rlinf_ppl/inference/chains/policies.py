@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain, Law, at_time, by_time
+from rlinf_ppl.algebra.compiled import compiled, in_all_digits
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import AffinePolicy
 from rlinf_ppl.algebra.tables import ROW_TOLERANCE
@@ -52,6 +53,7 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
     return laws_of(chain, shaped(chain, policy))
 
 
+@in_all_digits
 def laws_of(chain: Chain, answers: dict[str, Any]) -> dict[str, Law]:
     """What users give, with its time axis and over the whole scope, as laws."""
     priors, size = chain.priors(), chain.size()
@@ -137,7 +139,7 @@ def is_law(policy: AffinePolicy) -> bool:
     return bool(np.all(skew <= slack) and np.all(np.linalg.eigvalsh(cov) >= -slack[..., None]))
 
 
-@eqx.filter_jit
+@compiled
 def wrong_rows(arrays: dict[str, Array]) -> dict[str, Array]:
     """For each decision whether any row is no distribution."""
     return {

@@ -10,6 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Law, Message, Site, Slice
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.arguments import check_count, check_key
@@ -35,7 +36,7 @@ def draw_posterior(
     return paths
 
 
-@eqx.filter_jit
+@compiled
 def draw_values(chain: Chain, supports: Supports, key: Array, policy: dict[str, Law], n: int) -> dict[str, Array]:
     """Trajectories under a policy, in values of the supports."""
     return in_values(supports, chain.origin, draw_positions(chain, key, policy, n))
@@ -53,7 +54,7 @@ def draw_positions(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> 
     return sample_steps(chain, key, state, drawn, policy, n)
 
 
-@eqx.filter_jit
+@compiled
 def draw_posterior_values(
     chain: Chain, supports: Supports, key: Array, tau: Message | None, n: int
 ) -> tuple[dict[str, Array], Array]:

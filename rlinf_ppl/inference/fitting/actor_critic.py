@@ -15,7 +15,6 @@ is summed over exactly; one of real numbers is reparameterised, and moves along 
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +22,7 @@ import optax
 from jax import lax
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.fitting.judging import Judge
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
@@ -178,7 +178,7 @@ class ActorCritic(ProgramELBO):
         """No verdict."""
         return jnp.asarray(jnp.inf)
 
-    @eqx.filter_jit
+    @compiled
     def summary(self, target: Dynamics, guide: Guide) -> tuple[dict[str, Any], Array]:
         """The policy, and its ELBO from trajectories."""
         policy = {name: Conditional(target, name, learned) for name, learned in guide.items()}

@@ -7,13 +7,13 @@ Omega(q) = <q, theta> - Omega*(theta), as theta is where q maximises it.
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Found, Law, Message, Site
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.chains import answers
@@ -24,7 +24,7 @@ Logits = dict[str, Float[Array, "T ..."]]
 INITIAL_SPREAD = 0.1
 
 
-@eqx.filter_jit
+@compiled
 def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
     """The logits of small random action values, for every decision."""
     size = chain.size()
@@ -43,7 +43,7 @@ def bound(chain: Chain, logits: Logits) -> Float[Array, ""]:
     return algebra.start(chain, walked.first, algebra.solve_rules())
 
 
-@eqx.filter_jit
+@compiled
 def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Any], Float[Array, ""]]:
     """The policy, and its exact ELBO."""
     return policy_of(chain, logits), bound(chain, logits)

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.fitting.progress import progress_bar
 from rlinf_ppl.inference.fitting.updates import Update
@@ -129,7 +130,7 @@ def finished(task: Task, target: Any, state: State, losses: Array) -> Fit:
     return Fit(policy, elbo, losses, converged, state.residual, state.guide, state.memory, task)
 
 
-@eqx.filter_jit
+@compiled
 def advance(
     update: Update, target: Any, state: State, tolerance: Array, steps: Array, most: int = STEPS_AT_ONCE
 ) -> tuple[State, Float[Array, " steps"]]:

@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.inference.arguments import check_count, check_share
 from rlinf_ppl.inference.fitting import particle_bound
@@ -111,7 +111,7 @@ class ParticleELBO(ProgramELBO):
         fallen = jnp.sign(scale(target)) * (mean[0] - mean[1]) / jnp.where(error > 0, error, 1.0)
         return jnp.where(steps % (VERDICT_WINDOW // 10) == 0, jnp.where(jnp.isnan(fallen), jnp.inf, fallen), jnp.inf)
 
-    @eqx.filter_jit
+    @compiled
     def summary(self, target: Dynamics, guide: Any) -> tuple[dict[str, Any], Array]:
         """The policy, as tables where it is learned as such; and the bound over many runs."""
         policy = {

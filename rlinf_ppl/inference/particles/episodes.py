@@ -2,18 +2,18 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.particles.dynamics import Dynamics, noise_of
 from rlinf_ppl.inference.particles.faults import first_bad
 from rlinf_ppl.inference.particles.filtering import particle_filter
 
 
-@eqx.filter_jit
+@compiled
 def returns(dynamics: Dynamics, key: Array, n: int) -> tuple[Float[Array, " N"], dict[str, Array]]:
     """The returns of n episodes in units of optimality, each step weighted by the discount; and faults."""
     structure, living = dynamics.structure, jnp.ones(n, bool)
@@ -37,7 +37,7 @@ def returns(dynamics: Dynamics, key: Array, n: int) -> tuple[Float[Array, " N"],
     return total, faults
 
 
-@eqx.filter_jit
+@compiled
 def log_weights(dynamics: Dynamics, key: Array, n: int) -> tuple[Float[Array, " N"], dict[str, Array]]:
     """The log of p(O, tau) / q(tau) for n trajectories tau under a policy; and faults."""
     found = particle_filter(dynamics, key, n, jnp.zeros(()))

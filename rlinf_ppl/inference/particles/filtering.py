@@ -10,13 +10,13 @@ Algorithm 10.1 of Chopin & Papaspiliopoulos (2020), An introduction to sequentia
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import resampling
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.particles import genealogy
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Move, Values, noise_of
 from rlinf_ppl.inference.particles.faults import first_bad
@@ -77,7 +77,7 @@ class Cloud(NamedTuple):
     log_evidence: Array
 
 
-@eqx.filter_jit
+@compiled
 def run(dynamics: Dynamics, key: Array, n: int, threshold: Array) -> Found:
     """A filter and the policy of its trajectories."""
     found = particle_filter(dynamics, key, n, threshold)
@@ -85,7 +85,7 @@ def run(dynamics: Dynamics, key: Array, n: int, threshold: Array) -> Found:
     return found._replace(policy={name: conditional(dynamics, name, table) for name, table in joint.items()})
 
 
-@eqx.filter_jit
+@compiled
 def smooth(
     dynamics: Dynamics, key: Array, n: int, num_trajectories: int, threshold: Array
 ) -> tuple[Path, dict[str, Array], Array, Array]:
@@ -97,7 +97,7 @@ def smooth(
     return paths, found.faults, jnp.any(traced), found.log_evidence
 
 
-@eqx.filter_jit
+@compiled
 def particle_gibbs(
     dynamics: Dynamics, key: Array, n: int, iterations: int, threshold: Array
 ) -> tuple[Path, dict[str, Array], Array, Array]:
