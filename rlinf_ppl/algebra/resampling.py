@@ -6,7 +6,9 @@ whole one more or less. Its children end before number
 
     end_i = ceil(N C_i - u),        and child j descends from the particle number #{i: end_i <= j}.
 
-The ends are counted into bins and the counts summed up: no sorting, no searching.
+The ends are counted into bins and the counts summed up: no sorting, no searching. In float32 the C_i are summed up in
+blocks, with whole numbers for what stands before a block: N C_i as one float32 is off by a child and more from some
+millions of particles on, which makes light particles heavier (a moment was off by 15 standard errors at N = 1e7).
 
 Weights may be equal, all on one particle, or 0 (-inf); NaN counts as 0, and where nothing has any weight all are alike.
 """
@@ -15,6 +17,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+# Particles whose weights float32 sums up: few enough for its digits, and many enough for few blocks.
+BLOCK = 1024
 
 
 def normalize(log_weights: Float[Array, " N"]) -> tuple[Float[Array, " N"], Float[Array, ""]]:
@@ -69,9 +74,7 @@ def conditional_systematic(key: PRNGKeyArray | Array, weights: Float[Array, " N"
 def children(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N"]:
     """The ancestors of N children for a given uniform u in [0, 1)."""
     n = weights.shape[0]
-    cumulated = jnp.cumsum(weights)
-    ends = jnp.ceil(cumulated * (n / cumulated[-1]) - u).astype(jnp.int32)
-    ended = jnp.zeros(n, jnp.int32).at[jnp.maximum(ends, 0)].add(1, mode="drop")
+    ended = jnp.zeros(n, jnp.int32).at[jnp.maximum(ends_of(u, weights), 0)].add(1, mode="drop")
     ancestors = jnp.minimum(jnp.cumsum(ended, dtype=jnp.int32), n - 1).astype(jnp.int32)
 
     def weighty(ancestors: Array) -> Array:
@@ -80,3 +83,22 @@ def children(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N
         return jnp.maximum(lax.cummax(own), jnp.argmax(weights > 0).astype(jnp.int32))[ancestors]
 
     return lax.cond(jnp.any(weights[ancestors] == 0), weighty, lambda ancestors: ancestors, ancestors)
+
+
+def ends_of(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N"]:
+    """Before which child the children of each particle end: ceil(N C_i - u)."""
+    n = weights.shape[0]
+    size = n if weights.dtype == jnp.float64 else min(n, BLOCK)
+    blocks = jnp.cumsum(jnp.pad(weights, (0, -n % size)).reshape(-1, size), -1)
+    blocks = blocks * (n / jnp.sum(blocks[:, -1]))
+    before = jnp.concatenate([jnp.zeros(1, blocks.dtype), blocks[:-1, -1]])
+    whole, rest = lax.associative_scan(plus, (jnp.floor(before).astype(jnp.int32), before - jnp.floor(before)))
+    ends = whole[:, None] + jnp.ceil(rest[:, None] + blocks - u).astype(jnp.int32)
+    return ends.reshape(-1)[:n]
+
+
+def plus(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The sum of two numbers, each a whole number and a rest below one."""
+    rest = one[1] + other[1]
+    more = jnp.floor(rest)
+    return one[0] + other[0] + more.astype(jnp.int32), rest - more
