@@ -5,6 +5,7 @@
     elimination             the walk: a step from last to first, then backwards in time, or without end
     fixed_point             where a walk without end arrives, and how that depends on the program
     marginals               forwards in time, as the derivative of the walk
+    replies                 decisions that do not see all, one after the other
     equilibrium             decisions that do not see each other
 
     tables, arrivals        the first algebra: finite variables
@@ -42,6 +43,7 @@ from rlinf_ppl.algebra.elimination import (
 )
 from rlinf_ppl.algebra.marginals import forward, posterior_forward
 from rlinf_ppl.algebra.messages import TIME, Law, Message, at_time, by_time
+from rlinf_ppl.algebra.replies import averaged, joints, reply_rules
 from rlinf_ppl.algebra.tables import Conditional, Table
 
 __all__ = [
@@ -59,14 +61,17 @@ __all__ = [
     "Table",
     "affine_forward",
     "at_time",
+    "averaged",
     "backward",
     "by_time",
     "condition_rules",
     "evaluate_rules",
     "expectation_rules",
     "forward",
+    "joints",
     "posterior_forward",
     "regularizers",
+    "reply_rules",
     "solve_rules",
     "start",
     "through",

@@ -16,15 +16,15 @@ FACTORS = ("optimality", "data")
 class Site(eqx.Module):
     """One site of a step: a decision or chance site with its law, or a factor with its log probability.
 
-    A factor is optimality or data, in units of optimality both. `unseen` are the decisions just before a decision that
-    it is taken together with.
+    A factor is optimality or data, in units of optimality both. `together` are the decisions just before a decision
+    that it is taken together with.
     """
 
     name: str = eqx.field(static=True)
     kind: str = eqx.field(static=True)
     content: Law | Message
     inverse_temperature: Message | None = None
-    unseen: tuple[str, ...] = eqx.field(static=True, default=())
+    together: tuple[str, ...] = eqx.field(static=True, default=())
 
     @property
     def is_factor(self) -> bool:
@@ -55,6 +55,7 @@ class Chain(eqx.Module):
         state: the state variables in order.
         carried: those of them that the value depends on.
         scopes: for each decision the variables that its policy depends on.
+        hidden: for decisions that do not see all that what follows depends on, what that is.
         sizes: number of values, or of coordinates, of each state variable and site.
         zero: the message of nothing to come.
         origin: where vectors are counted from, by variable, in the user's coordinates: numbers stay small, and the
@@ -78,6 +79,7 @@ class Chain(eqx.Module):
     origin: dict[str, Array] = eqx.field(default_factory=dict)
     precision: float = eqx.field(static=True, default=0.0)
     impossible: Array = eqx.field(default_factory=lambda: jnp.zeros(1, bool))
+    hidden: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True, default=())
 
     @property
     @in_all_digits

@@ -116,7 +116,7 @@ def walk(
 ) -> tuple[Message, Found]:
     """Eliminate `sites` from last to first; `added` are factors put in just before a decision is eliminated.
 
-    A site with decisions `unseen` takes these along: they stand just before it, and all see the same.
+    A site that is taken `together` with others takes these along: they stand just before it, and all see the same.
     """
     found, left = Found({}, {}, []), list(sites)
     while left:
@@ -124,7 +124,7 @@ def walk(
         if site.is_factor:
             w = w + site.content
             continue
-        block = (site, *(left.pop() for _ in site.unseen))
+        block = (site, *(left.pop() for _ in site.together))
         for one in block:
             w = w + added[one.name] if added is not None and one.name in added else w
         before = w

@@ -20,7 +20,9 @@ from rlinf_ppl.algebra.fixed_point import solve_linear
 from rlinf_ppl.algebra.messages import Law, at_time, by_time, with_array
 
 
-def forward(chain: Chain, policy: dict[str, Law]) -> tuple[Array, dict[str, Array]]:
+def forward(
+    chain: Chain, policy: dict[str, Law], axes: dict[str, tuple[str, ...]] | None = None
+) -> tuple[Array, dict[str, Array]]:
     """Marginals of the states and decisions under a policy and the true dynamics, by the transposed expectation.
 
     Without end the marginals are those of a time that is drawn with probabilities (1 - discount) discount ** t.
@@ -28,27 +30,30 @@ def forward(chain: Chain, policy: dict[str, Law]) -> tuple[Array, dict[str, Arra
     Args:
         chain: the program.
         policy: for each decision its law with the leading axes `chain.times`.
+        axes: for each decision what its marginal is of; None: its scope and itself.
 
     Returns:
-        q(s_t) with shape (T + 1, state sizes) and for each decision q(scope, d) with shape (T, scope sizes, K);
+        q(s_t) with shape (T + 1, state sizes) and for each decision q(axes), such as (T, scope sizes, K);
         without end neither has the axis of time.
     """
     if chain.horizon is None:
-        return occupancies(chain, expectation_rules(policy))
+        return occupancies(chain, expectation_rules(policy), axes)
     varying, constant = by_time(chain.step)
     nothing = chain.zero.over(chain.state, chain.size())
     first = jax.grad(lambda v: start(chain, with_array(nothing, v), expectation_rules({})))(nothing.array)
 
     def body(mu: Array, now: Any) -> tuple[Array, Any]:
         step, here = at_time(eqx.combine(now[0], constant)), expectation_rules(at_time(now[1]))
-        following, decisions = transposed(chain, step, jnp.zeros_like(mu), here, mu)
+        following, decisions = transposed(chain, step, jnp.zeros_like(mu), here, mu, axes)
         return following, (mu, decisions)
 
     last, (states, decisions) = lax.scan(body, first, (varying, policy), length=chain.horizon)
     return jnp.concatenate([states, last[None]]), decisions
 
 
-def occupancies(chain: Chain, rules: Rules) -> tuple[Array, dict[str, Array]]:
+def occupancies(
+    chain: Chain, rules: Rules, axes: dict[str, tuple[str, ...]] | None = None
+) -> tuple[Array, dict[str, Array]]:
     """Discounted occupancies mu = (1 - discount) mu_0 + discount P mu of the states, and of each decision."""
     assert chain.alive is not None
     discount = chain.alive.content.table.array[1]
@@ -56,7 +61,7 @@ def occupancies(chain: Chain, rules: Rules) -> tuple[Array, dict[str, Array]]:
     first = jax.grad(lambda v: start(chain, with_array(nothing, v), rules))(nothing.array)
 
     def push(mu: Array) -> tuple[Array, dict[str, Array]]:
-        return transposed(chain, chain.step, nothing.array, rules, mu)
+        return transposed(chain, chain.step, nothing.array, rules, mu, axes)
 
     states = solve_linear(lambda mu: mu - discount * push(mu)[0], (1 - discount) * first)
     return states, push(states)[1]
@@ -113,14 +118,21 @@ def posterior_forward(
     return living + jnp.concatenate([dead, last[None]]), jax.tree.map(jnp.add, decisions, chosen), total
 
 
-def transposed(chain: Chain, step: Slice, v: Array, rules: Rules, weights: Array) -> tuple[Array, dict[str, Array]]:
+def transposed(
+    chain: Chain,
+    step: Slice,
+    v: Array,
+    rules: Rules,
+    weights: Array,
+    axes: dict[str, tuple[str, ...]] | None = None,
+) -> tuple[Array, dict[str, Array]]:
     """Push weights on this state forwards through a step, linearised at the message `v` of the next state.
 
     Returns:
-        The weights on the next state, and for each decision those on its scope and itself: the derivative in a factor
-        put in just before the decision is eliminated.
+        The weights on the next state, and for each decision those on its axes (None: its scope and itself): the
+        derivative in a factor put in just before the decision is eliminated.
     """
-    size, axes = chain.size(), chain.axes()
+    size, axes = chain.size(), chain.axes() if axes is None else axes
     nothing = chain.zero.over(chain.state, size)
     factors = {name: chain.zero.over(axes[name], size) for name in axes}
 

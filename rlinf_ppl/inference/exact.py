@@ -25,7 +25,7 @@ from rlinf_ppl.inference.chains.forbidden import check_possible
 from rlinf_ppl.inference.chains.origins import settled
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
-from rlinf_ppl.program.checks import check_ends
+from rlinf_ppl.program.checks import check_ends, check_sees
 from rlinf_ppl.program.evaluation import in_nats, posterior_temperature
 from rlinf_ppl.program.reading import check_program
 
@@ -67,9 +67,10 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
 
     Raises:
         ValueError: where the program's numbers are no distributions or not finite, or the dtype cannot reach the
-            tolerance.
+            tolerance, or a decision does not see what matters to it.
     """
     chain = read(program).counting
+    check_sees(program, "exact.solve")
     within = check_tolerance(chain, tolerance)
 
     def once(chain: Chain, dtype: Any = None) -> Solution:

@@ -27,6 +27,8 @@ What a fit is made of is in `fitting`: guides in `guides` and `networks`, their 
 """
 
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -43,7 +45,7 @@ from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO, SampledEL
 from rlinf_ppl.inference.fitting.networks import networks
 from rlinf_ppl.inference.fitting.particle_elbo import ParticleELBO
 from rlinf_ppl.inference.fitting.storage import restored, save
-from rlinf_ppl.inference.fitting.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer
+from rlinf_ppl.inference.fitting.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer, by_replies
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.reading import check_program
 
@@ -74,6 +76,7 @@ def fit(
     step_size: float = 1.0,
     tolerance: float | None = None,
     num_restarts: int = 1,
+    schedule: Sequence[float] | None = None,
     progress: bool = False,
 ) -> Fit:
     """Fit a guide by ascent of the ELBO, and stop early once it has converged.
@@ -91,8 +94,11 @@ def fit(
             decisions do not see each other it is the first one, and is adapted.
         tolerance: stop once `residual` is at most this; default 1e-6 (6e-6 in float32), with an
             optimiser 1e-5, with `ParticleELBO` 1. 0 runs every step, and so does `ActorCritic`.
-        num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned. The
-            natural gradient needs one only.
+        num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned, with
+            those of all as `restarts`. Where decisions see all, the natural gradient needs one only.
+        schedule: where decisions do not see all, what to multiply the inverse temperatures by in the first steps, such
+            as jnp.linspace(0.05, 1, 40): where rewards count little at first, fewer fits end at poor optima. Each start
+            is then fitted from twice, with the schedule and without.
         progress: show a progress bar; inside jit and vmap there is none.
 
     Returns:
@@ -104,27 +110,35 @@ def fit(
         ValueError: on a number of steps or a step size out of range, a program without decisions, one whose numbers
             are no distributions, an infinite inverse temperature, a sampled loss without an optimiser or end.
     """
-    update = check_update(program, loss, optimizer, step_size)
+    update = check_update(program, loss, optimizer, step_size, schedule)
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
     target = update.loss.read(program)
     starts = check_count("num_restarts", num_restarts)
     if starts > 1 and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((target, key))):
         raise ValueError("inside vmap each key is a start of its own: leave num_restarts out.")
-    limit = default_tolerance(update) if tolerance is None else tolerance
-    task = Task(program, update, check_number("tolerance", limit))
+    limit = default_tolerance(update, optimizer) if tolerance is None else tolerance
+    within = check_number("tolerance", limit)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
 
-    def one(key: Array) -> Fit:
+    def one(task: Task, key: Array) -> Fit:
         start_key, draw_key = jax.random.split(key)
         first = loss.start(target, start_key) if guide is None else loss.check_guide(target, guide)
-        memory = update.initial(target, first, draw_key, jnp.asarray(step_size, dtype=float))
+        memory = task.update.initial(target, first, draw_key, jnp.asarray(step_size, dtype=float))
         state = State(first, memory, jnp.asarray(jnp.inf), jnp.asarray(0))
         return run(task, target, state, np.zeros(0), num_steps, progress)
 
-    if starts == 1:
-        return one(key)
-    return max([one(each) for each in jax.random.split(key, starts)], key=lambda fit: float(fit.elbo))
+    updates = (update,) if schedule is None else (update, check_update(program, loss, optimizer, step_size))
+    tasks = [Task(program, each, within) for each in updates]
+    if starts == 1 and len(tasks) == 1:
+        return one(tasks[0], key)
+    keys = jax.random.split(key, starts)
+    if program.structure.hidden and optimizer is None:
+        fits = [fit for task in tasks for fit in together(partial(one, task), task, keys)]
+    else:
+        fits = [one(tasks[0], each) for each in keys]
+    elbos = jnp.stack([fit.elbo for fit in fits])
+    return fits[int(jnp.nanargmax(elbos))]._replace(restarts=elbos)
 
 
 def load(
@@ -134,6 +148,7 @@ def load(
     guide: Any = None,
     loss: ProgramELBO = EXACT,
     optimizer: optax.GradientTransformation | None = None,
+    schedule: Sequence[float] | None = None,
 ) -> Fit:
     """A fit that was saved by `save`, to look at or to resume.
 
@@ -144,16 +159,21 @@ def load(
         loss: the loss that it was fitted by.
         optimizer: an optax optimiser like the one that it was fitted with, of the same learning rate and other numbers,
             which no file can tell; None: the natural gradient.
+        schedule: what it was fitted with.
 
     Raises:
         FileNotFoundError, OSError: there is no such file, or it cannot be opened.
         ValueError: it holds no fit, or that of another program, loss, kind of optimiser or precision.
     """
-    return restored(path, program, guide, check_update(program, loss, optimizer, 1.0))
+    return restored(path, program, guide, check_update(program, loss, optimizer, 1.0, schedule))
 
 
 def check_update(
-    program: ControlProgram, loss: ProgramELBO, optimizer: optax.GradientTransformation | None, step_size: float
+    program: ControlProgram,
+    loss: ProgramELBO,
+    optimizer: optax.GradientTransformation | None,
+    step_size: float,
+    schedule: Any = None,
 ) -> Update:
     """The steps of a loss and an optimiser.
 
@@ -178,13 +198,37 @@ def check_update(
         raise ValueError(
             f"the natural gradient is exact; {loss!r} goes with an optimizer, such as optimizer=optax.adam(0.1)."
         )
+    if schedule is not None and (optimizer is not None or not program.structure.hidden):
+        raise ValueError(
+            "schedule is for decisions that do not see all, fitted without an optimizer: where they see all, there is "
+            "one optimum only."
+        )
     if optimizer is not None:
         return by_optimizer(optimizer, loss)
-    return SIMULTANEOUS if any(site.unseen for site in program.structure.step.sites) else NATURAL
+    if program.structure.hidden:
+        if step_size != 1 and program.horizon is not None:
+            raise ValueError(f"replies one after the other are whole: step_size must be 1; got {step_size}.")
+        return by_replies(check_schedule(schedule), program.horizon is None)
+    return SIMULTANEOUS if program.structure.together else NATURAL
 
 
-def default_tolerance(update: Update) -> float:
+def check_schedule(schedule: Any) -> tuple[float, ...]:
+    """What to multiply the inverse temperatures by, as numbers."""
+    factors = np.asarray([] if schedule is None else schedule, dtype=float)
+    if factors.ndim != 1 or not (np.isfinite(factors) & (factors > 0)).all():
+        raise ValueError(f"schedule must be a list of factors above 0, such as [0.1, 0.3, 1.0]; got {schedule!r}.")
+    return tuple(factors.tolist())
+
+
+def together(one: Callable[[Array], Fit], task: Task, keys: Array) -> list[Fit]:
+    """Fits from several keys, run side by side."""
+    found: Any = jax.vmap(lambda key: one(key)[: Fit._fields.index("task")])(keys)
+    fits = [Fit._make((*jax.tree.map(lambda x, i=i: x[i], found), task, None)) for i in range(len(keys))]
+    return [fit._replace(losses=fit.losses[~jnp.isnan(fit.losses)]) for fit in fits]
+
+
+def default_tolerance(update: Update, optimizer: Any) -> float:
     """How small a residual counts as convergence."""
-    if update in (NATURAL, SIMULTANEOUS):
+    if optimizer is None:
         return max(1e-6, float(jnp.finfo(jnp.zeros(()).dtype).eps) ** 0.75)
     return update.loss.tolerance

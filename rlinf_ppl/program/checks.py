@@ -2,7 +2,7 @@
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -144,33 +144,33 @@ def state_supports(initial: Form, order: tuple[str, ...], sizes: dict[str, int])
     return supports
 
 
-def check_blocks(step: Form) -> None:
-    """Raise where decisions that do not see each other are not taken at the same time."""
-    for i, site in enumerate(step.sites):
-        if not site.unseen:
-            continue
-        n = len(site.unseen)
-        before = step.sites[max(i - n, 0) : i]
-        together = {one.name for one in before if one.kind == "decision"}
-        nested = all(set(one.unseen) == {each.name for each in before[:j]} for j, one in enumerate(before))
-        if together != set(site.unseen) or len(before) != n or not nested:
+def check_sight(step: Form, state: Sequence[str]) -> None:
+    """Raise where what a decision does not see does not stand before it, or its prior depends on it."""
+    before = list(state)
+    for site in step.latent:
+        missing = [name for name in site.unseen if name not in before]
+        if missing:
             raise ValueError(
-                f"the decision {site.name!r} does not see {list(site.unseen)}; these must be the decisions just before "
-                "it, each with those before it unseen as well: a, then b with unseen=('a',), then c with "
-                "unseen=('a', 'b')."
+                f"the decision {site.name!r} does not see {missing}; unseen takes what stands before it, which is "
+                f"{before}: state variables, chance sites and decisions."
             )
-        for one in (*before, site):
-            seen = [name for name in one.parents if name in site.unseen]
-            if seen:
-                raise ValueError(
-                    f"the prior of {one.name!r} depends on {seen}, decisions that it is taken together with and does "
-                    "not see; let it depend on what came before them, or take them out of unseen."
-                )
-        if isinstance(site.support, Real):
+        seen = [name for name in site.parents if name in site.unseen]
+        if seen:
             raise ValueError(
-                f"the decision {site.name!r} is Gaussian; decisions that do not see each other have finitely many "
-                "values. Leave unseen out: then they are taken one after the other."
+                f"the prior of {site.name!r} depends on {seen}, which it does not see; let it depend on what it sees, "
+                "or take them out of unseen."
             )
+        before.append(site.name)
+
+
+def check_sees(program: Any, what: str) -> None:
+    """Raise where a decision does not see all that what follows depends on."""
+    for name, hidden in program.structure.hidden:
+        raise ValueError(
+            f"{what} has no closed form here: what follows depends on {list(hidden)}, which the decision {name!r} does "
+            "not see. svi.fit(program, key) climbs to a policy that no single decision can improve, and exact.elbo, "
+            "exact.evaluate and exact.marginals are exact for any policy."
+        )
 
 
 def check_forms(initial: Form, step: Form, final: Form | None) -> None:
@@ -183,7 +183,7 @@ def check_forms(initial: Form, step: Form, final: Form | None) -> None:
                 )
     if final is not None and not final.sites:
         raise ValueError("final states no optimality; call optimality(log_prob) in it, or leave final out.")
-    check_blocks(step)
+    check_sight(step, [form.name for form in step.following])
     for site in step.sites:
         depends = [name for name in site.temperature_parents if name != "t"]
         if depends:

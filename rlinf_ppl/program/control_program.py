@@ -24,14 +24,24 @@ from rlinf_ppl.program.checks import (
     state_supports,
 )
 from rlinf_ppl.program.forms import Form
-from rlinf_ppl.program.graph import scopes_of, slice_graph
+from rlinf_ppl.program.graph import slice_graph
 from rlinf_ppl.program.point import Part
+from rlinf_ppl.program.sight import sight_of
 from rlinf_ppl.program.supports import Real, Support, positions_of
 from rlinf_ppl.program.tracing import trace_part
 
 
 class Structure(NamedTuple):
-    """A program without its numbers: hashable, equal for programs of one shape."""
+    """A program without its numbers: hashable, equal for programs of one shape.
+
+    Attributes:
+        initial, step, final: what was traced.
+        state: the state variables and their values, in order.
+        carried, scopes, hidden, together: see `Sight`.
+        horizon: number of steps; None: without end.
+        takes_time: whether the step takes t.
+        discounted: whether there is a discount.
+    """
 
     initial: Form
     step: Form
@@ -39,6 +49,8 @@ class Structure(NamedTuple):
     state: tuple[tuple[str, Support], ...]
     carried: tuple[str, ...]
     scopes: tuple[tuple[str, tuple[str, ...]], ...]
+    hidden: tuple[tuple[str, tuple[str, ...]], ...]
+    together: tuple[tuple[str, tuple[str, ...]], ...]
     horizon: int | None
     takes_time: bool
     discounted: bool
@@ -111,11 +123,9 @@ class ControlProgram(eqx.Module):
         last, last_constants = (None, ()) if final is None else trace_part("final", final, self.args, state, None)
         check_forms(first, every, last)
         self.constants = (first_constants, step_constants, last_constants)
-        carried, scopes = scopes_of(every, last, order)
+        sight = sight_of(first, every, last, order)
         discounted = steps is None or isinstance(discount, jax.core.Tracer) or float(discount) != 1.0
-        self.structure = Structure(
-            first, every, last, tuple(state.items()), carried, scopes, steps, takes_time, discounted
-        )
+        self.structure = Structure(first, every, last, tuple(state.items()), *sight, steps, takes_time, discounted)
 
     def __reduce__(self) -> Any:
         # Traced code cannot be pickled or copied: a program is made again from what it was made of.

@@ -129,13 +129,12 @@ def posterior_temperature(program: Any) -> Array | None:
     Raises:
         ValueError: as above, and where a decision does not see another.
     """
-    for site in program.structure.step.sites:
-        if site.unseen:
-            raise ValueError(
-                f"the decision {site.name!r} does not see {list(site.unseen)}, but given optimality they are "
-                "correlated, and no policies of the state alone are their posterior: exact.solve and svi.fit find the "
-                "best of those. Leave unseen out for players who move in sequence."
-            )
+    for name, unseen in (*program.structure.together, *program.structure.hidden):
+        raise ValueError(
+            f"the decision {name!r} does not see {list(unseen)}, but given optimality they are correlated, and no "
+            "policy of what it sees is its posterior: svi.fit finds the best of those. Leave unseen out for a decision "
+            "that sees them."
+        )
     return common_inverse_temperature(program)
 
 

@@ -56,7 +56,7 @@ def find_bad(chain: Chain, impossible: bool) -> tuple[dict[str, Any], Array]:
         alone = ((tau == 0) & (site.content.regularizer != kl)) | (jnp.isinf(tau) & (site.name in together))
         return jnp.any(jnp.isnan(tau) | alone)
 
-    together = {name for site in chain.step.sites if site.unseen for name in (site.name, *site.unseen)}
+    together = {name for site in chain.step.sites if site.together for name in (site.name, *site.together)}
     taus = [(site, site.inverse_temperature) for site in chain.step.sites]
     temperature = {site.name: senseless(site, tau.array) for site, tau in taus if tau is not None}
     decisions = [site for site in chain.step.sites if site.kind == "decision" and site.content.regularizer != kl]

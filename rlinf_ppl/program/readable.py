@@ -39,6 +39,13 @@ def check_readable(structure: Any) -> None:
             f"{kinds[True]} is Gaussian and {kinds[False]} has finitely many values; exact answers and prog.guide take "
             f"programs whose variables are all finite, or all real. {ANYWAY}"
         )
+    if structure.gaussian and structure.hidden:
+        name, hidden = structure.hidden[0]
+        raise ValueError(
+            f"the decision {name!r} does not see {list(hidden)}, which matters to it; among vectors exact answers are "
+            "for decisions that see all that does. svi.fit(program, key, guide=svi.networks(program, key), "
+            "loss=svi.ParticleELBO(n), optimizer=optax.adam(0.01)) takes this one."
+        )
 
 
 def unreadable(law: Any) -> str:

@@ -124,7 +124,7 @@ def check_entries(structure: Structure) -> None:
 def tabulate(structure: Structure, discount: Array, parts: dict[str, Part], unit: Array | None) -> Chain:
     """Evaluate every site of a program over its parents; compiled once for all programs of one structure."""
     state = dict(structure.state)
-    sites = {name: tabulate_part(part, unit) for name, part in parts.items()}
+    sites = {name: tabulate_part(part, unit, dict(structure.together)) for name, part in parts.items()}
     initial, starts_inside = arrivals(parts["initial"], sites["initial"], state)
     step, stays_inside = arrivals(parts["step"], sites["step"], state)
     alive = None
@@ -141,6 +141,7 @@ def tabulate(structure: Structure, discount: Array, parts: dict[str, Part], unit
         state=tuple(state),
         carried=structure.carried,
         scopes=structure.scopes,
+        hidden=structure.hidden,
         sizes=tuple((name, len(support)) for name, support in structure.supports().items()),
         zero=Table((), jnp.zeros(())),
     )
@@ -156,7 +157,7 @@ def filled(part: Slice, program: Part) -> Slice:
     return eqx.tree_at(lambda part: [part.sites[i].content.table.array for i in found], part, tables)
 
 
-def tabulate_part(part: Part, unit: Array | None) -> tuple[Site, ...]:
+def tabulate_part(part: Part, unit: Array | None, together: dict[str, tuple[str, ...]]) -> tuple[Site, ...]:
     """The sites of one part as tables, with `unit` nats in a unit of optimality."""
 
     def content(site: SiteForm) -> Table | Conditional:
@@ -171,7 +172,9 @@ def tabulate_part(part: Part, unit: Array | None) -> tuple[Site, ...]:
     def tau(site: SiteForm) -> Table | None:
         return Table(site.temperature_parents, temperature_of(part, site)) if site.tempered else None
 
-    return tuple(Site(site.name, site.kind, content(site), tau(site), site.unseen) for site in part.form.sites)
+    return tuple(
+        Site(site.name, site.kind, content(site), tau(site), together.get(site.name, ())) for site in part.form.sites
+    )
 
 
 def arrivals(part: Part, sites: tuple[Site, ...], state: dict[str, Support]) -> tuple[Slice, Array]:

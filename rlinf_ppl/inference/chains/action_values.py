@@ -20,7 +20,7 @@ Sites = tuple[Site, ...]
 def axes(chain: Chain) -> tuple[str, ...]:
     """What Q is a function of: the last decision, what its policy depends on, and decisions that it does not see."""
     last = split(chain.step.sites)[0][-1]
-    return (*dict(chain.scopes)[last.name], *last.unseen, last.name)
+    return (*dict(chain.scopes)[last.name], *last.together, last.name)
 
 
 def zeros(chain: Chain) -> Float[Array, "..."]:

@@ -65,9 +65,9 @@ def equilibria(program: ControlProgram, num_starts: int = 200) -> Equilibria:
             f"exact.equilibria lists those of one-shot games, and the horizon is {chain.horizon}; exact.solve follows "
             "the principal branch at every step of a longer one."
         )
-    blocks = [site for site in chain.step.sites if site.unseen]
+    blocks = [site for site in chain.step.sites if site.together]
     decisions = chain.priors()
-    if not blocks or {blocks[-1].name, *blocks[-1].unseen} != set(decisions):
+    if not blocks or {blocks[-1].name, *blocks[-1].together} != set(decisions):
         raise ValueError(
             f"exact.equilibria takes a game whose decisions are all taken at the same time; those of this program are "
             f"{list(decisions)}: mark them by decide(..., unseen=(...)), as models.quantal_response does."

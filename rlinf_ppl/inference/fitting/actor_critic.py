@@ -94,10 +94,12 @@ class ActorCritic(ProgramELBO):
     def check(self, program: ControlProgram) -> None:
         """Raise where decisions pay something else than their KL, do not see each other, or have no finite scale."""
         check_joint(program)
-        form = program.structure.step
-        unseen = [site.name for site in form.sites if site.unseen]
-        if unseen:
-            raise ValueError(f"{unseen} do not see other decisions, and no action values of their own are theirs.")
+        blind = [name for name, _ in (*program.structure.together, *program.structure.hidden)]
+        if blind:
+            raise ValueError(
+                f"{blind} do not see all that their action values depend on, and none of their own are theirs; "
+                "svi.fit(program, key) works with tables, and svi.ParticleELBO(n) with any step."
+            )
         if nats_per_unit(program) is not None:
             raise ValueError(
                 "ActorCritic counts everything in units of optimality, and data beside an inverse temperature are in "
@@ -105,7 +107,7 @@ class ActorCritic(ProgramELBO):
             )
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program)):
             return
-        for site in form.decisions:
+        for site in program.structure.step.decisions:
             tau = temperature_of(program.parts["step"], site)
             if not bool(jnp.all(jnp.isfinite(tau) & (tau != 0))):
                 raise ValueError(f"the inverse temperature of {site.name!r} is 0 or not finite; its scale is lost.")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Found, Law, Message, Site
+from rlinf_ppl.algebra import Chain, Found, Law, Message, Site, Table
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
 from rlinf_ppl.algebra.noise import fresh_noise
@@ -61,13 +61,39 @@ def evaluated(theta: dict[str, Message]) -> algebra.Rules:
 
 def action_values(chain: Chain, logits: Logits) -> tuple[Array, dict[str, Array]]:
     """The ELBO, and for each decision Q^pi: the message that the current policy of all that comes later leaves."""
-    axes, size = chain.axes(), chain.size()
+    met = meetings(chain, logits) if chain.hidden else {}
+    return walked_back(chain, evaluated, messages(chain, logits), met)
 
-    def met(found: Found) -> dict[str, Array]:
+
+def replies(chain: Chain, logits: Logits) -> Logits:
+    """The logits of the best replies, the last decision first, each to those that were made before it."""
+    met = meetings(chain, logits)
+    return tempered(chain, walked_back(chain, lambda met: algebra.reply_rules(chain, met), met, met)[1])
+
+
+def meetings(chain: Chain, logits: Logits) -> dict[str, Table]:
+    """For each decision the law of what it sees and does not see."""
+    return algebra.joints(chain, laws_of(chain, policy_of(chain, logits)))
+
+
+def walked_back(
+    chain: Chain, rules: Callable[[Any], algebra.Rules], given: Any, met: dict[str, Table]
+) -> tuple[Array, dict[str, Array]]:
+    """The ELBO of a walk, and for each decision the message it met, averaged over what the decision does not see."""
+    hidden, size = dict(chain.hidden), chain.size()
+    axes = {name: (*own, *hidden.get(name, ())) for name, own in chain.axes().items()}
+
+    def kept(found: Found) -> dict[str, Array]:
         return {name: found.message[name].over(axes[name], size).array for name in axes}
 
-    walked = algebra.backward(chain, evaluated, given=messages(chain, logits), found=met)
-    return algebra.start(chain, walked.first, algebra.solve_rules()), walked.kept
+    walked = algebra.backward(chain, rules, given=given, found=kept)
+    values = {
+        name: algebra.averaged(chain, name, Table((*chain.times, *axes[name]), array), met[name]).array
+        if name in hidden
+        else array
+        for name, array in walked.kept.items()
+    }
+    return algebra.start(chain, walked.first, algebra.solve_rules()), values
 
 
 def natural_target(chain: Chain, logits: Logits) -> tuple[Array, Logits]:

@@ -59,6 +59,7 @@ class Fit(NamedTuple):
         guide: what was learned: for tables of logits theta, shapes as the policy's; or networks.
         memory: what the steps to come need of the steps so far, beside the guide.
         task: the program, the kind of steps, and the tolerance.
+        restarts: the ELBOs of all starts, where there were several.
     """
 
     policy: dict[str, Any]
@@ -69,6 +70,15 @@ class Fit(NamedTuple):
     guide: Any
     memory: Any
     task: Task
+    restarts: Array | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether a converged policy is one that no single decision can improve, and others may be better.
+
+        So it is where a decision does not see all that matters to it. Where it sees all, there is one optimum.
+        """
+        return bool(self.task.program.structure.hidden)
 
     def resume(self, num_steps: int = 1000, *, progress: bool = False) -> "Fit":
         """Run more steps, to the fit that as many steps without a break would have given.

@@ -1,20 +1,23 @@
 """How a fit improves a guide: steps of the natural gradient of the exact ELBO, or of an optimiser on any loss.
 
-Each is an `Update`, compiled into the loop of `svi.fit`. What a step needs of the steps before it, beside the guide,
-is its memory.
+Where decisions do not see all that matters to them, they reply one after the other. Each is an `Update`, compiled into
+the loop of `svi.fit`. What a step needs of the steps before it, beside the guide, is its memory.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra import Chain
-from rlinf_ppl.inference.fitting.guides import Logits, natural_target, policy_of
+from rlinf_ppl.algebra import Chain, Site, Table
+from rlinf_ppl.algebra.messages import with_array
+from rlinf_ppl.inference.fitting.guides import Logits, bound, natural_target, policy_of, replies
 from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO
 
 EXACT = ExactELBO()
@@ -60,6 +63,47 @@ def simultaneous_step(chain: Chain, logits: Logits, memory: Array, steps: Array)
     moved = moved_to(ahead, reply, logits, memory)
     kept = {name: jnp.where(steep, theta, moved[name]) for name, theta in logits.items()}
     return kept, jnp.where(steep, 0.5 * memory, jnp.minimum(1.05 * memory, 1.0)), -elbo, change
+
+
+@functools.lru_cache(maxsize=64)
+def by_replies(schedule: tuple[float, ...], endless: bool) -> Update:
+    """Coordinate ascent of the exact ELBO for decisions that do not see all; the same one for the same schedule.
+
+    With an end a step is a sweep of best replies from the last decision to the first. Without one a decision is the
+    same at all times, and a step is one of the natural gradient, halved until the ELBO does not fall. In the first
+    steps all inverse temperatures are multiplied by the schedule, and there is no verdict.
+    """
+    factors = np.array([*schedule, 1.0])
+
+    def step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> tuple[Logits, Array, Array, Array]:
+        warm = warmed(chain, jnp.asarray(factors)[jnp.minimum(steps, len(factors)) - 1]) if schedule else chain
+        elbo = bound(chain, logits)
+        if endless:
+            value, best = natural_target(warm, logits)
+            ahead = moved_to(logits, best, logits, memory)
+            slack = 4 * jnp.finfo(value.dtype).eps * jnp.maximum(1.0, jnp.abs(value))
+            rose = bound(warm, ahead) >= value - slack
+            moved = {name: jnp.where(rose, ahead[name], theta) for name, theta in logits.items()}
+            memory = jnp.where(rose, jnp.minimum(1.5 * memory, 1.0), 0.5 * memory)
+        else:
+            moved = best = replies(warm, logits)
+        residual = jnp.where(steps > len(schedule), changes(chain, logits, best), jnp.inf)
+        return moved, memory, -elbo, residual
+
+    return Update(f"replies after {len(schedule)} tempered ones", EXACT, first_step_size, step)
+
+
+def warmed(chain: Chain, factor: Array) -> Chain:
+    """The program with all inverse temperatures multiplied by a factor."""
+
+    def one(site: Site) -> Site:
+        if site.kind != "decision":
+            return site
+        tau = site.inverse_temperature
+        found = Table((), factor) if tau is None else with_array(tau, factor * tau.array)
+        return dataclasses.replace(site, inverse_temperature=found)
+
+    return dataclasses.replace(chain, step=dataclasses.replace(chain.step, sites=tuple(map(one, chain.step.sites))))
 
 
 def moved_to(at: Logits, target: Logits, start: Logits, step_size: Array) -> Logits:
