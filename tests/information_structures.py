@@ -184,19 +184,17 @@ STRUCTURES = {
 }
 
 
-def program(spec, horizon="own", tables=None):
-    """The ControlProgram of a spec; its rewards are scaled by its arguments' first number, which is 1."""
+def program(spec, horizon="own"):
+    """The ControlProgram of a spec, with its horizon or another."""
     names = list(spec["next"])
     horizon = spec["horizon"] if horizon == "own" else horizon
 
     def initial():
-        shape, joint = spec["initial"].shape, jnp.asarray(spec["initial"], float)
-        at = {}
-        for i, name in enumerate(names):
+        joint, at = jnp.asarray(spec["initial"], float), {}
+        for name in names:
             left = joint.sum(tuple(range(1, joint.ndim)))
             at[name] = numpyro.sample(f"{name}_0", Categorical(probs=left / left.sum()))
             joint = joint[at[name]]
-        assert len(shape) == len(names)
         return at
 
     def step(**state):

@@ -38,6 +38,7 @@ from rlinf_ppl.inference.execution import alone
 from rlinf_ppl.inference.particles.dynamics import Dynamics
 from rlinf_ppl.inference.particles.transitions import Transition, earned_after, sampled, started
 from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program.checks import check_sees
 from rlinf_ppl.program.evaluation import nats_per_unit
 from rlinf_ppl.program.reading import check_program, read_decided
 from rlinf_ppl.program.supports import is_finite
@@ -188,6 +189,7 @@ def learn_apart(
 
 def as_player(program: ControlProgram, decision: str | None = None) -> Player:
     """A program as its player meets it; tables that can be read whole are, for the sake of what is checked in them."""
+    check_sees(program, "Q-learning")
     world = Dynamics(program.structure, program.parts, program.discount, None, {}, None)
     every = (*program.structure.initial.latent, *program.structure.step.latent)
     chain = read(program) if all(is_finite(site.support) for site in every) else read_decided(program)

@@ -35,6 +35,7 @@ from rlinf_ppl.inference.arguments import check_count, check_key, check_number, 
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
 from rlinf_ppl.inference.particles.proposals import Looked, Quadratic, Twist, Valued, as_twist
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.checks import check_sees
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SampledLaw
 from rlinf_ppl.program.point import Point
@@ -93,6 +94,7 @@ def sample(
         FloatingPointError: where a particle's numbers are not finite; under jit and vmap nothing is raised.
     """
     site, key = check_decision(program, decision), check_key(key)
+    check_sees(program, "the policy of one decision")
     twist = as_twist(program, without_time(program, value))
     known_before = check_values(program, decision, at, twist)
     counts = check_count("num_particles", num_particles), check_count("num_steps", num_steps)

@@ -167,9 +167,9 @@ def check_sees(program: Any, what: str) -> None:
     """Raise where a decision does not see all that what follows depends on."""
     for name, hidden in program.structure.hidden:
         raise ValueError(
-            f"{what} has no closed form here: what follows depends on {list(hidden)}, which the decision {name!r} does "
-            "not see. svi.fit(program, key) climbs to a policy that no single decision can improve, and exact.elbo, "
-            "exact.evaluate and exact.marginals are exact for any policy."
+            f"{what} is for decisions that see all that matters to them: what follows depends on {list(hidden)}, which "
+            f"the decision {name!r} does not see. svi.fit(program, key) climbs to policies that no decision improves "
+            "alone, and exact.elbo, exact.evaluate and exact.marginals are exact for any policy."
         )
 
 

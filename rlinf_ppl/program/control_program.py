@@ -134,7 +134,8 @@ class ControlProgram(eqx.Module):
 
     def __repr__(self) -> str:
         state = {name: len(support) for name, support in self.structure.state}
-        sites = ", ".join(f"{site.name}: {site.kind}" for site in self.structure.step.sites)
+        blind = {site.name: f" without {', '.join(site.unseen)}" for site in self.structure.step.sites if site.unseen}
+        sites = ", ".join(f"{site.name}: {site.kind}{blind.get(site.name, '')}" for site in self.structure.step.sites)
         return f"ControlProgram(horizon={self.horizon}, state={state}, step=({sites}))"
 
     @property
@@ -173,13 +174,14 @@ class ControlProgram(eqx.Module):
 
     @property
     def scopes(self) -> dict[str, tuple[str, ...]]:
-        """For each decision the variables that its policy depends on, found by the elimination."""
+        """For each decision the variables that its policy depends on, found by the elimination: of those it sees."""
         return dict(self.structure.scopes)
 
     def graph(self) -> nx.DiGraph:
         """One time slice; node attribute `kind` is state, decision, chance, optimality or data; s' is the next one.
 
-        Edges lead from what a site's prior depends on; what the policy of a decision depends on is in `scopes`.
+        Edges lead from what a site's prior depends on, and those whose `style` is dotted from what a decision does not
+        see; what the policy of a decision depends on is in `scopes`.
         """
         return slice_graph(self.structure.step)
 

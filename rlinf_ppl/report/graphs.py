@@ -65,9 +65,9 @@ def draw(graph: nx.DiGraph, title: str = "") -> Figure:
     axes.axis("off")
     kinds = dict(graph.nodes(data="kind"))
     shapes = {node: draw_node(axes, places[node], node, kind) for node, kind in kinds.items()}
-    for parent, child in graph.edges:
-        draw_edge(axes, places, shapes, parent, child)
-    draw_legend(figure, set(kinds.values()))
+    for parent, child, style in graph.edges(data="style", default="solid"):
+        draw_edge(axes, places, shapes, parent, child, style)
+    draw_legend(figure, set(kinds.values()), any(style for *_, style in graph.edges(data="style")))
     return figure
 
 
@@ -132,8 +132,10 @@ def draw_node(axes: Axes, place: Point, name: str, kind: str) -> Patch:
     return shape
 
 
-def draw_edge(axes: Axes, places: dict[str, Point], shapes: dict[str, Patch], parent: str, child: str) -> None:
-    """An arrow from the parent's rim to the child's."""
+def draw_edge(
+    axes: Axes, places: dict[str, Point], shapes: dict[str, Patch], parent: str, child: str, style: str = "solid"
+) -> None:
+    """An arrow from the parent's rim to the child's; dotted from what a decision does not see."""
     from matplotlib.patches import FancyArrowPatch
 
     arrow = FancyArrowPatch(
@@ -148,13 +150,14 @@ def draw_edge(axes: Axes, places: dict[str, Point], shapes: dict[str, Patch], pa
         shrinkB=1,
         color="#444444",
         linewidth=1.2,
+        linestyle=style,
         zorder=1,
     )
     axes.add_patch(arrow)
 
 
-def draw_legend(figure: Figure, kinds: set[str]) -> None:
-    """What the colours mean, below the drawing."""
+def draw_legend(figure: Figure, kinds: set[str], dotted: bool) -> None:
+    """What the colours mean, and dotted lines, below the drawing."""
     from matplotlib.lines import Line2D
 
     look: dict[str, Any] = {"linestyle": "", "markersize": 9, "color": "#222222"}
@@ -163,6 +166,8 @@ def draw_legend(figure: Figure, kinds: set[str]) -> None:
         for kind, style in STYLES.items()
         if kind in kinds
     ]
+    if dotted:
+        handles.append(Line2D([], [], linestyle="dotted", color="#444444", label="not seen by the decision"))
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
 
 
@@ -172,6 +177,8 @@ def describe(graph: nx.DiGraph) -> list[str]:
     width = max(map(len, order), default=0)
     lines = []
     for node in order:
-        parents = ", ".join(sorted(graph.predecessors(node), key=order.index))
+        seen = [parent for parent in graph.predecessors(node) if "style" not in graph.edges[parent, node]]
+        unseen = sorted((set(graph.predecessors(node)) - set(seen)), key=order.index)
+        parents = ", ".join([*sorted(seen, key=order.index), *(f"({parent} unseen)" for parent in unseen)])
         lines.append(f"{node:<{width}}  {graph.nodes[node]['kind']:<10}" + (f"  <- {parents}" if parents else ""))
     return lines

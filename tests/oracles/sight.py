@@ -1,7 +1,7 @@
 """Programs of a few finite variables whose decisions see less, by enumeration of all trajectories in plain NumPy.
 
-A program is a list of sites, each (kind, name, parents, table): chance and decision with p(name | parents), reward with a
-number for each value of its parents. A policy is a table over the time, what it sees and the decision itself.
+A program is a list of sites, each (kind, name, parents, table): chance and decision with p(name | parents), reward with
+a number for each value of its parents. A policy is a table over the time, what it sees and the decision itself.
 """
 
 import itertools

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
@@ -18,6 +19,8 @@ from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.inference.chains.policies import as_found, laws_of
+from rlinf_ppl.program.forms import Form
+from rlinf_ppl.program.sight import blocks_of
 
 Logits = dict[str, Float[Array, "T ..."]]
 
@@ -133,3 +136,28 @@ def messages(chain: Chain, logits: Logits) -> dict[str, Message]:
     size = chain.size()
     make = with_array if chain.horizon is None else stacked
     return {name: make(chain.zero.over(axes, size), logits[name]) for name, axes in chain.axes().items()}
+
+
+def check_one_aim(step: Form, chain: Chain) -> None:
+    """Raise where decisions that do not see all are opponents, or a game of different inverse temperatures.
+
+    Raises:
+        ValueError: where known inverse temperatures are negative, or differ between decisions at one time.
+    """
+    sites = {site.name: site.inverse_temperature for site in chain.step.sites if site.kind == "decision"}
+    found = {name: jnp.ones(()) if tau is None else tau.constant for name, tau in sites.items()}
+    known = {name: np.asarray(tau) for name, tau in found.items() if not isinstance(tau, jax.core.Tracer)}
+    blind = list(dict(chain.hidden))
+    for name, tau in known.items():
+        if (tau < 0).any():
+            raise ValueError(
+                f"the decision {name!r} minimises, and {blind} do not see all that matters to them: no engine finds "
+                "the equilibrium of such a game. Let them see it, or give no negative inverse temperature."
+            )
+    for name, others in blocks_of(step).items():
+        if any(name in known and one in known and np.any(known[one] != known[name]) for one in others):
+            raise ValueError(
+                f"the decisions {[*others, name]} are taken at once at different inverse temperatures, and {blind} do "
+                "not see all that matters to them besides: no engine finds the equilibrium of such a game. Give them "
+                "one inverse temperature, or let them see the rest."
+            )

@@ -139,6 +139,8 @@ class TableELBO(ProgramELBO):
                     f"the inverse temperature of {site.name!r} is infinite, and the guide's logits would be so, too; "
                     "exact.solve takes it, or give a large finite one."
                 )
+        if chain.hidden:
+            guides.check_one_aim(program.structure.step, chain)
         return chain
 
     def start(self, target: Chain, key: Array) -> Logits:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.algebra import Chain, Site, Table
 from rlinf_ppl.algebra.messages import with_array
@@ -87,10 +87,18 @@ def by_replies(schedule: tuple[float, ...], endless: bool) -> Update:
             memory = jnp.where(rose, jnp.minimum(1.5 * memory, 1.0), 0.5 * memory)
         else:
             moved = best = replies(warm, logits)
-        residual = jnp.where(steps > len(schedule), changes(chain, logits, best), jnp.inf)
+        due = (steps > len(schedule)) & ascends(chain)
+        residual = jnp.where(due, changes(chain, logits, best), jnp.inf)
         return moved, memory, -elbo, residual
 
     return Update(f"replies after {len(schedule)} tempered ones", EXACT, first_step_size, step)
+
+
+def ascends(chain: Chain) -> Bool[Array, ""]:
+    """Whether no decision minimises what the others maximise."""
+    taus = [site.inverse_temperature for site in chain.step.sites if site.kind == "decision"]
+    known = [jnp.all(tau.constant >= 0) for tau in taus if tau is not None]
+    return jnp.all(jnp.stack([jnp.asarray(True), *known]))
 
 
 def warmed(chain: Chain, factor: Array) -> Chain:
