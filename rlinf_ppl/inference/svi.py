@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from rlinf_ppl.inference.arguments import check_count, check_key, check_number
 from rlinf_ppl.inference.fitting.actor_critic import ActorCritic
@@ -65,6 +65,10 @@ __all__ = [
 ]
 
 
+# Where the task stands in a fit: all before it are arrays.
+TASK = Fit._fields.index("task")
+
+
 def fit(
     program: ControlProgram,
     key: PRNGKeyArray | Array,
@@ -76,7 +80,7 @@ def fit(
     step_size: float = 1.0,
     tolerance: float | None = None,
     num_restarts: int = 1,
-    schedule: Sequence[float] | None = None,
+    schedule: ArrayLike | Sequence[float] | None = None,
     progress: bool = False,
 ) -> Fit:
     """Fit a guide by ascent of the ELBO, and stop early once it has converged.
@@ -95,10 +99,10 @@ def fit(
         tolerance: stop once `residual` is at most this; default 1e-6 (6e-6 in float32), with an
             optimiser 1e-5, with `ParticleELBO` 1. 0 runs every step, and so does `ActorCritic`.
         num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned, with
-            those of all as `restarts`. Where decisions see all, the natural gradient needs one only.
+            the ELBOs of all as `restarts`. Where decisions see all, the natural gradient needs one only.
         schedule: where decisions do not see all, what to multiply the inverse temperatures by in the first steps, such
             as jnp.linspace(0.05, 1, 40): where rewards count little at first, fewer fits end at poor optima. Each start
-            is then fitted from twice, with the schedule and without.
+            is then fitted from twice, with the schedule and, after all of these, without.
         progress: show a progress bar; inside jit and vmap there is none.
 
     Returns:
@@ -114,7 +118,8 @@ def fit(
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
     target = update.loss.read(program)
     starts = check_count("num_restarts", num_restarts)
-    if starts > 1 and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((target, key))):
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((target, key)))
+    if starts > 1 and traced:
         raise ValueError("inside vmap each key is a start of its own: leave num_restarts out.")
     limit = default_tolerance(update, optimizer) if tolerance is None else tolerance
     within = check_number("tolerance", limit)
@@ -132,6 +137,11 @@ def fit(
     tasks = [Task(program, each, within) for each in updates]
     if starts == 1 and len(tasks) == 1:
         return one(tasks[0], key)
+    if traced:
+        found = [one(task, key) for task in tasks]
+        best = jnp.nanargmax(elbos := jnp.stack([fit.elbo for fit in found]))
+        picked = jax.tree.map(lambda *parts: jnp.stack(parts)[best], *(fit[:TASK] for fit in found))
+        return Fit._make((*picked, tasks[0], elbos))
     keys = jax.random.split(key, starts)
     if program.structure.hidden and optimizer is None:
         fits = [fit for task in tasks for fit in together(partial(one, task), task, keys)]
@@ -148,7 +158,7 @@ def load(
     guide: Any = None,
     loss: ProgramELBO = EXACT,
     optimizer: optax.GradientTransformation | None = None,
-    schedule: Sequence[float] | None = None,
+    schedule: ArrayLike | Sequence[float] | None = None,
 ) -> Fit:
     """A fit that was saved by `save`, to look at or to resume.
 
@@ -222,7 +232,7 @@ def check_schedule(schedule: Any) -> tuple[float, ...]:
 
 def together(one: Callable[[Array], Fit], task: Task, keys: Array) -> list[Fit]:
     """Fits from several keys, run side by side."""
-    found: Any = jax.vmap(lambda key: one(key)[: Fit._fields.index("task")])(keys)
+    found: Any = jax.vmap(lambda key: one(key)[:TASK])(keys)
     fits = [Fit._make((*jax.tree.map(lambda x, i=i: x[i], found), task, None)) for i in range(len(keys))]
     return [fit._replace(losses=fit.losses[~jnp.isnan(fit.losses)]) for fit in fits]
 

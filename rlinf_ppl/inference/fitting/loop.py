@@ -59,7 +59,7 @@ class Fit(NamedTuple):
         guide: what was learned: for tables of logits theta, shapes as the policy's; or networks.
         memory: what the steps to come need of the steps so far, beside the guide.
         task: the program, the kind of steps, and the tolerance.
-        restarts: the ELBOs of all starts, where there were several.
+        restarts: the ELBOs of all starts, where there were several; those with a schedule first.
     """
 
     policy: dict[str, Any]

@@ -1,0 +1,56 @@
+"""Games of two players, each with a card of its own, who act one after the other for one reward.
+
+Payoffs by card 1, card 2, action 1 and action 2. A, B and C are from the tiny Hanabi suite (Sokota et al. 2021, Solving
+Common-Payoff Games with Approximate Policy Iteration); E is the game of Foerster et al. 2019 (Bayesian Action Decoder).
+"""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro.distributions import Categorical
+
+from rlinf_ppl import ControlProgram, decide, optimality
+
+RNG = np.random.default_rng(3)
+GAMES = {
+    "A": [[[[0, 1], [0, 0]], [[0, 1], [3, 2]]], [[[3, 3], [3, 2]], [[2, 0], [3, 3]]]],
+    "B": [[[[1, 0], [1, 0]], [[0, 1], [0, 1]]], [[[0, 1], [0, 0]], [[1, 0], [1, 0]]]],
+    "C": [[[[3, 0], [0, 3]], [[2, 0], [3, 3]]], [[[2, 2], [3, 0]], [[0, 1], [0, 2]]]],
+    "E": [
+        [[[10, 0, 0], [4, 8, 4], [10, 0, 0]], [[0, 0, 10], [4, 8, 4], [0, 0, 10]]],
+        [[[0, 0, 10], [4, 8, 4], [0, 0, 0]], [[10, 0, 0], [4, 8, 4], [10, 0, 0]]],
+    ],
+} | {f"random {i}": RNG.integers(0, 10, (3, 3, 3, 3)) for i in range(3)}
+
+
+def game(payoffs, inverse_temperature):
+    """The second player sees the first one's action, and nobody the other's card."""
+    table = jnp.asarray(payoffs, float)
+    cards, _, actions, _ = table.shape
+
+    def initial():
+        return {name: numpyro.sample(name, Categorical(probs=jnp.full(cards, 1 / cards))) for name in ("x", "y")}
+
+    def step(x, y):
+        a = decide("a", Categorical(probs=jnp.full(actions, 1 / actions)), inverse_temperature, unseen=("y",))
+        b = decide("b", Categorical(probs=jnp.full(actions, 1 / actions)), inverse_temperature, unseen=("x",))
+        optimality(table[x, y, a, b])
+        return {"x": x, "y": y}
+
+    return ControlProgram(initial, step, 1)
+
+
+def optimum(payoffs):
+    """The best expected payoff, over all deterministic first policies with the best second one."""
+    table = np.asarray(payoffs, float)
+    cards, actions = len(table), table.shape[-1]
+    best = -np.inf
+    for policy in itertools.product(range(actions), repeat=cards):
+        total = 0.0
+        for y, action in itertools.product(range(cards), range(actions)):
+            holders = [x for x in range(cards) if policy[x] == action]
+            total += max(sum(table[x, y, action, b] for x in holders) for b in range(actions))
+        best = max(best, total / cards**2)
+    return best

@@ -1,0 +1,74 @@
+"""Teams whose members see different things: local optima, restarts, and a rising inverse temperature."""
+
+import jax
+import numpy as np
+import pytest
+from card_games import GAMES, game, optimum
+from selection import quick
+
+from rlinf_ppl.inference import execution, svi
+
+KEY = jax.random.key(0)
+RISING = tuple(np.geomspace(0.01, 1.0, 45))
+HOT = 10.0
+
+
+def test_optima_by_brute_force_are_the_published_ones():
+    assert {name: optimum(GAMES[name]) for name in "ABCE"} == {"A": 2.25, "B": 1.0, "C": 2.5, "E": 10.0}
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    """100 starts of the Bayesian Action Decoder's game, each with a rising inverse temperature and without."""
+    return svi.fit(game(GAMES["E"], HOT), KEY, 60, num_restarts=100, schedule=RISING)
+
+
+def test_a_rising_inverse_temperature_finds_the_signal_from_almost_every_start(decoder):
+    program = game(GAMES["E"], HOT)
+    assert decoder.converged and decoder.local
+    assert float(execution.expected_return(program, decoder.policy)) == pytest.approx(10.0, abs=0.01)
+    rising, plain = np.split(np.asarray(decoder.restarts), 2)
+    best = float(decoder.elbo)
+    assert (rising > best - 0.01).sum() >= 98
+    # Without it about half of them stay at signals worth 9.
+    assert 30 <= (plain > best - 0.01).sum() <= 70
+    assert (np.asarray(decoder.restarts) <= best + 1e-9).all()
+
+
+def test_one_start_is_fitted_from_twice(decoder):
+    fit = svi.fit(game(GAMES["E"], HOT), KEY, 60, schedule=RISING)
+    assert fit.restarts.shape == (2,) and float(fit.elbo) == float(fit.restarts.max())
+    both = jax.jit(lambda key: svi.fit(game(GAMES["E"], HOT), key, 60, schedule=RISING).elbo)(KEY)
+    assert np.isfinite(both)
+
+
+@pytest.mark.parametrize("name", quick(["A"], [name for name in GAMES if name != "E"]))
+def test_games_end_at_their_optima(name):
+    program = game(GAMES[name], HOT)
+    fit = svi.fit(program, KEY, 200, num_restarts=20, schedule=RISING)
+    assert float(execution.expected_return(program, fit.policy)) == pytest.approx(optimum(GAMES[name]), abs=0.02)
+
+
+def test_a_fit_with_a_schedule_goes_on_from_a_file(tmp_path):
+    program = game(GAMES["A"], HOT)
+    unbroken = svi.fit(program, KEY, 60, schedule=RISING)
+    broken = svi.fit(program, KEY, 20, schedule=RISING)
+    svi.save(broken, tmp_path / "fit.npz")
+    with pytest.raises(ValueError, match="it was to be loaded as one by"):
+        svi.load(tmp_path / "fit.npz", program)
+    loaded = svi.load(tmp_path / "fit.npz", program, schedule=RISING).resume(40)
+    np.testing.assert_array_equal(loaded.losses, broken.resume(40).losses)
+    assert float(loaded.elbo) <= float(unbroken.elbo) + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"schedule": [0.1, -1.0]}, ValueError, "schedule must be a list of factors above 0"),
+        ({"schedule": 0.5}, ValueError, "schedule must be a list of factors above 0"),
+        ({"step_size": 0.5}, ValueError, "step_size must be 1"),
+    ],
+)
+def test_what_a_fit_of_a_team_cannot_take_is_named(options, error, message):
+    with pytest.raises(error, match=message):
+        svi.fit(game(GAMES["A"], HOT), KEY, 5, **options)
