@@ -262,3 +262,34 @@ def test_what_is_masked_may_be_anything(name):
 
     assert evidence(data) == pytest.approx((expected, expected), rel=1e-6)
     assert evidence(data[::-1]) == (-np.inf, -np.inf)
+
+
+@pytest.mark.parametrize("double", [True, False])
+@pytest.mark.parametrize("kind", ["data", "optimality"])
+def test_what_is_impossible_is_so_at_every_inverse_temperature(kind, double):
+    """Only s = 1 can be; then the last action is free. A product with tau that is rounded otherwise here than there."""
+    with jax.enable_x64(double):
+
+        def evidence(q, tau):
+            def step(tau, q, s):
+                a = decide("a", dist.Bernoulli(q), inverse_temperature=tau)
+                if kind == "data":
+                    numpyro.sample("y", dist.Bernoulli(jnp.array([0.0, 0.5])[s]), obs=1)
+                else:
+                    optimality(jnp.where(s == 0, -jnp.inf, 0.0))
+                return {"s": a}
+
+            def initial(tau, q):
+                return {"s": numpyro.sample("s_0", dist.Bernoulli(0.5))}
+
+            made = ControlProgram(initial, step, 2, args=(jnp.asarray(tau, float), jnp.asarray(q, float)))
+            return exact.condition(made).log_evidence, exact.posterior_marginals(made).state
+
+        each = jax.jit(jax.vmap(jax.value_and_grad(evidence, has_aux=True), (None, 0)))
+        (found, states), slopes = each(0.5, jnp.asarray(np.linspace(0.05, 4.0, 41)))
+        known = np.log(1 / 16) if kind == "data" else np.log(1 / 4)
+        close = 1e-12 if double else 2e-5
+        np.testing.assert_allclose(found, known, atol=close)
+        np.testing.assert_allclose(slopes, 2.0, atol=close)
+        expected = np.array([[0.0, 1.0], [0.0, 1.0], [0.5, 0.5]])
+        np.testing.assert_allclose(states, np.broadcast_to(expected, (41, 3, 2)), atol=close)

@@ -284,3 +284,24 @@ def test_sampled_trajectories_have_data_in_nats():
     for drawn in (exact.posterior_sample(made, KEY, 5), exact.sample(made, KEY, exact.prior_policy(made), 5)):
         np.testing.assert_allclose(drawn["y"], dist.Normal(1.0 * drawn["s"][:, :2], 1.0).log_prob(0.0), rtol=1e-12)
         np.testing.assert_allclose(drawn["optimality"], drawn["a"], rtol=1e-12)
+
+
+def test_proposals_are_weighed_without_masks_and_by_what_they_are_put_together_from():
+    def step(x):
+        a = decide("a", dist.Gamma(2.0, 1.0))
+        optimality(-0.1 * a)
+        return {"x": x + a}
+
+    made = ControlProgram(lambda: {"x": 0.0}, step, 1)
+    found = smc.run(made, KEY, 20_000, proposal={"a": lambda: dist.Gamma(2.0, 1.1).mask(False)}).log_evidence
+    assert float(found) == pytest.approx(2 * np.log(1 / 1.1), abs=1e-9)
+    positive = dist.constraints.positive
+    halves = dist.Categorical(probs=jnp.ones(2) / 2)
+    others = (
+        lambda: dist.MixtureGeneral(halves, [dist.Delta(1.0), dist.Gamma(1.0, 0.5)], support=positive),
+        lambda: dist.TransformedDistribution(dist.Poisson(2.0), dist.transforms.AffineTransform(0.5, 1.0)),
+        lambda: dist.ImproperUniform(positive, (), ()),
+    )
+    for other in others:
+        with pytest.raises(ValueError, match=r"proposal\['a'\] returned"):
+            smc.run(made, KEY, 10, proposal={"a": other})

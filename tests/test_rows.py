@@ -77,3 +77,42 @@ def test_what_is_off_by_more_is_refused():
     for answer in (exact.evaluate, lambda made, policy: smc.run(made, jax.random.key(0), 5, proposal=policy)):
         with pytest.raises(ValueError, match="sum to 1|with sum 1"):
             answer(right, {"a": np.tile(row, (2, 1))})
+
+
+def test_rows_of_policies_and_of_data_are_rescaled_or_refused_alike():
+    made, short = written([0.5, 0.5], 2), np.array([0.5, 0.5 - 5e-6])
+    right = exact.elbo(made, {"a": np.tile(short / short.sum(), (2, 1))})
+    assert float(exact.elbo(made, {"a": np.tile(short, (2, 1))})) == pytest.approx(float(right), abs=1e-14)
+
+    def observed(row, law=lambda row: Categorical(probs=row)):
+        def step(s):
+            numpyro.sample("y", law(jnp.asarray(row)), obs=1)
+            return {"s": s}
+
+        return ControlProgram(lambda: {"s": 0}, step, 1, sizes={"s": 1})
+
+    for engine in (exact.condition, lambda made: smc.run(made, jax.random.key(0), 5)):
+        assert float(engine(observed(short)).log_evidence) == pytest.approx(np.log(short[1] / short.sum()), abs=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("law", "y"),
+    [
+        (lambda: Categorical(probs=jnp.asarray([[-0.5, 1.5]])[jnp.asarray(0)]), 1),
+        (lambda: Categorical(probs=jnp.asarray([[0.6, 0.9]])[jnp.asarray(0)]), 1),
+        (lambda: numpyro.distributions.Bernoulli(probs=jnp.asarray(1.5)), 1),
+        (lambda: numpyro.distributions.Beta(jnp.asarray(-1.5) + 0 * jnp.asarray(1.0), 1.0), 0.3),
+        (lambda: numpyro.distributions.Binomial(3, jnp.asarray(1.5) + 0 * jnp.asarray(1.0)), 1),
+    ],
+)
+def test_data_of_a_law_whose_parameters_are_none_are_refused(law, y):
+    def step(s, x):
+        # Traced, as parameters are that depend on anything.
+        numpyro.sample("y", jax.tree.map(lambda leaf: leaf + 0 * s, law()), obs=y)
+        return {"s": s, "x": x}
+
+    made = ControlProgram(lambda: {"s": 0, "x": 0}, step, 1, sizes={"s": 1, "x": 1})
+    with pytest.raises(ValueError, match="log probability of the data 'y' is no number.*break its constraints"):
+        exact.condition(made)
+    with pytest.raises(FloatingPointError, match="'y' at t = 0 is no number"):
+        smc.run(made, jax.random.key(0), 5)

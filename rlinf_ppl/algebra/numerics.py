@@ -60,13 +60,14 @@ def _soft_maximum(p: Any, w: Any, tau: Array | None, total: Callable[..., Array]
     """Both of them: p and w are trees of arrays, and `total` and `largest` run over the alternatives."""
     each = jax.tree.map
     if tau is not None:
-        hard, sign = jnp.isinf(tau), jnp.sign(tau)
-        tau = jnp.where(hard, sign, tau)
-    x = w if tau is None else each(lambda w: tau * w, w)
-    peak = lax.stop_gradient(largest(each(lambda p, x: jnp.where(p > 0, x, -jnp.inf), p, x)))
-    weights = each(lambda p, x: p * jnp.exp(jnp.minimum(x - peak, _largest_exponent(x))), p, x)
+        hard = jnp.isinf(tau)
+        tau = jnp.where(hard, jnp.sign(tau), tau)
+    scale, sign = (1.0, 1.0) if tau is None else (tau, jnp.where(tau < 0, -1.0, 1.0))
+    best = sign * lax.stop_gradient(largest(each(lambda p, w: jnp.where(p > 0, sign * w, -jnp.inf), p, w)))
+    # The difference comes first: where a product with tau is fused with it, that of equal numbers may not be 0.
+    weights = each(lambda p, w: p * jnp.exp(jnp.minimum(scale * (w - best), _largest_exponent(w))), p, w)
     norm = total(weights)
-    log_norm = peak + jnp.log(norm)
+    log_norm = scale * best + jnp.log(norm)
     q = each(lambda weight: weight / norm, weights)
     if tau is None:
         return q, log_norm
@@ -76,9 +77,9 @@ def _soft_maximum(p: Any, w: Any, tau: Array | None, total: Callable[..., Array]
     beyond = each(lambda p: (p == 0) & (reach < SERIES_RADIUS), p)
     excess = total(each(lambda p, w, beyond: p * tilted_offset(w - centre, tau, beyond), p, w, beyond))
     value = select_form(tau, reach, centre, excess, log_norm)
-    best = each(lambda p, x: p * (x == peak), p, x)
-    number = total(best)
-    greedy = each(lambda chosen: chosen / number, best)
+    chosen = each(lambda p, w: p * (w == best), p, w)
+    number = total(chosen)
+    greedy = each(lambda chosen: chosen / number, chosen)
     hard_value = total(each(lambda greedy, w: lax.stop_gradient(greedy) * w, greedy, w))
     return each(lambda q, greedy: jnp.where(hard, greedy, q), q, greedy), jnp.where(hard, hard_value, value)
 

@@ -112,12 +112,13 @@ class Table(Named):
         scale = None if tau is None else tau.array
         axes = (*(name for name in self.axes if name != law.name), law.name)
         values = self.aligned(axes)
-        x = values if scale is None else scale * values
-        peak = lax.stop_gradient(jnp.max(x, -1, keepdims=True))
-        total = contract(law.table, Table(axes, jnp.exp(x - peak)), law.name)
-        enough = jnp.finfo(x.dtype).tiny / jnp.finfo(x.dtype).eps
+        steep, sign = (1.0, 1.0) if scale is None else (scale, jnp.where(scale < 0, -1.0, 1.0))
+        best = sign * lax.stop_gradient(jnp.max(sign * values, -1, keepdims=True))
+        # The difference comes first, as in `soft_maximum`.
+        total = contract(law.table, Table(axes, jnp.exp(steep * (values - best))), law.name)
+        enough = jnp.finfo(values.dtype).tiny / jnp.finfo(values.dtype).eps
         safe = jnp.where(total.array > enough, total.array, 1.0)
-        shift = Table(axes[:-1], peak[..., 0]).aligned(total.axes)
+        shift = Table(axes[:-1], steep * best[..., 0]).aligned(total.axes)
         log_total = jnp.log(safe) + shift
         if scale is not None:
             centre = lax.stop_gradient(jnp.mean(values, -1, keepdims=True))
@@ -248,6 +249,11 @@ class Conditional(eqx.Module):
                 "policies that are given, give from_conjugate its cost as well."
             )
         return Table(scope, self.regularizer.cost(q.table.aligned(axes), self.table.aligned(axes)))
+
+
+def most_rounding(p: Array) -> float:
+    """How far the sums of rows of probabilities are off one by rounding."""
+    return ROW_DIGITS * p.shape[-1] ** 0.5 * float(jnp.finfo(p.dtype).eps)
 
 
 def union(*axes: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions.distribution import validation_enabled
 
+from rlinf_ppl.program.families import is_no_law
+
 # Where every number is possible there is nothing to check, and a quadratic stays one.
 EVERYWHERE = (dist.constraints.real, dist.constraints.real_vector)
 # NumPyro leaves the edge out of their supports, where their densities are finite and data may lie.
@@ -68,7 +70,12 @@ def log_prob_on_support(fn: Any, value: Any) -> Array:
     inside = is_inside(fn, value)
     # A law that is put together anew has no check of NumPyro's own, which knows no edge.
     with validation_enabled(False):
-        return inside_of(jax.tree.map(lambda x: x, fn), value, inside)
+        found = inside_of(jax.tree.map(lambda x: x, fn), value, inside)
+    if isinstance(plain(fn), dist.Normal | dist.MultivariateNormal):
+        return found
+    if isinstance(fn, dist.CategoricalProbs):
+        found = found - jnp.log(jnp.sum(fn.probs, -1))
+    return jnp.where(is_no_law(fn), jnp.nan, found)
 
 
 def inside_of(fn: Any, value: Array, inside: Any) -> Array:

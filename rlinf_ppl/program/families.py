@@ -15,6 +15,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 
+from rlinf_ppl.algebra.tables import ROW_TOLERANCE
+
 # Where a class keeps what its constructor calls otherwise.
 KEPT_AS = {
     "base_distribution": "base_dist",
@@ -72,12 +74,17 @@ def is_no_law(law: Any) -> Array:
     for name, constraint in law.arg_constraints.items():
         value = vars(law).get(name)
         if value is not None and not constraints.is_dependent(constraint):
-            wrong |= ~jnp.all(constraint(value))
+            wrong |= ~jnp.all(is_row(value) if is_simplex(constraint) else constraint(value))
     for part in vars(law).values():
         for inner in part if isinstance(part, list) else [part]:
             if isinstance(inner, dist.Distribution):
                 wrong |= is_no_law(inner)
     return wrong
+
+
+def is_row(p: Array) -> Array:
+    """Whether numbers are probabilities that sum to one, as near as a row of a table has to be."""
+    return jnp.all(p >= 0, -1) & (jnp.abs(jnp.sum(p, -1) - 1) <= ROW_TOLERANCE)
 
 
 def num_parameters(law: Any) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra import Chain, Conditional, Site
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.regularizers import kl
-from rlinf_ppl.algebra.tables import ROW_DIGITS, ROW_TOLERANCE
+from rlinf_ppl.algebra.tables import ROW_TOLERANCE, most_rounding
 from rlinf_ppl.program.control_program import ControlProgram
 
 
@@ -69,8 +69,7 @@ def find_bad(chain: Chain, impossible: bool) -> tuple[dict[str, Any], Array]:
 def is_rough(law: Any) -> Array:
     """Whether any row of a law is off one by more than rounding."""
     p = law.table.array
-    most = ROW_DIGITS * p.shape[-1] ** 0.5 * float(jnp.finfo(p.dtype).eps)
-    return jnp.max(jnp.abs(jnp.sum(p, -1) - 1)) > most
+    return jnp.max(jnp.abs(jnp.sum(p, -1) - 1)) > most_rounding(p)
 
 
 @compiled
@@ -109,6 +108,11 @@ def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
             return (
                 f"{part}: the data {site.name!r} have probability zero{where}; exact.solve and fits leave chance at "
                 "its prior, so that their value is minus infinity: exact.condition and smc.run go by the posterior."
+            )
+        if np.isnan(array[at]) and site.kind == "data":
+            return (
+                f"{part}: the log probability of the data {site.name!r} is no number{where}: the parameters of their "
+                "law break its constraints, such as rows that do not sum to one, or are NaN."
             )
         return (
             f"{part}: {site.kind} {site.name!r} is {array[at]}{where}; rewards must be finite: give prior 0 to "

@@ -13,7 +13,7 @@ from rlinf_ppl.algebra import Chain, Law, at_time, by_time
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import AffinePolicy
-from rlinf_ppl.algebra.tables import ROW_TOLERANCE
+from rlinf_ppl.algebra.tables import ROW_TOLERANCE, most_rounding
 from rlinf_ppl.inference.arguments import check_numbers
 
 Policy = Mapping[str, Any]
@@ -46,11 +46,12 @@ def as_laws(chain: Chain, policy: Policy) -> dict[str, Law]:
             f"policy[{functions[0]!r}] is a function, as fits of networks have, and exact answers are about arrays; "
             "smc.run(program, key, proposal=policy, threshold=0) draws its trajectories."
         )
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(dict(policy))):
-        # Known numbers are checked where a caller's jit is tracing, too.
-        with jax.ensure_compile_time_eval():
-            check_rows(chain, shaped(chain, policy))
-    return laws_of(chain, shaped(chain, policy))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(dict(policy))):
+        return laws_of(chain, shaped(chain, policy))
+    # Known numbers are checked where a caller's jit is tracing, too.
+    with jax.ensure_compile_time_eval():
+        answers = checked_rows(chain, shaped(chain, policy))
+    return laws_of(chain, answers)
 
 
 @in_all_digits
@@ -107,8 +108,12 @@ def with_time(chain: Chain, name: str, array: Array) -> Float[Array, "..."]:
     return jnp.broadcast_to(shaped, full)
 
 
-def check_rows(chain: Chain, answers: dict[str, Any]) -> None:
-    """Raise where rows are no distributions."""
+def checked_rows(chain: Chain, answers: dict[str, Any]) -> dict[str, Any]:
+    """Policies whose rows sum to one: those that are off by more than rounding are rescaled.
+
+    Raises:
+        ValueError: where rows are no distributions.
+    """
     for name, answer in answers.items():
         if isinstance(answer, AffinePolicy) and not is_law(answer):
             raise ValueError(
@@ -116,8 +121,9 @@ def check_rows(chain: Chain, answers: dict[str, Any]) -> None:
                 "variances."
             )
     arrays = {name: answer for name, answer in answers.items() if not isinstance(answer, AffinePolicy)}
-    for name, wrong in jax.device_get(wrong_rows(arrays)).items():
-        if wrong:
+    off = jax.device_get(distances(arrays))
+    for name, distance in off.items():
+        if not distance <= ROW_TOLERANCE:
             rows = arrays[name].sum(-1)
             worst = jnp.unravel_index(jnp.argmax(jnp.abs(rows - 1) + jnp.any(arrays[name] < 0, -1)), rows.shape)
             at = ", ".join(
@@ -127,6 +133,8 @@ def check_rows(chain: Chain, answers: dict[str, Any]) -> None:
                 f"policy[{name!r}] at {at} is {arrays[name][worst]}: it must be at least 0 and sum to 1 over its last "
                 "axis."
             )
+    rough = [name for name, array in arrays.items() if off[name] > most_rounding(array)]
+    return answers | {name: arrays[name] / jnp.sum(arrays[name], -1, keepdims=True) for name in rough}
 
 
 def is_law(policy: AffinePolicy) -> bool:
@@ -140,10 +148,10 @@ def is_law(policy: AffinePolicy) -> bool:
 
 
 @compiled
-def wrong_rows(arrays: dict[str, Array]) -> dict[str, Array]:
-    """For each decision whether any row is no distribution."""
+def distances(arrays: dict[str, Array]) -> dict[str, Array]:
+    """For each decision how far its rows' sums are from one, at most; infinite where any entry is negative or NaN."""
     return {
-        name: jnp.any(jnp.abs(array.sum(-1) - 1) > ROW_TOLERANCE) | ~jnp.all(array >= 0)
+        name: jnp.where(jnp.all(array >= 0), jnp.max(jnp.abs(array.sum(-1) - 1), initial=0.0), jnp.inf)
         for name, array in arrays.items()
     }
 

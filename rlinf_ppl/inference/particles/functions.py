@@ -6,10 +6,19 @@ from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array
-from numpyro.distributions import Delta, Distribution, MultivariateNormal, Normal
+from numpyro.distributions import (
+    Delta,
+    Distribution,
+    ImproperUniform,
+    MixtureGeneral,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+)
 
 from rlinf_ppl.inference.arguments import check_numbers
-from rlinf_ppl.program.families import base_of, is_discrete
+from rlinf_ppl.program.families import base_of, is_discrete, unmasked
 from rlinf_ppl.program.laws import GaussianLaw, SampledLaw, SiteLaw, as_law, gaussian, probabilities
 from rlinf_ppl.program.supports import Support, first_value, is_finite
 
@@ -50,6 +59,11 @@ def law_over(what: str, found: Any, law: SiteLaw, support: Support, weighed: boo
     """
     if not isinstance(found, Distribution):
         raise TypeError(f"{what} returned {type(found).__name__}; it must return a NumPyro distribution.")
+    if isinstance(base_of(found), ImproperUniform):
+        raise ValueError(
+            f"{what} returned an ImproperUniform, which cannot be drawn from; it must return a law that can."
+        )
+    found = unmasked(found)
     shape, like = found.shape(), first_value(support).shape
     if is_finite(support):
         wanted = f"a distribution over the site's {len(support)} values"
@@ -70,7 +84,19 @@ def is_comparable(found: Distribution, own: Distribution, weighed: bool) -> bool
     """Whether a law of a site can stand in for its own: counts for counts, and single points only to be played."""
     if isinstance(found, Delta) or isinstance(own, Delta):
         return isinstance(found, Delta) and (isinstance(own, Delta) or not weighed)
-    return is_discrete(found) == is_discrete(own)
+    return kinds_of(found) == kinds_of(own)
+
+
+def kinds_of(law: Distribution) -> set[str]:
+    """Whether the values of a law, or of those that it is put together from, are points, counts or real numbers."""
+    law = base_of(law)
+    if isinstance(law, TransformedDistribution):
+        return kinds_of(law.base_dist)
+    if isinstance(law, MixtureSameFamily):
+        return kinds_of(law.component_distribution)
+    if isinstance(law, MixtureGeneral):
+        return set().union(*map(kinds_of, law.component_distributions))
+    return {"points"} if isinstance(law, Delta) else {"counts"} if is_discrete(law) else {"real numbers"}
 
 
 def one_number(what: str, found: Any) -> Array:

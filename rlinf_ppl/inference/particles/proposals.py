@@ -14,8 +14,9 @@ from numpyro.distributions import Distribution
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
 from rlinf_ppl.algebra.small_matrices import cholesky
+from rlinf_ppl.algebra.tables import ROW_TOLERANCE
 from rlinf_ppl.inference.arguments import check_numbers
-from rlinf_ppl.inference.chains.policies import wrong_rows
+from rlinf_ppl.inference.chains.policies import distances
 from rlinf_ppl.inference.particles.functions import Called, Values, law_over, one_number, taken
 from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw
@@ -186,7 +187,7 @@ def one_proposal(program: ControlProgram, name: str, entry: Any, what: str, weig
     if not isinstance(array, jax.core.Tracer):
         # Known numbers are checked where a caller's jit is tracing, too.
         with jax.ensure_compile_time_eval():
-            if wrong_rows({name: array})[name]:
+            if not distances({name: array})[name] <= ROW_TOLERANCE:
                 raise ValueError(f"{what} has rows that are no distributions: at least 0, with sum 1.")
     return Rows(Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed), support)
 
