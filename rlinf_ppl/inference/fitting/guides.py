@@ -22,7 +22,7 @@ from rlinf_ppl.inference.chains.policies import as_found, laws_of
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.sight import blocks_of
 
-Logits = dict[str, Float[Array, "T ..."]]
+Logits = dict[str, Float[Array, "..."]]
 
 INITIAL_SPREAD = 0.1
 
