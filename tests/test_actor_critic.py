@@ -138,7 +138,7 @@ WRONG = {
     "at once": (
         lambda: fit(models.quantal_response(GAME.task, 2, 1.0, 1.0)),
         ValueError,
-        "do not see other decisions",
+        "do not see all that their action values depend on",
     ),
     "no scale": (
         lambda: fit(models.balancing_q(GAME.task, 2, 0.0, 1.0)),

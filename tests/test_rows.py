@@ -95,6 +95,7 @@ def test_rows_of_policies_and_of_data_are_rescaled_or_refused_alike():
         assert float(engine(observed(short)).log_evidence) == pytest.approx(np.log(short[1] / short.sum()), abs=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("law", "y"),
     [

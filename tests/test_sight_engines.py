@@ -47,7 +47,7 @@ TAKEN = ["discounted", "controller", "a team at once", "public message"]
 
 
 @pytest.mark.parametrize("name", quick(["discounted"], TAKEN))
-@pytest.mark.parametrize("horizon", [None, 3])
+@pytest.mark.parametrize("horizon", quick([None], [None, 3]))
 def test_fits_reach_the_best_of_an_optimiser(name, horizon):
     made = program(STRUCTURES[name][0] | {"discount": 0.8}, horizon=horizon)
     fit = svi.fit(made, KEY, 1000, num_restarts=10)
@@ -83,6 +83,7 @@ def test_where_hiding_does_not_bind_nothing_changes():
     assert float(exact.condition(hiding).log_evidence) == float(exact.condition(plain).log_evidence)
 
 
+@pytest.mark.slow
 def test_a_team_at_once_is_where_its_replies_settle():
     """The same game as an equilibrium, and with a site in between, so that it is climbed."""
     payoffs = np.array([[[2.0, 0.0], [0.0, 1.0]]])
@@ -127,6 +128,7 @@ def fitted():
     return spec, scopes, made, svi.fit(made, KEY)
 
 
+@pytest.mark.slow
 def test_its_policy_is_drawn_executed_and_weighed(fitted):
     spec, scopes, made, fit = fitted
     policies = {site: (scopes[site], np.asarray(array)) for site, array in fit.policy.items()}
@@ -158,6 +160,7 @@ def prior_of(spec, scopes):
     return found
 
 
+@pytest.mark.slow
 def test_its_guide_has_the_density_of_its_policy_and_numpyro_fits_it(fitted):
     spec, scopes, made, fit = fitted
     params = {f"{name}_logits": theta for name, theta in fit.guide.items()}
@@ -219,6 +222,7 @@ def test_who_cannot_take_it_says_so(case):
         call()
 
 
+@pytest.mark.slow
 def test_under_a_trace_a_minimiser_never_converges():
     def fit(tau):
         return svi.fit(opponents((1.0, tau)), KEY, 30).converged
@@ -226,6 +230,7 @@ def test_under_a_trace_a_minimiser_never_converges():
     assert not jax.jit(fit)(jnp.asarray(-1.0)) and jax.jit(fit)(jnp.asarray(1.0))
 
 
+@pytest.mark.slow
 def test_sight_works_in_single_precision():
     with jax.enable_x64(False):
         spec, _ = STRUCTURES["a team at once"]

@@ -2,9 +2,9 @@
 
 import jax
 import numpy as np
+import optax
 import pytest
 from card_games import GAMES, game, optimum
-from selection import quick
 
 from rlinf_ppl.inference import execution, svi
 
@@ -35,6 +35,7 @@ def test_a_rising_inverse_temperature_finds_the_signal_from_almost_every_start(d
     assert (np.asarray(decoder.restarts) <= best + 1e-9).all()
 
 
+@pytest.mark.slow
 def test_one_start_is_fitted_from_twice(decoder):
     fit = svi.fit(game(GAMES["E"], HOT), KEY, 60, schedule=RISING)
     assert fit.restarts.shape == (2,) and float(fit.elbo) == float(fit.restarts.max())
@@ -42,23 +43,25 @@ def test_one_start_is_fitted_from_twice(decoder):
     assert np.isfinite(both)
 
 
-@pytest.mark.parametrize("name", quick(["A"], [name for name in GAMES if name != "E"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in GAMES if name != "E"])
 def test_games_end_at_their_optima(name):
     program = game(GAMES[name], HOT)
     fit = svi.fit(program, KEY, 200, num_restarts=20, schedule=RISING)
     assert float(execution.expected_return(program, fit.policy)) == pytest.approx(optimum(GAMES[name]), abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_fit_with_a_schedule_goes_on_from_a_file(tmp_path):
     program = game(GAMES["A"], HOT)
-    unbroken = svi.fit(program, KEY, 60, schedule=RISING)
-    broken = svi.fit(program, KEY, 20, schedule=RISING)
-    svi.save(broken, tmp_path / "fit.npz")
-    with pytest.raises(ValueError, match="it was to be loaded as one by"):
-        svi.load(tmp_path / "fit.npz", program)
-    loaded = svi.load(tmp_path / "fit.npz", program, schedule=RISING).resume(40)
-    np.testing.assert_array_equal(loaded.losses, broken.resume(40).losses)
-    assert float(loaded.elbo) <= float(unbroken.elbo) + 1e-9
+    for steps in (4, 60):
+        fit = svi.fit(program, KEY, steps, schedule=RISING)
+        svi.save(fit, tmp_path / "fit.npz")
+        loaded = svi.load(tmp_path / "fit.npz", program, schedule=RISING)
+        assert loaded.task.update is fit.task.update
+        np.testing.assert_array_equal(loaded.resume(40).losses, fit.resume(40).losses)
+    with pytest.raises(ValueError, match="the same loss, optimizer and schedule"):
+        svi.load(tmp_path / "fit.npz", program, optimizer=optax.adam(0.1))
 
 
 @pytest.mark.parametrize(

@@ -169,13 +169,15 @@ def load(
         loss: the loss that it was fitted by.
         optimizer: an optax optimiser like the one that it was fitted with, of the same learning rate and other numbers,
             which no file can tell; None: the natural gradient.
-        schedule: what it was fitted with.
+        schedule: the one that it was fitted with, if any; the best start may have been one without.
 
     Raises:
         FileNotFoundError, OSError: there is no such file, or it cannot be opened.
         ValueError: it holds no fit, or that of another program, loss, kind of optimiser or precision.
     """
-    return restored(path, program, guide, check_update(program, loss, optimizer, 1.0, schedule))
+    kinds = (None,) if schedule is None else (schedule, None)
+    found = [check_update(program, loss, optimizer, 1.0, given) for given in kinds]
+    return restored(path, program, guide, found)
 
 
 def check_update(

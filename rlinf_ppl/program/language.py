@@ -47,9 +47,11 @@ def decide(
             With another regularizer than the KL it cannot be 0: there the value has no limit.
         regularizer: one of `rlinf_ppl.algebra.regularizers`, or just a convex conjugate: a function of x (K,) and the
             prior's probabilities (K,).
-        unseen: the decisions just before this one that it is taken at the same time as: none of them sees another, so
-            their policies and priors depend on what came before all of them. They settle at the fixed point of their
-            soft replies (a logit equilibrium), and there is no joint model.
+        unseen: what stands before this decision and is not seen by it: state variables, chance sites, decisions; its
+            prior depends on none of them. Consecutive decisions that do not see each other, and see all else that
+            matters, settle at the fixed point of their soft replies (a logit equilibrium). Otherwise, where what is
+            unseen would matter, there is no closed form: `svi.fit` climbs to a local optimum. Neither has a posterior
+            that is a policy.
 
     Returns:
         The value of the site.

@@ -56,18 +56,25 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
         np.savez(file, **arrays)
 
 
-def restored(path: str | os.PathLike[str], program: ControlProgram, guide: Any, update: Update) -> Fit:
+def restored(path: str | os.PathLike[str], program: ControlProgram, guide: Any, updates: list[Update]) -> Fit:
     """The fit of a file, for the program and the steps that it was made with, and a guide of the same shape.
+
+    Args:
+        path: the file.
+        program: the program.
+        guide: the guide, or None for tables.
+        updates: the kinds of steps that it may have been made with.
 
     Raises:
         FileNotFoundError, OSError: there is no such file, or it cannot be opened.
         ValueError: it holds no fit, or that of another program, loss, optimiser or precision.
     """
     stored = contents(path)
+    update = next((each for each in updates if each.name == str(stored["update"])), updates[0])
     if str(stored["update"]) != update.name:
         raise ValueError(
             f"{path} holds a fit by {stored['update']}, but it was to be loaded as one by {update.name}; give svi.load "
-            "the same loss and optimizer."
+            "the same loss, optimizer and schedule."
         )
     target = update.loss.read(program)
     like = update.loss.start(target, jax.random.key(0)) if guide is None else update.loss.check_guide(target, guide)
