@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import dense, gaussian, hidden_markov, particle_filter, sparse, tabular_fit
+from benchmarks import dense, gaussian, hidden_markov, particle_filter, sparse, tabular_fit, teams
 from benchmarks.measure import Line, Mismatch, Settings, load, machine
 
 ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
@@ -24,6 +24,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "P5": particle_filter.run,
     "P6": tabular_fit.run,
     "P7": gaussian.run,
+    "teams": teams.run,
 }
 
 
@@ -84,7 +85,7 @@ def written(line: Line) -> str:
     """A figure with its unit."""
     if line.value is None:
         return "skipped"
-    digits = {"x": ".2f", "ms": ".2f", "s": ".2f", "MiB": ".0f", "steps": ".0f"}.get(line.unit, ".4f")
+    digits = {"x": ".2f", "ms": ".2f", "s": ".2f", "MiB": ".0f", "steps": ".0f", "%": ".0f"}.get(line.unit, ".4f")
     return f"{line.value:{digits}}{line.unit if line.unit == 'x' else ' ' + line.unit}".rstrip()
 
 

@@ -117,6 +117,7 @@ def test_what_is_never_met_is_replied_to_as_if_it_were_hidden_evenly():
     fit = svi.fit(made, KEY, 20)
     q = np.asarray(fit.policy["b"])[0]
     assert made.scopes["b"] == ("a",)
+    np.testing.assert_array_equal(fit.unmet()["b"], [[False, True]])
     np.testing.assert_allclose(q[0], np.exp([0.9, 0.3]) / np.exp([0.9, 0.3]).sum(), rtol=1e-12)
     np.testing.assert_allclose(q[1], np.exp([0.5, 1.5]) / np.exp([0.5, 1.5]).sum(), rtol=1e-12)
 

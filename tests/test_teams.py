@@ -4,13 +4,11 @@ import jax
 import numpy as np
 import optax
 import pytest
-from card_games import GAMES, game, optimum
 
+from benchmarks.teams import GAMES, HOT, RISING, game, optimum
 from rlinf_ppl.inference import execution, svi
 
 KEY = jax.random.key(0)
-RISING = tuple(np.geomspace(0.01, 1.0, 45))
-HOT = 10.0
 
 
 def test_optima_by_brute_force_are_the_published_ones():

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Found, Law, Message, Site, Table
@@ -77,6 +77,13 @@ def replies(chain: Chain, logits: Logits) -> Logits:
 def meetings(chain: Chain, logits: Logits) -> dict[str, Table]:
     """For each decision the law of what it sees and does not see."""
     return algebra.joints(chain, laws_of(chain, policy_of(chain, logits)))
+
+
+@compiled
+def unmet(chain: Chain, logits: Logits) -> dict[str, Bool[Array, "..."]]:
+    """For each decision that does not see all, where what it sees never happens under the policy."""
+    hidden, met = dict(chain.hidden), meetings(chain, logits)
+    return {name: jnp.sum(met[name].array, tuple(range(-len(axes), 0))) <= 0 for name, axes in hidden.items()}
 
 
 def walked_back(

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count
+from rlinf_ppl.inference.fitting.guides import unmet
 from rlinf_ppl.inference.fitting.progress import progress_bar
 from rlinf_ppl.inference.fitting.updates import Update
 from rlinf_ppl.program import ControlProgram
@@ -79,6 +80,14 @@ class Fit(NamedTuple):
         So it is where a decision does not see all that matters to it. Where it sees all, there is one optimum.
         """
         return bool(self.task.program.structure.hidden)
+
+    def unmet(self) -> dict[str, Bool[Array, "..."]]:
+        """For each decision that does not see all, (T, scope): where what it sees never happens under the policy.
+
+        There the policy replies as if what is hidden were uniform, and nothing is known of it.
+        """
+        check_one(self)
+        return unmet(self.task.update.loss.read(self.task.program), self.guide)
 
     def resume(self, num_steps: int = 1000, *, progress: bool = False) -> "Fit":
         """Run more steps, to the fit that as many steps without a break would have given.
