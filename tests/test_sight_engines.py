@@ -206,6 +206,10 @@ WRONG = {
         r"\['a', 'b'\] do not see all that their action values depend on",
     ),
     "learning": (lambda: q_learning.learn(opponents((1.0, 1.0)), KEY, 10), "Q-learning is for decisions that see all"),
+    "coordination": (
+        lambda: execution.coordination_loss(opponents((1.0, 1.0)), {"a": np.full((1, 2), 0.5)}),
+        "the coordination loss is for decisions that see all",
+    ),
     "itself": (lambda: opponents(unseen=("b",)), r"'b' does not see \['b'\]; unseen takes what stands before it"),
     "time": (lambda: opponents(unseen=("t",)), r"'b' does not see \['t'\]; unseen takes what stands before it"),
     "what comes later": (lambda: opponents(unseen=("n",)), r"'b' does not see \['n'\]; unseen takes what stands"),

@@ -65,6 +65,13 @@ def test_what_cannot_be_taken_together_raises(step, error, message):
         one_step(step)
 
 
+@pytest.mark.parametrize("unseen", [None, 3, ("a", 3)])
+def test_what_is_no_tuple_of_names_is_named(unseen, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match="what is unseen by 'b' must be a tuple of names"):
+        one_step(lambda s: {"s": decide("b", COIN, unseen=unseen)})
+
+
 def test_gaussian_decisions_are_not_taken_together():
     def step(x):
         u = decide("u", Normal(0.0, 1.0))

@@ -1,6 +1,7 @@
 """Teams whose members see different things: local optima, restarts, and a rising inverse temperature."""
 
 import jax
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -51,12 +52,14 @@ def test_games_end_at_their_optima(name):
 
 @pytest.mark.slow
 def test_a_fit_with_a_schedule_goes_on_from_a_file(tmp_path):
-    program = game(GAMES["A"], HOT)
-    for steps in (4, 60):
-        fit = svi.fit(program, KEY, steps, schedule=RISING)
+    for name in ("A", "E"):
+        program = game(GAMES[name], HOT)
+        fit = svi.fit(program, KEY, 46, schedule=RISING)
         svi.save(fit, tmp_path / "fit.npz")
         loaded = svi.load(tmp_path / "fit.npz", program, schedule=RISING)
         assert loaded.task.update is fit.task.update
+        for other in (loaded, fit.resume(3)):
+            np.testing.assert_array_equal(other.restarts, fit.restarts)
         np.testing.assert_array_equal(loaded.resume(40).losses, fit.resume(40).losses)
     with pytest.raises(ValueError, match="the same loss, optimizer and schedule"):
         svi.load(tmp_path / "fit.npz", program, optimizer=optax.adam(0.1))
@@ -66,10 +69,13 @@ def test_a_fit_with_a_schedule_goes_on_from_a_file(tmp_path):
     ("options", "error", "message"),
     [
         ({"schedule": [0.1, -1.0]}, ValueError, "schedule must be a list of factors above 0"),
+        ({"schedule": "abc"}, ValueError, "schedule must be a list of factors above 0"),
+        ({"schedule": np.ones(5)}, ValueError, "the schedule takes 5 steps, and num_steps is 5"),
         ({"schedule": 0.5}, ValueError, "schedule must be a list of factors above 0"),
         ({"step_size": 0.5}, ValueError, "step_size must be 1"),
     ],
 )
-def test_what_a_fit_of_a_team_cannot_take_is_named(options, error, message):
+def test_what_a_fit_of_a_team_cannot_take_is_named(options, error, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(error, match=message):
         svi.fit(game(GAMES["A"], HOT), KEY, 5, **options)

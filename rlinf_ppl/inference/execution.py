@@ -29,7 +29,7 @@ from rlinf_ppl.inference.particles.dynamics import Dynamics
 from rlinf_ppl.inference.particles.faults import check_faults
 from rlinf_ppl.inference.particles.proposals import as_policy
 from rlinf_ppl.program import ControlProgram, read
-from rlinf_ppl.program.checks import check_ends
+from rlinf_ppl.program.checks import check_ends, check_sees
 from rlinf_ppl.program.reading import check_program
 
 __all__ = ["CoordinationLoss", "RollOut", "coordination_loss", "executed", "expected_return", "roll_out"]
@@ -101,6 +101,7 @@ def coordination_loss(program: ControlProgram, policy: Policy) -> CoordinationLo
     chain = read(program)
     check_tabular(program, "executed policies")
     tolerance = check_tolerance(chain)
+    check_sees(program, "the coordination loss")
     together = as_laws(chain, policy)
     apart = executed_laws(chain, together)
     return CoordinationLoss(

@@ -112,10 +112,18 @@ def fit(
         TypeError: on an optimizer that is none of optax, a loss that is none of this engine's, or a guide that the
             loss cannot fit.
         ValueError: on a number of steps or a step size out of range, a program without decisions, one whose numbers
-            are no distributions, an infinite inverse temperature, a sampled loss without an optimiser or end.
+            are no distributions, an infinite inverse temperature, a sampled loss without an optimiser or end, a
+            schedule of as many steps or more, or one where decisions see all; where decisions do not see all, negative
+            inverse temperatures, and different ones of decisions that are taken at once.
     """
     update = check_update(program, loss, optimizer, step_size, schedule)
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
+    tempered = len(check_schedule(schedule))
+    if num_steps <= tempered:
+        raise ValueError(
+            f"the schedule takes {tempered} steps, and num_steps is {num_steps}; give more, so that starts are compared "
+            "where all have arrived."
+        )
     target = update.loss.read(program)
     starts = check_count("num_restarts", num_restarts)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((target, key)))
@@ -226,8 +234,9 @@ def check_update(
 
 def check_schedule(schedule: Any) -> tuple[float, ...]:
     """What to multiply the inverse temperatures by, as numbers."""
-    factors = np.asarray([] if schedule is None else schedule, dtype=float)
-    if factors.ndim != 1 or not (np.isfinite(factors) & (factors > 0)).all():
+    factors = np.asarray([] if schedule is None else schedule)
+    numbers = np.issubdtype(factors.dtype, np.number)
+    if not numbers or factors.ndim != 1 or not (np.isfinite(factors) & (factors > 0)).all():
         raise ValueError(f"schedule must be a list of factors above 0, such as [0.1, 0.3, 1.0]; got {schedule!r}.")
     return tuple(factors.tolist())
 

@@ -4,7 +4,7 @@
 `numpyro.sample` site of a step is chance. A step written in these words is an ordinary NumPyro function.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -74,8 +74,9 @@ def decide(
             "t, and use jax.vmap for several."
         )
     pays = regularizers.as_regularizer(regularizer, name)
-    if isinstance(unseen, str) or not all(isinstance(other, str) for other in unseen):
-        raise TypeError(f'the decisions unseen by {name!r} must be a tuple of names, such as ("a",); got {unseen!r}.')
+    names = isinstance(unseen, Iterable) and not isinstance(unseen, str)
+    if not names or not all(isinstance(other, str) for other in unseen):
+        raise TypeError(f'what is unseen by {name!r} must be a tuple of names, such as ("a",); got {unseen!r}.')
     check_handled(f"decide({name!r}, ...)")
     infer = {DECISION: True, INVERSE_TEMPERATURE: inverse_temperature, REGULARIZER: pays, UNSEEN: tuple(unseen)}
     return numpyro.sample(name, prior, infer=infer)

@@ -99,7 +99,9 @@ class Fit(NamedTuple):
         check_one(self)
         target = self.task.update.loss.read(self.task.program)
         start = State(self.guide, self.memory, self.residual, jnp.asarray(len(self.losses)))
-        return run(self.task, target, start, np.asarray(self.losses), check_count("num_steps", num_steps), progress)
+        steps = check_count("num_steps", num_steps)
+        fit = run(self.task, target, start, np.asarray(self.losses), steps, progress)
+        return fit._replace(restarts=self.restarts)
 
 
 def check_one(fit: Fit) -> None:

@@ -50,6 +50,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     arrays: dict[str, Any] = {"format": FORMAT, "update": fit.task.update.name, "key": impl[0] if impl else ""}
     arrays |= {name: np.asarray(getattr(fit, name)) for name in ("losses", "elbo", "residual")}
     arrays |= {"tolerance": np.asarray(fit.task.tolerance)}
+    arrays |= {} if fit.restarts is None else {"restarts": np.asarray(fit.restarts)}
     arrays |= {name: np.asarray(leaf) for name, leaf in named(fit.guide).items()}
     arrays |= {f"memory/{i}": np.asarray(plain(leaf)) for i, leaf in enumerate(leaves)}
     with written_whole(path) as place, open(place, "wb") as file:
@@ -89,7 +90,8 @@ def restored(path: str | os.PathLike[str], program: ControlProgram, guide: Any, 
             "in this program; they differ in their numbers."
         )
     task = Task(program, update, tolerance)
-    return Fit(policy, elbo, losses, residual <= tolerance, residual, guide, memory, task)
+    restarts = jnp.asarray(stored["restarts"]) if "restarts" in stored else None
+    return Fit(policy, elbo, losses, residual <= tolerance, residual, guide, memory, task, restarts)
 
 
 def contents(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
