@@ -121,8 +121,8 @@ def fit(
     tempered = len(check_schedule(schedule))
     if num_steps <= tempered:
         raise ValueError(
-            f"the schedule takes {tempered} steps, and num_steps is {num_steps}; give more, so that starts are compared "
-            "where all have arrived."
+            f"the schedule takes {tempered} steps, and num_steps is {num_steps}; give more, so that starts are "
+            "compared where all have arrived."
         )
     target = update.loss.read(program)
     starts = check_count("num_restarts", num_restarts)
