@@ -143,6 +143,23 @@ def fit(
 
     updates = (update,) if schedule is None else (update, check_update(program, loss, optimizer, step_size))
     tasks = [Task(program, each, within) for each in updates]
+    side_by_side = bool(program.structure.hidden) and optimizer is None
+    return best_of(one, tasks, key, starts, traced, side_by_side)
+
+
+def best_of(
+    one: Callable[[Task, Array], Fit], tasks: list[Task], key: Array, starts: int, traced: bool, side_by_side: bool
+) -> Fit:
+    """The fit of the largest ELBO, of several starts and kinds of steps, with the ELBOs of all.
+
+    Args:
+        one: a fit by one kind of steps from one key.
+        tasks: the kinds of steps.
+        key: a random key; a single fit takes it as it is.
+        starts: how many keys.
+        traced: whether it runs inside vmap or jit, where there is one start.
+        side_by_side: whether starts are run together.
+    """
     if starts == 1 and len(tasks) == 1:
         return one(tasks[0], key)
     if traced:
@@ -151,7 +168,7 @@ def fit(
         picked = jax.tree.map(lambda *parts: jnp.stack(parts)[best], *(fit[:TASK] for fit in found))
         return Fit._make((*picked, tasks[0], elbos))
     keys = jax.random.split(key, starts)
-    if program.structure.hidden and optimizer is None:
+    if side_by_side:
         fits = [fit for task in tasks for fit in together(partial(one, task), task, keys)]
     else:
         fits = [one(tasks[0], each) for each in keys]
