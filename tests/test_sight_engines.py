@@ -118,6 +118,11 @@ def test_what_is_never_met_is_replied_to_as_if_it_were_hidden_evenly():
     q = np.asarray(fit.policy["b"])[0]
     assert made.scopes["b"] == ("a",)
     np.testing.assert_array_equal(fit.unmet()["b"], [[False, True]])
+    assert svi.fit(told(), KEY, 1).unmet() == {}
+    guide, adam = svi.networks(made, KEY, width=2, depth=1), optax.adam(0.1)
+    drawn = svi.fit(made, KEY, 1, guide=guide, loss=svi.ParticleELBO(2), optimizer=adam)
+    with pytest.raises(TypeError, match="a fit of networks has no table"):
+        drawn.unmet()
     np.testing.assert_allclose(q[0], np.exp([0.9, 0.3]) / np.exp([0.9, 0.3]).sum(), rtol=1e-12)
     np.testing.assert_allclose(q[1], np.exp([0.5, 1.5]) / np.exp([0.5, 1.5]).sum(), rtol=1e-12)
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.fitting.guides import unmet
@@ -85,9 +86,15 @@ class Fit(NamedTuple):
         """For each decision that does not see all, (T, scope): where what it sees never happens under the policy.
 
         There the policy replies as if what is hidden were uniform, and nothing is known of it.
+
+        Raises:
+            TypeError: it is a fit of networks.
         """
         check_one(self)
-        return unmet(self.task.update.loss.read(self.task.program), self.guide)
+        target = self.task.update.loss.read(self.task.program)
+        if not isinstance(target, Chain):
+            raise TypeError("a fit of networks has no table of what its decisions see; unmet() is for fits of tables.")
+        return unmet(target, self.guide) if self.local else {}
 
     def resume(self, num_steps: int = 1000, *, progress: bool = False) -> "Fit":
         """Run more steps, to the fit that as many steps without a break would have given.
