@@ -181,6 +181,24 @@ STRUCTURES = {
         ),
         {"a": ("s",), "b": ("z",)},
     ),
+    "options under partial sight": (
+        # A noisy sensor instead of the state: whether the last option goes on, which one follows, and what it does.
+        spec(
+            {"s": 2, "z_prev": 2, "o": 2, "b": 2, "z": 2, "a": 2, "n": 2},
+            [
+                ("chance", "o", ("s",), law(2, 2)),
+                half("b", "z_prev", sizes=(2,)),
+                ("decision", "z", ("z_prev", "b"), np.stack([0.1 + 0.8 * np.eye(2), law(2, 2)], 1)),
+                half("a", "z", sizes=(2,)),
+                ("reward", "r", ("s", "a"), reward(2, 2)),
+                ("chance", "n", ("s", "a"), law(2, 2, 2)),
+            ],
+            {"s": "n", "z_prev": "z"},
+            {"b": ("s",), "z": ("s",), "a": ("s",)},
+            horizon=2,
+        ),
+        {"b": ("z_prev", "o"), "z": ("z_prev", "o", "b"), "a": ("z_prev", "o", "z")},
+    ),
 }
 
 

@@ -208,7 +208,9 @@ def test_a_file_says_what_it_was_made_with(tmp_path):
         svi.load(tables, coins())
     with pytest.raises(ValueError, match=r"layers\[0\].weight of shape \(4, .*\), and here .*\(8, .*the same width"):
         svi.load(nets, coins(), guide=svi.networks(coins(), KEY, width=8, depth=1), **PARTICLES)
-    with pytest.raises(ValueError, match="a fit by an optimizer on ParticleELBO.*the same loss, optimizer and schedule"):
+    with pytest.raises(
+        ValueError, match="a fit by an optimizer on ParticleELBO.*the same loss, optimizer and schedule"
+    ):
         svi.load(nets, pushed(), guide=svi.networks(pushed(), KEY))
     with pytest.raises(FileNotFoundError, match="there is no directory .*nowhere to save a fit in"):
         svi.save(fit, tmp_path / "nowhere" / "fit.npz")

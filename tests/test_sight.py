@@ -33,9 +33,9 @@ def test_policies_depend_on_what_they_should(name):
 
 
 def needed(spec, site):
-    """What later sites and the next state depend on as it is."""
+    """What the site, later ones and the next state depend on as it is."""
     names = [other for _, other, *_ in spec["sites"]]
-    later = spec["sites"][names.index(site) + 1 :]
+    later = spec["sites"][names.index(site) :]
     return {parent for _, _, parents, _ in later for parent in parents} | set(spec["next"].values())
 
 
