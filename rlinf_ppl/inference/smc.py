@@ -24,7 +24,7 @@ from rlinf_ppl.inference.particles.dynamics import as_dynamics
 from rlinf_ppl.inference.particles.faults import check_faults
 from rlinf_ppl.inference.particles.genealogy import History, as_trajectories
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.structure import Structure
 
 __all__ = ["Paths", "Run", "particle_gibbs", "run", "smooth"]
 

@@ -33,9 +33,10 @@ from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.quadratics import QuadraticValue
 from rlinf_ppl.inference.arguments import check_count, check_key, check_number, check_value
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
-from rlinf_ppl.inference.particles.proposals import Looked, Quadratic, Twist, Valued, as_twist
+from rlinf_ppl.inference.particles.proposals import Quadratic, Twist, Valued, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_sees
+from rlinf_ppl.program.conditionals import Looked
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SampledLaw
 from rlinf_ppl.program.point import Point

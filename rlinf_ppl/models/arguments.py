@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlinf_ppl.models.dynamics import varying, varying_task
 from rlinf_ppl.tasks import MDP, StochasticGame, checks
 from rlinf_ppl.types import ArrayLike
 
@@ -51,16 +52,14 @@ class Leading(NamedTuple):
     """A game and the priors of both players where one sees what the other does, checked.
 
     Attributes:
-        game: the game without names.
-        prior: the agent's prior; time, where it has it, comes first.
+        game: the game without names, its reward over time where it has that axis.
+        prior: the agent's prior, the same.
         opponent_prior: the opponent's.
-        timed: whether the reward or a prior varies in time.
     """
 
     game: StochasticGame
-    prior: Float[Array, "..."]
-    opponent_prior: Float[Array, "..."]
-    timed: bool
+    prior: Any
+    opponent_prior: Any
 
 
 def agent_leads(
@@ -76,7 +75,7 @@ def agent_leads(
     states, actions, others = game.num_states, game.num_actions, game.num_opponent_actions
     first = action_prior("prior", prior, horizon, ("state",), (states, actions))
     second = action_prior("opponent_prior", opponent_prior, horizon, ("state", "action"), (states, actions, others))
-    return Leading(game.anonymous(), first, second, game.reward.ndim == 4 or first.ndim == 3 or second.ndim == 4)
+    return Leading(varying_task(game), varying(first, 2), varying(second, 3))
 
 
 def opponent_leads(
@@ -92,7 +91,7 @@ def opponent_leads(
     states, actions, others = game.num_states, game.num_actions, game.num_opponent_actions
     second = action_prior("prior", prior, horizon, ("state", "opponent's action"), (states, others, actions))
     first = action_prior("opponent_prior", opponent_prior, horizon, ("state",), (states, others))
-    return Leading(game.anonymous(), second, first, game.reward.ndim == 4 or second.ndim == 4 or first.ndim == 3)
+    return Leading(varying_task(game), varying(second, 3), varying(first, 2))
 
 
 def check_game(game: Any, horizon: int | None) -> None:

@@ -34,7 +34,7 @@ from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import Leading, agent_leads, inverse_temperature, opponent_leads
-from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame
 from rlinf_ppl.types import ArrayLike
@@ -62,22 +62,6 @@ def following(game: StochasticGame, s: Any, a: Any, b: Any) -> dict[str, Any]:
     """The reward of a pair of actions, and the next state."""
     optimality(game.reward[s, a, b])
     return {"s": next_state(game, s, a, b)}
-
-
-def timed_agent_leads_step(
-    game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, opponent_beta: Array, s: Any, t: Any
-) -> dict[str, Any]:
-    """The same where the reward or a prior changes with time."""
-    now = task_at_time(game, t), at_time(prior, 2, t), at_time(opponent_prior, 3, t)
-    return agent_leads_step(*now, beta, opponent_beta, s)
-
-
-def timed_opponent_leads_step(
-    game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, opponent_beta: Array, s: Any, t: Any
-) -> dict[str, Any]:
-    """The same where the reward or a prior changes with time."""
-    now = task_at_time(game, t), at_time(prior, 3, t), at_time(opponent_prior, 2, t)
-    return opponent_leads_step(*now, beta, opponent_beta, s)
 
 
 def balancing_q(
@@ -111,8 +95,8 @@ def balancing_q(
             number.
     """
     play = agent_leads(game, horizon, prior, opponent_prior)
-    step = timed_agent_leads_step if play.timed else agent_leads_step
-    return ControlProgram(first_state, step, horizon, discount, args=arguments(play, beta, opponent_beta))
+    args = arguments(play, beta, opponent_beta)
+    return ControlProgram(first_state, agent_leads_step, horizon, discount, args=args)
 
 
 def balancing_q_opponent_leads(
@@ -142,8 +126,8 @@ def balancing_q_opponent_leads(
         TypeError, ValueError: as in `balancing_q`.
     """
     play = opponent_leads(game, horizon, prior, opponent_prior)
-    step = timed_opponent_leads_step if play.timed else opponent_leads_step
-    return ControlProgram(first_state, step, horizon, discount, args=arguments(play, beta, opponent_beta))
+    args = arguments(play, beta, opponent_beta)
+    return ControlProgram(first_state, opponent_leads_step, horizon, discount, args=args)
 
 
 def arguments(play: Leading, beta: ArrayLike, opponent_beta: ArrayLike) -> tuple[Any, ...]:

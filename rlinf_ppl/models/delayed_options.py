@@ -32,8 +32,8 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models import arguments, options
-from rlinf_ppl.models.dynamics import first_state, next_state, task_at_time
-from rlinf_ppl.models.options import Priors, choose_option, priors_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state, varying_each, varying_task
+from rlinf_ppl.models.options import Priors, choose_option
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame, checks
 from rlinf_ppl.types import ArrayLike
@@ -69,22 +69,6 @@ def step(
     a_opp = decide("a_opp", Categorical(probs=opponent.action[s, z_i, a_i, z_opp]))
     optimality(beta * game.reward[s, a_i, a_opp])
     return {"s": next_state(game, s, a_i, a_opp), "z_i_prev": z_i, "z_opp_prev": z_opp}
-
-
-def timed_step(
-    game: StochasticGame,
-    players: Players,
-    initial_options: Array,
-    beta: Array,
-    s: Any,
-    z_i_prev: Any,
-    z_opp_prev: Any,
-    t: Any,
-) -> dict[str, Any]:
-    """One step where the reward or a prior changes with time."""
-    agent, opponent = players
-    now = priors_at_time(agent, AGENT_RANKS, t), priors_at_time(opponent, OPPONENT_RANKS, t)
-    return step(task_at_time(game, t), now, initial_options, beta, s, z_i_prev, z_opp_prev)
 
 
 def delayed_options(
@@ -136,17 +120,15 @@ def delayed_options(
     arguments.check_game(game, horizon)
     m = options.count("num_options", num_options)
     n = m if num_opponent_options is None else options.count("num_opponent_options", num_opponent_options)
-    players = (
-        agent_priors(game, horizon, (m, n), termination_prior, option_prior, action_prior),
-        opponent_priors(
-            game, horizon, (m, n), opponent_termination_prior, opponent_option_prior, opponent_action_prior
-        ),
+    agent = agent_priors(game, horizon, (m, n), termination_prior, option_prior, action_prior)
+    opponent = opponent_priors(
+        game, horizon, (m, n), opponent_termination_prior, opponent_option_prior, opponent_action_prior
     )
-    varying = options.vary(players[0], AGENT_RANKS) or options.vary(players[1], OPPONENT_RANKS)
-    timed = game.reward.ndim == 4 or varying
-    args = game.anonymous(), players, first_options(initial_options, (m, n)), arguments.finite_number("beta", beta)
+    players = varying_each(agent, AGENT_RANKS), varying_each(opponent, OPPONENT_RANKS)
+    first, tau = first_options(initial_options, (m, n)), arguments.finite_number("beta", beta)
+    args = varying_task(game), players, first, tau
     sizes = {"z_i_prev": m, "z_opp_prev": n}
-    return ControlProgram(initial, timed_step if timed else step, horizon, discount, args=args, sizes=sizes)
+    return ControlProgram(initial, step, horizon, discount, args=args, sizes=sizes)
 
 
 def agent_priors(

@@ -8,9 +8,11 @@ import numpyro
 from jaxtyping import Array, Float, Int
 from numpyro.distributions import Categorical
 
+from rlinf_ppl.program import over_time
 from rlinf_ppl.tasks import MDP, StochasticGame
 
 Task = TypeVar("Task", MDP, StochasticGame)
+Arrays = TypeVar("Arrays", bound=tuple[Any, ...])
 
 
 def first_state(task: MDP | StochasticGame, *_: Any) -> dict[str, Any]:
@@ -36,12 +38,17 @@ def expected_next(mdp: MDP, value: Float[Array, " S"]) -> Float[Array, "S A"]:
     return jnp.sum(mdp.probabilities * (after[:, None] if after.ndim == 2 else after), -1)
 
 
-def at_time(array: Array, rank: int, t: Any) -> Array:
-    """What an array holds at time t: it varies in time where it has one axis more than `rank`."""
-    return array[t] if array.ndim > rank else array
+def varying(array: Array, rank: int) -> Any:
+    """An argument for `ControlProgram`: over time where it has one axis more than `rank`."""
+    return over_time(array) if array.ndim > rank else array
 
 
-def task_at_time(task: Task, t: Any) -> Task:
-    """A task with its reward at time t."""
+def varying_each(arrays: Arrays, ranks: tuple[int, ...]) -> Arrays:
+    """The same of each array of a tuple."""
+    return type(arrays)(*map(varying, arrays, ranks))
+
+
+def varying_task(task: Task) -> Task:
+    """A task without its names as an argument, its reward over time where it has that axis."""
     rank = 2 if isinstance(task, MDP) else 3
-    return eqx.tree_at(lambda task: task.reward, task, at_time(task.reward, rank, t))
+    return eqx.tree_at(lambda task: task.reward, task.anonymous(), varying(task.reward, rank))

@@ -41,7 +41,7 @@ from numpyro.distributions import Categorical
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.models.arguments import action_prior, check_game, inverse_temperature, whole_number
-from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state, varying_each, varying_task
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame, checks
 from rlinf_ppl.types import ArrayLike
@@ -77,12 +77,6 @@ def step(level: int, game: StochasticGame, minds: Minds, beta: Array, s: Any) ->
     a = decide("a", Categorical(probs=minds.prior[s]), inverse_temperature=beta)
     optimality(game.reward[s, a, b])
     return {"s": next_state(game, s, a, b)}
-
-
-def timed_step(level: int, game: StochasticGame, minds: Minds, beta: Array, s: Any, t: Any) -> dict[str, Any]:
-    """One step where the reward, the action values or a prior changes with time."""
-    now = Minds(*(at_time(array, rank, t) for array, rank in zip(minds, RANKS, strict=True)))
-    return step(level, task_at_time(game, t), now, beta, s)
 
 
 # The same step for the same level, so that programs of one form are equal and share compiled code.
@@ -138,9 +132,8 @@ def level_k(
     tau = inverse_temperature("beta", beta)
     other_tau = inverse_temperature("opponent_beta", opponent_beta)
     minds = Minds(own, other, replies(own, values.swapaxes(-1, -2), tau), replies(other, values, other_tau))
-    timed = game.reward.ndim == 4 or any(array.ndim > rank for array, rank in zip(minds, RANKS, strict=True))
-    form = at_level(timed_step if timed else step, level)
-    return ControlProgram(first_state, form, horizon, discount, args=(game.anonymous(), minds, tau))
+    args = varying_task(game), varying_each(minds, RANKS), tau
+    return ControlProgram(first_state, at_level(step, level), horizon, discount, args=args)
 
 
 def worth(game: StochasticGame, horizon: int | None, action_values: ArrayLike | None) -> Float[Array, "..."]:

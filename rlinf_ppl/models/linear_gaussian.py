@@ -27,6 +27,7 @@ from numpyro.distributions import MultivariateNormal
 
 from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.models.arguments import check_task, finite_number
+from rlinf_ppl.models.dynamics import varying_each
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import LinearQuadratic, checks, matrices
 from rlinf_ppl.types import ArrayLike
@@ -57,28 +58,18 @@ def initial(system: System, mean: Array, root: Array, tau: Array) -> dict[str, A
 
 def step(system: System, mean: Array, root: Array, tau: Array, x: Any) -> dict[str, Any]:
     """One step of the model."""
-    now = system
-    u = decide("u", MultivariateNormal(now.gain @ x + now.offset, scale_tril=now.prior_root), inverse_temperature=tau)
-    apart = x - now.goal
-    optimality(apart @ now.state_reward @ apart + u @ now.action_reward @ u)
-    reached = now.A @ x + now.B @ u + now.c
-    return {"x": numpyro.sample("x_next", MultivariateNormal(reached, scale_tril=now.noise_root))}
-
-
-def timed_step(system: System, mean: Array, root: Array, tau: Array, x: Any, t: Any) -> dict[str, Any]:
-    """One step where something varies with time."""
-    return step(at(system, t), mean, root, tau, x)
+    prior = MultivariateNormal(system.gain @ x + system.offset, scale_tril=system.prior_root)
+    u = decide("u", prior, inverse_temperature=tau)
+    apart = x - system.goal
+    optimality(apart @ system.state_reward @ apart + u @ system.action_reward @ u)
+    reached = system.A @ x + system.B @ u + system.c
+    return {"x": numpyro.sample("x_next", MultivariateNormal(reached, scale_tril=system.noise_root))}
 
 
 def final(system: System, mean: Array, root: Array, tau: Array, x: Any) -> None:
     """The reward of the last state."""
-    last = at(system, -1)
-    optimality((x - last.goal) @ last.state_reward @ (x - last.goal))
-
-
-def at(system: System, t: Any) -> System:
-    """The system at one time."""
-    return System(*(array[t] if array.ndim > rank else array for array, rank in zip(system, RANKS, strict=True)))
+    apart = x - system.goal
+    optimality(apart @ system.state_reward @ apart)
 
 
 def linear_gaussian(
@@ -113,15 +104,12 @@ def linear_gaussian(
     moves = task.A, task.B, task.c, square_root(task.noise), task.state_reward, task.action_reward, task.goal
     system = System(*moves, gain, offset, root)
     args = (
-        system,
+        varying_each(system, RANKS),
         task.initial_mean,
         square_root(task.initial_cov),
         finite_number("inverse_temperature", inverse_temperature),
     )
-    timed = any(array.ndim > rank for array, rank in zip(system, RANKS, strict=True))
-    return ControlProgram(
-        initial, timed_step if timed else step, horizon, discount, None if horizon is None else final, args
-    )
+    return ControlProgram(initial, step, horizon, discount, None if horizon is None else final, args)
 
 
 def action_prior(

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, Int
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import action_prior, whole_number
-from rlinf_ppl.models.dynamics import at_time
 from rlinf_ppl.program import decide
 from rlinf_ppl.tasks import checks
 from rlinf_ppl.types import ArrayLike
@@ -33,16 +32,6 @@ class Priors(NamedTuple):
 def choose_option(name: str, terminated: Any, prior: Float[Array, " M"], kept: Any) -> Int[Array, ""]:
     """Decide on an option: from its prior where the last one was terminated, else it is the last one."""
     return decide(name, Categorical(probs=jnp.where(terminated == 1, prior, jax.nn.one_hot(kept, prior.shape[-1]))))
-
-
-def priors_at_time(priors: Priors, ranks: tuple[int, ...], t: Any) -> Priors:
-    """The priors at time t; those with no more axes than their rank hold at all times."""
-    return Priors(*(at_time(prior, rank, t) for prior, rank in zip(priors, ranks, strict=True)))
-
-
-def vary(priors: Priors, ranks: tuple[int, ...]) -> bool:
-    """Whether any of the priors has a leading time axis."""
-    return any(prior.ndim > rank for prior, rank in zip(priors, ranks, strict=True))
 
 
 def count(name: str, value: Any) -> int:

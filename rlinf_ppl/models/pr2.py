@@ -19,7 +19,7 @@ from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import agent_leads, finite_number
-from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame
 from rlinf_ppl.types import ArrayLike
@@ -31,13 +31,6 @@ def step(game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array,
     b = decide("b", Categorical(probs=opponent_prior[s, a]))
     optimality(beta * game.reward[s, a, b])
     return {"s": next_state(game, s, a, b)}
-
-
-def timed_step(
-    game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, s: Any, t: Any
-) -> dict[str, Any]:
-    """One step where the reward or a prior changes with time."""
-    return step(task_at_time(game, t), at_time(prior, 2, t), at_time(opponent_prior, 3, t), beta, s)
 
 
 def pr2(
@@ -68,4 +61,4 @@ def pr2(
     """
     play = agent_leads(game, horizon, prior, opponent_prior)
     args = play.game, play.prior, play.opponent_prior, finite_number("beta", beta)
-    return ControlProgram(first_state, timed_step if play.timed else step, horizon, discount, args=args)
+    return ControlProgram(first_state, step, horizon, discount, args=args)

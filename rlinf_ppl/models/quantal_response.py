@@ -26,7 +26,7 @@ from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import action_prior, check_game, finite_number
-from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state, varying, varying_task
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import StochasticGame
 from rlinf_ppl.types import ArrayLike
@@ -40,14 +40,6 @@ def step(
     b = decide("b", Categorical(probs=opponent_prior[s]), opponent_beta, unseen=("a",))
     optimality(game.reward[s, a, b])
     return {"s": next_state(game, s, a, b)}
-
-
-def timed_step(
-    game: StochasticGame, prior: Array, opponent_prior: Array, beta: Array, opponent_beta: Array, s: Any, t: Any
-) -> dict[str, Any]:
-    """The same where the reward or a prior changes with time."""
-    priors = at_time(prior, 2, t), at_time(opponent_prior, 2, t)
-    return step(task_at_time(game, t), *priors, beta, opponent_beta, s)
 
 
 def quantal_response(
@@ -85,6 +77,5 @@ def quantal_response(
     others = (game.num_states, game.num_opponent_actions)
     opposing = action_prior("opponent_prior", opponent_prior, horizon, ("state",), others)
     betas = finite_number("beta", beta), finite_number("opponent_beta", opponent_beta)
-    timed = game.reward.ndim == 4 or own.ndim == 3 or opposing.ndim == 3
-    args = game.anonymous(), own, opposing, *betas
-    return ControlProgram(first_state, timed_step if timed else step, horizon, discount, args=args)
+    args = varying_task(game), varying(own, 2), varying(opposing, 2), *betas
+    return ControlProgram(first_state, step, horizon, discount, args=args)

@@ -32,7 +32,7 @@ from numpyro.distributions import Categorical
 
 from rlinf_ppl.algebra.regularizers import Regularizer, as_regularizer, kl, negative_entropy
 from rlinf_ppl.models.arguments import action_prior, check_reward_times, check_task, inverse_temperature
-from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state, varying, varying_task
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
 from rlinf_ppl.types import ArrayLike
@@ -43,11 +43,6 @@ def step(regularizer: Regularizer, mdp: MDP, prior: Array, beta: Array, s: Any) 
     a = decide("a", Categorical(probs=prior[s]), beta, regularizer)
     optimality(mdp.reward[s, a])
     return {"s": next_state(mdp, s, a)}
-
-
-def timed_step(regularizer: Regularizer, mdp: MDP, prior: Array, beta: Array, s: Any, t: Any) -> dict[str, Any]:
-    """One step where the reward or the action prior changes with time."""
-    return step(regularizer, task_at_time(mdp, t), at_time(prior, 2, t), beta, s)
 
 
 # The same step for the same regularizer, so that programs of one form are equal and share compiled code.
@@ -84,12 +79,9 @@ def regularized(
     check_task("mdp", mdp, MDP)
     check_reward_times(mdp, horizon)
     probabilities = action_prior("prior", prior, horizon, ("state",), (mdp.num_states, mdp.num_actions))
-    timed = mdp.reward.ndim == 3 or probabilities.ndim == 3
     pays = as_regularizer(regularizer, "a")
-    args = mdp.anonymous(), probabilities, inverse_temperature("beta", beta)
-    return ControlProgram(
-        first_state, regularized_by(timed_step if timed else step, pays), horizon, discount, args=args
-    )
+    args = varying_task(mdp), varying(probabilities, 2), inverse_temperature("beta", beta)
+    return ControlProgram(first_state, regularized_by(step, pays), horizon, discount, args=args)
 
 
 def smooth_bellman(

@@ -19,7 +19,7 @@ from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import action_prior, check_reward_times, check_task, finite_number
-from rlinf_ppl.models.dynamics import at_time, first_state, next_state, task_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state, varying, varying_task
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
 from rlinf_ppl.types import ArrayLike
@@ -30,11 +30,6 @@ def step(mdp: MDP, prior: Array, beta: Array, s: Any) -> dict[str, Any]:
     a = decide("a", Categorical(probs=prior[s]))
     optimality(beta * mdp.reward[s, a])
     return {"s": next_state(mdp, s, a)}
-
-
-def timed_step(mdp: MDP, prior: Array, beta: Array, s: Any, t: Any) -> dict[str, Any]:
-    """One step where the reward or the action prior changes with time."""
-    return step(task_at_time(mdp, t), at_time(prior, 2, t), beta, s)
 
 
 def single_agent(
@@ -59,6 +54,5 @@ def single_agent(
     check_task("mdp", mdp, MDP)
     check_reward_times(mdp, horizon)
     probabilities = action_prior("prior", prior, horizon, ("state",), (mdp.num_states, mdp.num_actions))
-    timed = mdp.reward.ndim == 3 or probabilities.ndim == 3
-    args = mdp.anonymous(), probabilities, finite_number("beta", beta)
-    return ControlProgram(first_state, timed_step if timed else step, horizon, discount, args=args)
+    args = varying_task(mdp), varying(probabilities, 2), finite_number("beta", beta)
+    return ControlProgram(first_state, step, horizon, discount, args=args)

@@ -25,8 +25,8 @@ from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl.models import arguments, options
-from rlinf_ppl.models.dynamics import first_state, next_state, task_at_time
-from rlinf_ppl.models.options import Priors, choose_option, priors_at_time
+from rlinf_ppl.models.dynamics import first_state, next_state, varying_each, varying_task
+from rlinf_ppl.models.options import Priors, choose_option
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP
 from rlinf_ppl.types import ArrayLike
@@ -46,13 +46,6 @@ def step(mdp: MDP, priors: Priors, initial_option: Array, beta: Array, s: Any, z
     a = decide("a", Categorical(probs=priors.action[s, z]))
     optimality(beta * mdp.reward[s, a])
     return {"s": next_state(mdp, s, a), "z_prev": z}
-
-
-def timed_step(
-    mdp: MDP, priors: Priors, initial_option: Array, beta: Array, s: Any, z_prev: Any, t: Any
-) -> dict[str, Any]:
-    """One step where the reward or a prior changes with time."""
-    return step(task_at_time(mdp, t), priors_at_time(priors, RANKS, t), initial_option, beta, s, z_prev)
 
 
 def soft_options(
@@ -101,6 +94,5 @@ def soft_options(
         arguments.action_prior("action_prior", action_prior, horizon, by_option, (states, choices, actions)),
     )
     first = arguments.action_prior("initial_option", initial_option, None, (), (choices,))
-    timed = mdp.reward.ndim == 3 or options.vary(priors, RANKS)
-    args = mdp.anonymous(), priors, first, arguments.finite_number("beta", beta)
-    return ControlProgram(initial, timed_step if timed else step, horizon, discount, args=args)
+    args = varying_task(mdp), varying_each(priors, RANKS), first, arguments.finite_number("beta", beta)
+    return ControlProgram(initial, step, horizon, discount, args=args)

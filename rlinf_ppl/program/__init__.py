@@ -1,6 +1,7 @@
 """The language of step programs: what a user writes, and what is found in it.
 
     language         decide and optimality, the two words, and truncated, of counts
+    structure        a program without its numbers: what compiled code is shared by
     control_program  ControlProgram: initial, step and final with their arrays, traced once and checked
     sites, tracing   a function's sites, what each depends on, and its arithmetic as a jaxpr: `forms`
     supports, laws   what values a variable takes, and the law of a site; `families` are the parameters of laws
@@ -18,13 +19,16 @@
     readable         which programs exact answers take, and why not
     evaluation       the inverse temperature that decisions share
     lookup           tables that are arrays of the user already, and indices that leave their array
+    changes          arguments over time, and other priors and inverse temperatures in the place of a step's own
+    conditionals     a policy's arrays, as the law of a decision at one point
     checks           what is refused, where the user stands
 
 A program is all that an engine ever sees: nothing here knows an engine, a model or a task.
 """
 
+from rlinf_ppl.program.changes import over_time
 from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.language import decide, optimality, truncated
 from rlinf_ppl.program.reading import read
 
-__all__ = ["ControlProgram", "decide", "optimality", "read", "truncated"]
+__all__ = ["ControlProgram", "decide", "optimality", "over_time", "read", "truncated"]

@@ -99,6 +99,40 @@ def check_args(args: Any) -> tuple[Any, ...]:
     return tuple(jax.tree.map(array, tuple(args)))
 
 
+def have_same_shapes(one: Any, other: Any) -> bool:
+    """Whether two trees have the same structure, and arrays of the same shapes and types."""
+    ours: Any = jax.tree.structure(one)
+    if ours != jax.tree.structure(other):
+        return False
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(x.shape == y.shape and x.dtype == y.dtype for x, y in pairs)
+
+
+def check_like(own: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments in the place of a program's own, whose types they take.
+
+    Raises:
+        ValueError: they differ in number, structure or shape, or would lose what is behind the point.
+    """
+    wanted: Any = jax.tree.structure(own)
+    found = jax.tree.structure(given)
+    if wanted != found:
+        raise ValueError(f"with_args is given {found}, and the program's args are {wanted}: give as many, made alike.")
+
+    def one(place: Any, like: Array, array: Array) -> Array:
+        what = f"with_args: args{jax.tree_util.keystr(place)}"
+        if array.shape != like.shape:
+            raise ValueError(
+                f"{what} has shape {array.shape}, and the program was made with {like.shape}: with other shapes it is "
+                "another program, made by ControlProgram."
+            )
+        if not jnp.can_cast(array.dtype, like.dtype, "same_kind"):
+            raise ValueError(f"{what} is of {array.dtype}, and the program was made with {like.dtype}.")
+        return array.astype(like.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, own, given)
+
+
 def state_order(step: Callable[..., Any], skipped: int, returned: list[str]) -> tuple[tuple[str, ...], bool]:
     """The state variables in the order of step's signature, and whether it takes the time index."""
     for name in RESERVED:

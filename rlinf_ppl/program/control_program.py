@@ -1,15 +1,26 @@
 """`ControlProgram`: a decision problem as a program of one time step."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
 import networkx as nx
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra import TIME
 from rlinf_ppl.program import unrolled
+from rlinf_ppl.program.changes import (
+    UNCHANGED,
+    Changes,
+    as_final,
+    as_initial,
+    as_step,
+    check_times,
+    checked_factor,
+    checked_priors,
+    times,
+    vary,
+)
 from rlinf_ppl.program.checks import (
     check_args,
     check_discount,
@@ -18,8 +29,10 @@ from rlinf_ppl.program.checks import (
     check_forms,
     check_functions,
     check_horizon,
+    check_like,
     check_precision,
     check_sizes,
+    have_same_shapes,
     state_order,
     state_supports,
 )
@@ -27,46 +40,10 @@ from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.graph import slice_graph
 from rlinf_ppl.program.point import Part
 from rlinf_ppl.program.sight import sight_of
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Real, Support, positions_of
-from rlinf_ppl.program.tracing import trace_part
-
-
-class Structure(NamedTuple):
-    """A program without its numbers: hashable, equal for programs of one shape.
-
-    Attributes:
-        initial, step, final: what was traced.
-        state: the state variables and their values, in order.
-        carried, scopes, hidden, together: see `Sight`.
-        horizon: number of steps; None: without end.
-        takes_time: whether the step takes t.
-        discounted: whether there is a discount.
-    """
-
-    initial: Form
-    step: Form
-    final: Form | None
-    state: tuple[tuple[str, Support], ...]
-    carried: tuple[str, ...]
-    scopes: tuple[tuple[str, tuple[str, ...]], ...]
-    hidden: tuple[tuple[str, tuple[str, ...]], ...]
-    together: tuple[tuple[str, tuple[str, ...]], ...]
-    horizon: int | None
-    takes_time: bool
-    discounted: bool
-
-    @property
-    def gaussian(self) -> bool:
-        """Whether the variables are vectors of real numbers."""
-        return any(isinstance(support, Real) for support in self.supports().values())
-
-    def times(self) -> dict[str, Support]:
-        """The values of the time index by its name; nothing where the horizon has no end."""
-        return {} if self.horizon is None else {TIME: range(self.horizon)}
-
-    def supports(self) -> dict[str, Support]:
-        """The values of each state variable and of each latent site of the step, in program order."""
-        return dict(self.state) | self.step.supports()
+from rlinf_ppl.program.tracing import check_call, trace_part
+from rlinf_ppl.types import ArrayLike
 
 
 class ControlProgram(eqx.Module):
@@ -83,8 +60,11 @@ class ControlProgram(eqx.Module):
             and no final.
         discount: probability in [0, 1] of being alive at the next step; a dead step contributes nothing.
         final: final(*args, **state) states optimality of the last state, weighted by discount ** T; None: nothing.
-        args: a pytree of arrays, passed to all three.
+        args: a pytree of arrays, passed to all three; what varies in time as `over_time(rows)`, of which each step
+            sees its own row.
         sizes: number of values 0..n-1 of state variables that `initial` returns as something other than a site.
+        changes: what stands in the place of the step's own priors and inverse temperatures; `with_prior` and `tempered`
+            make it.
 
     Raises:
         TypeError, ValueError: where one abstract trace of the three functions finds a mistake.
@@ -96,6 +76,7 @@ class ControlProgram(eqx.Module):
     structure: Structure = eqx.field(static=True)
     discount: Float[Array, "..."]
     args: Any
+    changes: Changes
     constants: tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]]
 
     def __init__(
@@ -107,30 +88,41 @@ class ControlProgram(eqx.Module):
         final: Callable[..., Any] | None = None,
         args: tuple[Any, ...] = (),
         sizes: Mapping[str, int] | None = None,
+        changes: Changes = UNCHANGED,
     ):
         steps = check_horizon(horizon)
         check_functions(initial, step, final)
         self.initial, self.step, self.final = initial, step, final
         self.discount = check_discount(discount)
-        self.args = check_args(args)
-        first, first_constants = trace_part("initial", initial, self.args, {}, None)
-        order, takes_time = state_order(step, len(self.args), [form.name for form in first.following])
+        self.args, self.changes = check_args(args), changes
+        check_times(self.args, steps)
+        read = (self.args, changes)
+        check_call("initial", initial, len(self.args), ())
+        first, first_constants = trace_part("initial", as_initial(initial), read, {}, None)
+        order, timed = state_order(step, len(self.args), [form.name for form in first.following])
         state = state_supports(first, order, check_sizes(sizes))
+        check_call("step", step, len(self.args), (*state, *["t"] * timed))
+        timed = timed or vary(self.args) or changes.timed
         if steps is None:
-            check_endless(self.discount, final, takes_time)
-        times = range(steps or 1) if takes_time else None
-        every, step_constants = trace_part("step", step, self.args, state, order, times)
-        last, last_constants = (None, ()) if final is None else trace_part("final", final, self.args, state, None)
+            check_endless(self.discount, final, timed)
+        times = range(steps or 1) if timed else None
+        every, step_constants = trace_part("step", as_step(step, len(self.args)), read, state, order, times)
+        last: Form | None = None
+        last_constants: tuple[Array, ...] = ()
+        if final is not None:
+            check_call("final", final, len(self.args), tuple(state))
+            last, last_constants = trace_part("final", as_final(final, steps), read, state, None)
         check_forms(first, every, last)
         self.constants = (first_constants, step_constants, last_constants)
         sight = sight_of(first, every, last, order)
         discounted = steps is None or isinstance(discount, jax.core.Tracer) or float(discount) != 1.0
-        self.structure = Structure(first, every, last, tuple(state.items()), *sight, steps, takes_time, discounted)
+        self.structure = Structure(first, every, last, tuple(state.items()), *sight, steps, timed, discounted)
 
     def __reduce__(self) -> Any:
         # Traced code cannot be pickled or copied: a program is made again from what it was made of.
         sizes = {name: len(support) for name, support in self.structure.state if not isinstance(support, Real)}
-        return ControlProgram, (self.initial, self.step, self.horizon, self.discount, self.final, self.args, sizes)
+        made_of = self.initial, self.step, self.horizon, self.discount, self.final, self.args, sizes, self.changes
+        return ControlProgram, made_of
 
     def __repr__(self) -> str:
         state = {name: len(support) for name, support in self.structure.state}
@@ -148,11 +140,60 @@ class ControlProgram(eqx.Module):
         initial, step, _, *rest = self.__reduce__()[1]
         return ControlProgram(initial, step, horizon, *rest)
 
+    def with_args(self, *args: Any) -> "ControlProgram":
+        """The same program with other numbers in its arguments; nothing is traced or compiled anew.
+
+        Args:
+            *args: as many as the program has, each of the structure, shapes and types that it has there.
+
+        Raises:
+            TypeError: they hold something else than numbers.
+            ValueError: they are of another number, structure, shape or type.
+        """
+        return eqx.tree_at(lambda program: program.args, self, check_like(self.args, check_args(args)))
+
+    def with_prior(self, policy: Any) -> "ControlProgram":
+        """The same program with a policy in the place of the prior of some decisions, or of all.
+
+        Args:
+            policy: for each of them arrays as `exact.solve` gives them: (T, scope, K) probabilities, without T where
+                stationary, size 1 where they ignore an axis; (gain, offset, cov) of a Gaussian one. Or a solution or
+                fit that has such a policy. Its axes are those of `scopes`, of this program as it is now.
+
+        Raises:
+            TypeError: it is no dictionary of arrays.
+            ValueError: it names something else than decisions, has other shapes, or rows that are no distributions.
+        """
+        priors = self.changes.priors | checked_priors(self.structure, policy)
+        return self._changed(Changes(priors, self.changes.factor))
+
+    def tempered(self, inverse_temperature: ArrayLike) -> "ControlProgram":
+        """The same program with every decision's inverse temperature multiplied by a number, or by one for each time.
+
+        Signs and ratios of the decisions' own stay as they are. At infinity leaving a prior is free, and ties are
+        shared out as the prior has them; a decision of 0 keeps its prior whatever the factor.
+
+        Args:
+            inverse_temperature: the factor, () or (T,).
+
+        Raises:
+            TypeError, ValueError: it is none.
+        """
+        factor, own = checked_factor(inverse_temperature, self.horizon), self.changes.factor
+        return self._changed(Changes(self.changes.priors, factor if own is None else times(own, factor)))
+
+    def _changed(self, changes: Changes) -> "ControlProgram":
+        """The program with other changes; made again where these have other shapes than its own."""
+        if have_same_shapes(changes, self.changes):
+            return eqx.tree_at(lambda program: program.changes, self, changes)
+        make, (*made_of, _) = self.__reduce__()
+        return make(*made_of, changes)
+
     @property
     def parts(self) -> dict[str, Part]:
         """Initial, step and final by name, with their numbers; `final` only where there is one."""
         check_precision(self.discount.dtype)
-        leaves = jax.tree.leaves(self.args)
+        leaves = jax.tree.leaves((self.args, self.changes))
         forms = {"initial": self.structure.initial, "step": self.structure.step, "final": self.structure.final}
         numbers = zip(forms.items(), self.constants, strict=True)
         return {name: Part(form, constants, leaves) for (name, form), constants in numbers if form is not None}

@@ -17,7 +17,7 @@ from rlinf_ppl.algebra.affine import Arrival
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
-from rlinf_ppl.program.control_program import ControlProgram, Structure
+from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.evaluation import in_units, numbers_of
 from rlinf_ppl.program.expansions import QUADRATICS, SQUARES, Expansion
 from rlinf_ppl.program.forms import SiteForm
@@ -26,6 +26,7 @@ from rlinf_ppl.program.linearity import check_linear, degrees_given
 from rlinf_ppl.program.plain import evaluate
 from rlinf_ppl.program.point import PARTS, Part
 from rlinf_ppl.program.precision import in_double
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import first_value, values_of
 
 # How far from the origin single precision loses nothing that matters.

@@ -10,11 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 from rlinf_ppl.algebra import TIME
-from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.degree_rules import RULES
 from rlinf_ppl.program.degrees import HIGHEST, NO_POLYNOMIAL, Analysis, Entries, spread
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.lookup import inputs_of
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import is_finite
 
 ANYWAY = "Or run smc.run, or svi.fit with guide=svi.networks(program, key): they take the step as it is."

@@ -16,13 +16,13 @@ def in_double(program: ControlProgram) -> ControlProgram | None:
     They are other functions where they read anything that has changed since: a variable of a loop, an attribute, an
     entry of an array. So the program is traced once more as it was.
     """
-    _, (initial, step, horizon, discount, final, args, sizes) = program.__reduce__()
+    _, (initial, step, horizon, discount, final, args, sizes, changes) = program.__reduce__()
     try:
-        wide = ControlProgram(initial, step, horizon, widened(discount), final, widened(args), sizes)
+        wide = ControlProgram(initial, step, horizon, widened(discount), final, widened(args), sizes, widened(changes))
         if not have_equal_numbers(program, wide):
             return None
         with jax.enable_x64(program.discount.dtype == jnp.float64):
-            now = ControlProgram(initial, step, horizon, discount, final, args, sizes)
+            now = ControlProgram(initial, step, horizon, discount, final, args, sizes, changes)
     except (TypeError, ValueError):
         return None
     return wide if now.structure == program.structure and have_equal_numbers(program, now) else None

@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
-from rlinf_ppl.program.control_program import ControlProgram, Structure
+from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.evaluation import Numbers, in_units, numbers_of, temperature_of
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.indices import checked
@@ -25,6 +25,7 @@ from rlinf_ppl.program.linear import read_gaussian
 from rlinf_ppl.program.numbers import check, find_bad, rescaled
 from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.readable import check_readable
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Support, positions_of
 
 MOST_ENTRIES = 2**31 - 1

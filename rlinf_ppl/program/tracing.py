@@ -66,8 +66,6 @@ def trace_part(
             returned = function(*jax.tree.unflatten(tree, leaves), **given, **time)
         return sites, check_returned(part, returned, order, state)
 
-    check_call(part, function, len(arguments), (*state, *(() if times is None else ("t",))))
-
     def listing(*leaves: Any) -> None:
         forms["sites"], forms["returned"] = run({}, *leaves)
 

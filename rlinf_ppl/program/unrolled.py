@@ -14,6 +14,7 @@ from jaxtyping import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from rlinf_ppl.program.changes import as_final, as_initial, as_step
 from rlinf_ppl.program.data import data_log_prob
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.families import unmasked
@@ -32,20 +33,21 @@ Handled = Callable[[int | None, dict[str, Any], Any], Any]
 def run(program: Any, handled: Handled) -> None:
     """Run initial, every step and final, each part in its own scope under the handler that `handled` makes for it."""
     check_handled("a program's model or guide")
+    read, step = (program.args, program.changes), as_step(program.step, len(program.args))
     with handlers.scope(prefix="init"):
-        state = program.initial(*program.args)
+        state = as_initial(program.initial)(*read)
     alive = None
     for t in range(program.horizon):
         with handlers.scope(prefix=f"t{t}"):
             alive = survive(program, t, alive)
             time = {"t": jnp.asarray(t)} if program.structure.takes_time else {}
             with handled(t, state, alive):
-                state = program.step(*program.args, **state, **time)
+                state = step(*read, **state, **time)
     if program.final is not None:
         with handlers.scope(prefix="final"):
             alive = survive(program, program.horizon, alive)
             with handled(None, state, alive):
-                program.final(*program.args, **state)
+                as_final(program.final, program.horizon)(*read, **state)
 
 
 def survive(program: Any, t: int, alive: Any) -> Any:

@@ -9,7 +9,6 @@ of the hard maximum over what the prior allows, where beta is infinite.
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -17,10 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
-from numpyro import handlers
 
 from rlinf_ppl.inference import exact
-from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.report.looks import COLOURS, DASHES
 from rlinf_ppl.report.plots import alternatives, heading, starting_row
 from rlinf_ppl.report.recovery import Answers
@@ -54,8 +51,8 @@ def sweep(answers: Answers) -> Sweep:
     program = answers.case.program(answers.task, beta=1.0)
 
     def at(beta: Array) -> Any:
-        solution = exact.solve(tempered(program, beta))
-        earned = exact.evaluate(tempered(program, jnp.asarray(jnp.inf)), solution.policy)
+        solution = exact.solve(program.tempered(beta))
+        earned = exact.evaluate(program.tempered(jnp.inf), solution.policy)
         numbers = (solution.elbo, earned.elbo, solution.policy)
         return jax.tree.map(lambda x: jnp.where(solution.converged & earned.converged, x, jnp.nan), numbers)
 
@@ -63,23 +60,6 @@ def sweep(answers: Answers) -> Sweep:
     betas = jnp.logspace(middle - DECADES, middle + DECADES, POINTS)
     betas = jnp.concatenate([jnp.zeros(1), betas, jnp.full(1, jnp.inf)])
     return Sweep(betas, *jax.jit(lambda betas: lax.map(at, betas))(betas))
-
-
-def tempered(program: ControlProgram, beta: Array) -> ControlProgram:
-    """The same program with every decision at the inverse temperature `beta`; at infinity leaving a prior is free."""
-
-    def config(site: dict[str, Any]) -> dict[str, Any]:
-        return {"inverse_temperature": beta} if site["infer"].get("decision") else {}
-
-    @functools.wraps(program.step)
-    def step(*args: Any, **state: Any) -> Any:
-        with handlers.infer_config(config_fn=config):
-            return program.step(*args, **state)
-
-    sizes = {name: program.sizes[name] for name in program.state}
-    return ControlProgram(
-        program.initial, step, program.horizon, program.discount, program.final, program.args, sizes=sizes
-    )
 
 
 def draw(answers: Answers, swept: Sweep) -> Figure:

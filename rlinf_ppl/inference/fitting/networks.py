@@ -21,8 +21,8 @@ from rlinf_ppl.inference.arguments import check_count, check_key, check_value, d
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.reading import check_program
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Support, first_value, is_finite, positions_of
 
 MOST_INDICATORS = 1024

@@ -15,10 +15,11 @@ from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.networks import Conditional, check_networks
 from rlinf_ppl.inference.particles.dynamics import Dynamics, as_dynamics
-from rlinf_ppl.inference.particles.proposals import Looked, Proposal, Tilted
+from rlinf_ppl.inference.particles.proposals import Proposal, Tilted
 from rlinf_ppl.inference.particles.summaries import prior_of
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.conditionals import Looked
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import is_finite
 
 VERDICT_WINDOW = 1000

@@ -27,12 +27,12 @@ from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.particles.proposals import Proposal, Twist, as_proposal, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
-from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
 from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.reading import check_program
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
 
 Values = dict[str, Any]

@@ -22,7 +22,7 @@ from rlinf_ppl.inference.particles.dynamics import Dynamics, Move, Values, noise
 from rlinf_ppl.inference.particles.faults import first_bad
 from rlinf_ppl.inference.particles.genealogy import History, Path, packed
 from rlinf_ppl.inference.particles.summaries import conditional, frequencies, summarized
-from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.structure import Structure
 
 BACKWARD_AT_ONCE = 32
 

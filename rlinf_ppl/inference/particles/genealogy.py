@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
-from rlinf_ppl.program.control_program import Structure
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Support, is_finite, positions_of, values_of
 
 

@@ -3,66 +3,20 @@
 A proposal gives a site's law from the values before it, the time, and the site's own law. A twist gives a number.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.distributions import Distribution
 
-from rlinf_ppl.algebra.quadratics import AffinePolicy, QuadraticValue
-from rlinf_ppl.algebra.small_matrices import cholesky
-from rlinf_ppl.algebra.tables import ROW_TOLERANCE
-from rlinf_ppl.inference.arguments import check_numbers
-from rlinf_ppl.inference.chains.policies import distances
-from rlinf_ppl.inference.particles.functions import Called, Values, law_over, one_number, taken
+from rlinf_ppl.algebra.quadratics import QuadraticValue
+from rlinf_ppl.inference.particles.functions import Called, law_over, one_number, taken
+from rlinf_ppl.program.conditionals import Affine, Looked, Rows, Values, as_conditional, check_table, side_by_side
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw
-from rlinf_ppl.program.supports import FiniteSupport, Real, Support, is_finite, positions_of
-
-Axes = tuple[tuple[str, Support], ...]
-
-
-class Looked(eqx.Module):
-    """An array over time (or without it) and finite variables, looked up at their values."""
-
-    array: Array
-    axes: Axes = eqx.field(static=True)
-    timed: bool = eqx.field(static=True)
-
-    def __call__(self, at: Values, t: Array) -> Array:
-        """The entry at the values; axes of size 1 do not matter."""
-        place = [t] if self.timed else []
-        place += [positions_of(support, at[name]) for name, support in self.axes]
-        return self.array[tuple(jnp.minimum(i, n - 1) for i, n in zip(place, self.array.shape, strict=False))]
-
-
-class Rows(eqx.Module):
-    """Probabilities from an array, for the values of a site."""
-
-    array: Looked
-    support: FiniteSupport = eqx.field(static=True)
-
-    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
-        """The row at the values."""
-        return FiniteLaw(self.array(at, t), self.support)
-
-
-class Affine(eqx.Module):
-    """A Gaussian whose mean is affine in the variables side by side."""
-
-    gain: Array
-    offset: Array
-    factor: Array
-    names: tuple[str, ...] = eqx.field(static=True)
-    support: Real = eqx.field(static=True)
-
-    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
-        """The Gaussian at the values."""
-        mean = jnp.sum(self.gain[t] * side_by_side(at, self.names)[None], -1) + self.offset[t]
-        return GaussianLaw(mean, self.factor[t], self.support)
+from rlinf_ppl.program.laws import SiteLaw
+from rlinf_ppl.program.supports import Real, Support, is_finite
 
 
 class Quadratic(eqx.Module):
@@ -175,54 +129,7 @@ def one_proposal(program: ControlProgram, name: str, entry: Any, what: str, weig
         return Proposed(called, support, weighed)
     if name not in program.scopes:
         raise ValueError(f"{what} is an array, and {name!r} is no decision: give a function.")
-    scope, law = program.scopes[name], program.structure.step.arithmetic.places.laws[name]
-    if isinstance(law, GaussianLaw):
-        return affine(program, name, law.support, entry, what)
-    if not is_finite(support):
-        raise ValueError(f"{name!r} is no Gaussian and has no table, so {what} must be a function.")
-    other = [axis for axis in scope if not is_finite(program.supports[axis])]
-    if other:
-        raise ValueError(f"{name!r} depends on the real numbers {other}, so {what} must be a function.")
-    array, timed = looked_up(program, what, entry, (*scope, name), program.horizon)
-    if not isinstance(array, jax.core.Tracer):
-        # Known numbers are checked where a caller's jit is tracing, too.
-        with jax.ensure_compile_time_eval():
-            if not distances({name: array})[name] <= ROW_TOLERANCE:
-                raise ValueError(f"{what} has rows that are no distributions: at least 0, with sum 1.")
-    return Rows(Looked(array, tuple((axis, program.supports[axis]) for axis in scope), timed), support)
-
-
-def looked_up(
-    program: ControlProgram, what: str, entry: Any, axes: tuple[str, ...], times: int | None
-) -> tuple[Array, bool]:
-    """An array over time and finite variables, and whether it has the axis of time; its shape checked."""
-    array = check_numbers(what, entry, "an array, such as a solution's policy or value, or a function")
-    shape = tuple(len(program.supports[axis]) for axis in axes)
-    timed = array.ndim == len(shape) + 1
-    sizes = (times, *shape) if timed else shape
-    if array.ndim != len(sizes) or any(n not in (1, m) for n, m in zip(array.shape, sizes, strict=True)):
-        raise ValueError(
-            f"{what} has shape {array.shape}; its axes are (T, {', '.join(axes)}), so {(times, *shape)}, with size 1 "
-            "where it ignores an axis, and without T where it is stationary."
-        )
-    return array, timed
-
-
-def affine(program: ControlProgram, name: str, support: Real, entry: Any, what: str) -> Affine:
-    """The proposal of a Gaussian decision."""
-    names, m, steps = program.scopes[name], len(support), program.horizon
-    n = sum(len(program.supports[axis]) for axis in names)
-    if not isinstance(entry, Sequence) or len(entry) != 3:
-        raise ValueError(f"{what} must be (gain, offset, cov), or a function.")
-    if not all(isinstance(program.supports[axis], Real) for axis in names):
-        raise ValueError(f"{name!r} depends on {list(names)}, not all real, so {what} must be a function.")
-    arrays = []
-    for part, array, shape in zip(AffinePolicy._fields, entry, ((m, n), (m,), (m, m)), strict=True):
-        given = jnp.asarray(array, dtype=float)
-        if given.shape not in (shape, (steps, *shape)):
-            raise ValueError(f"{what}.{part} has shape {given.shape}; it must be {(steps, *shape)}.")
-        arrays.append(jnp.broadcast_to(given, (steps, *shape)))
-    return Affine(arrays[0], arrays[1], jax.vmap(cholesky)(arrays[2]), names, support)
+    return as_conditional(program.structure, name, entry, what)
 
 
 def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
@@ -252,10 +159,5 @@ def as_twist(program: ControlProgram, twist: Any) -> Twist | None:
         return Quadratic(twist, tuple(state))
     if real:
         raise ValueError(f"the state holds real numbers, {real}, so twist must be a QuadraticValue or a function.")
-    array, timed = looked_up(program, "twist", twist, tuple(state), rows)
+    array, timed = check_table(program.supports, "twist", twist, tuple(state), rows)
     return Looked(array, tuple(state.items()), timed)
-
-
-def side_by_side(at: Values, names: tuple[str, ...]) -> Array:
-    """Real variables as one vector."""
-    return jnp.concatenate([jnp.zeros(0), *(jnp.reshape(at[name], -1) for name in names)])

@@ -10,8 +10,8 @@ from jaxtyping import Array
 from rlinf_ppl.algebra import Table
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.genealogy import History, trace_back
-from rlinf_ppl.program.control_program import Structure
 from rlinf_ppl.program.laws import probs_of
+from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Support, is_finite, positions_of
 
 MOST_ENTRIES = 2**24
