@@ -16,9 +16,8 @@ from rlinf_ppl.inference import exact, execution, smc, svi
 from rlinf_ppl.inference.fitting import guides
 from rlinf_ppl.inference.fitting.judging import Judge
 from rlinf_ppl.inference.fitting.walking import fresh, trajectory_elbo, walked
-from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import read
-from rlinf_ppl.program.conditionals import Looked
+from rlinf_ppl.program.conditionals import Looked, Tilted
 from rlinf_ppl.tasks import MDP, gallery
 
 KEY = jax.random.key(0)

@@ -15,7 +15,7 @@ from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import smc
 from rlinf_ppl.inference.fitting import particle_bound
 from rlinf_ppl.inference.particles.dynamics import as_dynamics
-from rlinf_ppl.inference.particles.proposals import Tilted
+from rlinf_ppl.program.conditionals import Tilted
 from rlinf_ppl.program.sites import law_of
 
 X = 0.3

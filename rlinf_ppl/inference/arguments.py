@@ -11,6 +11,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.fixed_point import ROUNDINGS
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.checks import check_numbers
 from rlinf_ppl.program.supports import Arrays, Support, first_value, is_finite, of_arrays
 
 
@@ -62,20 +63,6 @@ def check_number(name: str, value: Any) -> Array:
     return array
 
 
-def check_numbers(name: str, value: Any, wanted: str, dtype: Any = float) -> Array:
-    """Numbers as an array, by default of floats; `wanted` says what they were to be.
-
-    Raises:
-        TypeError: they are none, or no rectangular array.
-    """
-    try:
-        if isinstance(value, str) or callable(value):
-            raise TypeError("it holds no numbers")
-        return jnp.asarray(value, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be {wanted}; got {described(value)}.") from error
-
-
 def check_value(what: str, support: Support, value: Any) -> Any:
     """One value of a variable.
 
@@ -95,11 +82,6 @@ def check_value(what: str, support: Support, value: Any) -> Any:
     if is_finite(support) and not isinstance(array, jax.core.Tracer) and array.item() not in support:
         raise ValueError(f"{what} is {value}; its values are {support}.")
     return array.astype(kind.dtype)
-
-
-def described(value: Any) -> str:
-    """A value as an error names it: itself where that is short, otherwise its type."""
-    return repr(value) if isinstance(value, str | list | tuple) and len(repr(value)) < 80 else type(value).__name__
 
 
 def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:

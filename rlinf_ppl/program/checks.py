@@ -15,6 +15,25 @@ from rlinf_ppl.program.sites import RESERVED
 from rlinf_ppl.program.supports import Arrays, Real, Support, is_finite, is_whole
 
 
+def check_numbers(name: str, value: Any, wanted: str, dtype: Any = float) -> Array:
+    """Numbers as an array, by default of floats; `wanted` says what they were to be.
+
+    Raises:
+        TypeError: they are none, or no rectangular array.
+    """
+    try:
+        if isinstance(value, str) or callable(value):
+            raise TypeError("it holds no numbers")
+        return jnp.asarray(value, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be {wanted}; got {described(value)}.") from error
+
+
+def described(value: Any) -> str:
+    """A value as an error names it: itself where that is short, otherwise its type."""
+    return repr(value) if isinstance(value, str | list | tuple) and len(repr(value)) < 80 else type(value).__name__
+
+
 def check_functions(initial: Any, step: Any, final: Any) -> None:
     """Raise where a part of a program is no function; `final` may be None."""
     for part, function in (("initial", initial), ("step", step), ("final", final)):

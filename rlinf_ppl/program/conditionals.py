@@ -1,6 +1,7 @@
 """The law of a site given what stands before it, as arrays: a policy, as users hold it, one point at a time."""
 
-from collections.abc import Sequence
+import abc
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,8 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.quadratics import AffinePolicy
 from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.algebra.tables import ROW_TOLERANCE
+from rlinf_ppl.program.checks import check_numbers
+from rlinf_ppl.program.functions import Called, law_over
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw
 from rlinf_ppl.program.supports import FiniteSupport, Real, Support, is_finite, positions_of
 
@@ -35,7 +38,21 @@ class Looked(eqx.Module):
         return self.array[tuple(i if n == size else jnp.minimum(i, size - 1) for i, n, size in sizes)]
 
 
-class Rows(eqx.Module):
+class ConditionalLaw(eqx.Module):
+    """The law of a site given what stands before it; its arrays are leaves."""
+
+    @abc.abstractmethod
+    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
+        """The law.
+
+        Args:
+            at: the values of what stands before the site, by name; one of each.
+            t: the time.
+            law: the site's own, its prior.
+        """
+
+
+class Rows(ConditionalLaw):
     """Probabilities from an array, for the values of a site."""
 
     array: Looked
@@ -51,7 +68,7 @@ class Rows(eqx.Module):
         return FiniteLaw(self.array(at, t), self.support)
 
 
-class Affine(eqx.Module):
+class Affine(ConditionalLaw):
     """A Gaussian whose mean is affine in the variables side by side; gain, offset and factor lead with time, if any."""
 
     gain: Array
@@ -70,6 +87,29 @@ class Affine(eqx.Module):
         gain, offset, factor = (x[t] if self.timed else x for x in (self.gain, self.offset, self.factor))
         mean = jnp.sum(gain * side_by_side(at, self.names)[None], -1) + offset
         return GaussianLaw(mean, factor, self.support)
+
+
+class Tilted(ConditionalLaw):
+    """A site's own law, moved by parameters that a function of the values and the time gives; see `SiteLaw.moved`."""
+
+    parameters: Callable[..., Array]
+    support: Support = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
+        """The law."""
+        return law.moved(self.parameters(at, t))
+
+
+class Proposed(ConditionalLaw):
+    """A function that returns the distribution of a site; `weighed` as in `law_over`."""
+
+    function: Called
+    support: Support = eqx.field(static=True)
+    weighed: bool = eqx.field(static=True)
+
+    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
+        """The law of the distribution."""
+        return law_over(self.function.what, self.function(at, t), law, self.support, self.weighed)
 
 
 def as_conditional(structure: Any, name: str, entry: Any, what: str) -> Rows | Affine:
@@ -110,14 +150,7 @@ def check_table(
         TypeError: it holds no numbers.
         ValueError: it has another shape.
     """
-    try:
-        if isinstance(entry, str) or callable(entry):
-            raise TypeError("it holds no numbers")
-        array = jnp.asarray(entry, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{what} must be an array, such as a solution's policy or value, or a function; got {type(entry).__name__}."
-        ) from error
+    array = check_numbers(what, entry, "an array, such as a solution's policy or value, or a function")
     shape = tuple(len(supports[axis]) for axis in axes)
     timed = array.ndim == len(shape) + 1 and times is not None
     sizes = (times, *shape) if timed else shape

@@ -26,12 +26,19 @@ from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.fitting.judging import Judge
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
-from rlinf_ppl.inference.fitting.networks import Conditional, Network, check_networks, inputs_of, network, networks_of
+from rlinf_ppl.inference.fitting.networks import (
+    Network,
+    PolicyFunction,
+    check_networks,
+    inputs_of,
+    network,
+    networks_of,
+)
 from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.genealogy import taken
-from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.conditionals import Tilted
 from rlinf_ppl.program.evaluation import check_joint, nats_per_unit, temperature_of
 from rlinf_ppl.program.supports import is_finite
 
@@ -183,7 +190,7 @@ class ActorCritic(ProgramELBO):
     @compiled
     def summary(self, target: Dynamics, guide: Guide) -> tuple[dict[str, Any], Array]:
         """The policy, and its ELBO from trajectories."""
-        policy = {name: Conditional(target, name, learned) for name, learned in guide.items()}
+        policy = {name: PolicyFunction(target, name, learned) for name, learned in guide.items()}
         return policy, trajectory_elbo(target, guide, jax.random.key(0), SUMMARY_TRAJECTORIES)
 
     def __eq__(self, other: object) -> bool:

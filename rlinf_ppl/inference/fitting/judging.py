@@ -12,7 +12,7 @@ from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.inference.fitting.estimators import with_gradient
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
-from rlinf_ppl.inference.particles.proposals import Proposal
+from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.laws import FiniteLaw
 from rlinf_ppl.program.point import Point
@@ -31,7 +31,7 @@ class Judge(NamedTuple):
     """
 
     dynamics: Dynamics
-    guide: Mapping[str, Proposal]
+    guide: Mapping[str, ConditionalLaw]
     critics: Mapping[str, Callable[[Values, Array], Array]]
     scale: Any
 

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 
-from rlinf_ppl.inference.arguments import check_count, check_key, check_value, described
+from rlinf_ppl.inference.arguments import check_count, check_key, check_value
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
-from rlinf_ppl.inference.particles.proposals import Tilted
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.checks import described
+from rlinf_ppl.program.conditionals import Tilted
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Support, first_value, is_finite, positions_of
@@ -77,7 +78,7 @@ class Network(eqx.Module):
         return eqx.combine(self.arrays, self.rest)(self.inputs(at, t))
 
 
-class Conditional(eqx.Module):
+class PolicyFunction(eqx.Module):
     """A decision's learned conditional, as a function of the variables before it by their names, and of t.
 
     Attributes:

@@ -13,12 +13,11 @@ from rlinf_ppl.inference.arguments import check_count, check_share
 from rlinf_ppl.inference.fitting import particle_bound
 from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
-from rlinf_ppl.inference.fitting.networks import Conditional, check_networks
+from rlinf_ppl.inference.fitting.networks import PolicyFunction, check_networks
 from rlinf_ppl.inference.particles.dynamics import Dynamics, as_dynamics
-from rlinf_ppl.inference.particles.proposals import Proposal, Tilted
 from rlinf_ppl.inference.particles.summaries import prior_of
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.conditionals import Looked
+from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Tilted
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import is_finite
 
@@ -116,7 +115,7 @@ class ParticleELBO(ProgramELBO):
     def summary(self, target: Dynamics, guide: Any) -> tuple[dict[str, Any], Array]:
         """The policy, as tables where it is learned as such; and the bound over many runs."""
         policy = {
-            name: Conditional(target, name, theta) if isinstance(theta, Tilted) else tabulated(target, name, theta)
+            name: PolicyFunction(target, name, theta) if isinstance(theta, Tilted) else tabulated(target, name, theta)
             for name, theta in guide.items()
         }
         return policy, self.bound(target, guide, jax.random.key(0), SUMMARY_RUNS) / scale(target)
@@ -135,11 +134,11 @@ class ParticleELBO(ProgramELBO):
         return f"ParticleELBO({self.num_runs}, {self.num_particles}, {self.threshold:g}, {self.resampling_term})"
 
 
-def proposals(structure: Structure, guide: Any) -> dict[str, Proposal]:
+def proposals(structure: Structure, guide: Any) -> dict[str, ConditionalLaw]:
     """A guide as what particles are proposed from."""
     supports = structure.supports()
 
-    def one(name: str, theta: Any) -> Proposal:
+    def one(name: str, theta: Any) -> ConditionalLaw:
         if isinstance(theta, Tilted):
             return theta
         axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])

@@ -10,11 +10,11 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
-from rlinf_ppl.inference.particles.proposals import Proposal
+from rlinf_ppl.program.conditionals import ConditionalLaw
 
 LONGEST = 100_000
 
-Guide = Mapping[str, Proposal]
+Guide = Mapping[str, ConditionalLaw]
 
 
 class Walkers(NamedTuple):

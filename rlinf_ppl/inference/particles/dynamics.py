@@ -24,9 +24,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.noise import fresh_noise
-from rlinf_ppl.inference.particles.proposals import Proposal, Twist, as_proposal, as_twist
+from rlinf_ppl.inference.particles.proposals import Twist, as_proposal, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
+from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
@@ -78,7 +79,7 @@ class Dynamics(eqx.Module):
     parts: dict[str, Part]
     discount: Array
     tau: Array | None
-    proposal: dict[str, Proposal]
+    proposal: dict[str, ConditionalLaw]
     twist: Twist | None
 
     def start(self, noise: Values, fixed: tuple[Array, Values] | None = None) -> Move:
@@ -159,7 +160,7 @@ class Dynamics(eqx.Module):
         sites = {site.name: at[site.name] for site in form.latent}
         return Move(following, sites, gain, self.reward(point), alive, faults | outside, score)
 
-    def looking(self, form: Form, proposal: dict[str, Proposal]) -> str | None:
+    def looking(self, form: Form, proposal: dict[str, ConditionalLaw]) -> str | None:
         """The site that looks ahead: the last one, where there is a twist to look at and it can be summed over."""
         if self.twist is None or not form.latent:
             return None

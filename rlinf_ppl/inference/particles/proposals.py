@@ -3,7 +3,7 @@
 A proposal gives a site's law from the values before it, the time, and the site's own law. A twist gives a number.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -12,11 +12,18 @@ from jaxtyping import Array
 from numpyro.distributions import Distribution
 
 from rlinf_ppl.algebra.quadratics import QuadraticValue
-from rlinf_ppl.inference.particles.functions import Called, law_over, one_number, taken
-from rlinf_ppl.program.conditionals import Affine, Looked, Rows, Values, as_conditional, check_table, side_by_side
+from rlinf_ppl.program.conditionals import (
+    ConditionalLaw,
+    Looked,
+    Proposed,
+    Values,
+    as_conditional,
+    check_table,
+    side_by_side,
+)
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.laws import SiteLaw
-from rlinf_ppl.program.supports import Real, Support, is_finite
+from rlinf_ppl.program.functions import Called, one_number, taken
+from rlinf_ppl.program.supports import Real, is_finite
 
 
 class Quadratic(eqx.Module):
@@ -32,29 +39,6 @@ class Quadratic(eqx.Module):
         return jnp.sum(x * (jnp.sum(matrix * x[None], -1) + vector)) + scalar
 
 
-class Tilted(eqx.Module):
-    """A site's own law, moved by parameters that a function of the values and the time gives; see `SiteLaw.moved`."""
-
-    parameters: Callable[..., Array]
-    support: Support = eqx.field(static=True)
-
-    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
-        """The law."""
-        return law.moved(self.parameters(at, t))
-
-
-class Proposed(eqx.Module):
-    """A function that returns the distribution of a site; `weighed` as in `law_over`."""
-
-    function: Called
-    support: Support = eqx.field(static=True)
-    weighed: bool = eqx.field(static=True)
-
-    def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
-        """The law of the distribution."""
-        return law_over(self.function.what, self.function(at, t), law, self.support, self.weighed)
-
-
 class Valued(eqx.Module):
     """A function that returns the value of a state."""
 
@@ -65,11 +49,10 @@ class Valued(eqx.Module):
         return one_number(self.function.what, self.function(at, t))
 
 
-Proposal = Rows | Affine | Proposed | Tilted
 Twist = Looked | Quadratic | Valued
 
 
-def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, Proposal]:
+def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, ConditionalLaw]:
     """For each site that has one its proposal.
 
     Args:
@@ -96,7 +79,7 @@ def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, Proposal]:
     return {name: one_proposal(program, name, entry, f"proposal[{name!r}]") for name, entry in found.items()}
 
 
-def as_policy(program: ControlProgram, policy: Any, weighed: bool = True) -> dict[str, Proposal]:
+def as_policy(program: ControlProgram, policy: Any, weighed: bool = True) -> dict[str, ConditionalLaw]:
     """For each decision what it is drawn from; the policy may be all that a proposal may be.
 
     Args:
@@ -118,7 +101,7 @@ def as_policy(program: ControlProgram, policy: Any, weighed: bool = True) -> dic
     return {name: one_proposal(program, name, entry, f"policy[{name!r}]", weighed) for name, entry in found.items()}
 
 
-def one_proposal(program: ControlProgram, name: str, entry: Any, what: str, weighed: bool = True) -> Proposal:
+def one_proposal(program: ControlProgram, name: str, entry: Any, what: str, weighed: bool = True) -> ConditionalLaw:
     """The proposal for one site."""
     support, state = program.supports[name], dict(program.structure.state)
     if isinstance(entry, Distribution):

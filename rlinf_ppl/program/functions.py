@@ -17,7 +17,7 @@ from numpyro.distributions import (
     TransformedDistribution,
 )
 
-from rlinf_ppl.inference.arguments import check_numbers
+from rlinf_ppl.program.checks import check_numbers
 from rlinf_ppl.program.families import base_of, is_discrete, unmasked
 from rlinf_ppl.program.laws import GaussianLaw, SampledLaw, SiteLaw, as_law, gaussian, probabilities
 from rlinf_ppl.program.supports import Support, first_value, is_finite
