@@ -13,7 +13,7 @@ all follow from that one text.
 posterior, `report` shows it.
 """
 
-from rlinf_ppl.program import ControlProgram, decide, optimality, over_time, truncated
+from rlinf_ppl.program import ControlProgram, decide, optimality, over_time, parameter, truncated
 
 __version__ = "0.1.0"
-__all__ = ["ControlProgram", "decide", "optimality", "over_time", "truncated"]
+__all__ = ["ControlProgram", "decide", "optimality", "over_time", "parameter", "truncated"]

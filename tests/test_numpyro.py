@@ -206,7 +206,7 @@ def test_numpyros_own_svi_fits_the_guide_under_validation():
             jax.random.key(0), 500, progress_bar=False
         )
     logits = {name: fit.params[f"{name}_logits"] for name in prog.scopes}
-    policy, bound = svi.ExactELBO().summary(read(prog), logits)
+    policy, bound = svi.ExactELBO().summary(read(prog), logits, jax.random.key(0))
     best = exact.solve(prog).elbo
     assert float(best - bound) < 0.05 < float(best - exact.elbo(prog, exact.prior_policy(prog)))
 

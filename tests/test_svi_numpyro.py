@@ -44,7 +44,8 @@ def parameters(program, spread=5.0):
 
 
 def policy(program, params):
-    return NATURAL.loss.summary(read(program), {name: params[f"{name}_logits"] for name in program.scopes})[0]
+    logits = {name: params[f"{name}_logits"] for name in program.scopes}
+    return NATURAL.loss.summary(read(program), logits, KEY)[0]
 
 
 def estimates(loss, program, params, repeats):

@@ -43,10 +43,13 @@ from rlinf_ppl.inference.fitting.importance import k_hat
 from rlinf_ppl.inference.fitting.loop import Fit, State, Task, run
 from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
 from rlinf_ppl.inference.fitting.networks import networks
+from rlinf_ppl.inference.fitting.own import is_own
 from rlinf_ppl.inference.fitting.particle_elbo import ParticleELBO
+from rlinf_ppl.inference.fitting.policy_elbo import loss_for
 from rlinf_ppl.inference.fitting.storage import restored, save
 from rlinf_ppl.inference.fitting.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer, by_replies
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.guides import as_guide
 from rlinf_ppl.program.reading import check_program
 
 __all__ = [
@@ -90,8 +93,8 @@ def fit(
         key: a JAX random key, for the action values to start from (normal, standard deviation 0.1), and for what the
             loss draws.
         num_steps: the most steps to run.
-        guide: what to start from: None, tables of small random action values; the `guide` of another fit; or, for
-            programs whose tables do not fit, `networks(program, key)`.
+        guide: what to start from: None, the program's own guide, or tables of small random action values; the `guide`
+            of another fit; `networks(program, key)`; or a guide of one's own, as `program.with_guide` takes it.
         loss: `ExactELBO()`, or with an optimiser one of the others above.
         optimizer: an optax optimiser of the plain gradient; None: the natural gradient of the exact ELBO.
         step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own. Where
@@ -116,6 +119,10 @@ def fit(
             schedule of as many steps or more, or one where decisions see all; where decisions do not see all, negative
             inverse temperatures, and different ones of decisions that are taken at once.
     """
+    check_program(program)
+    guide = program.learned if guide is None else guide
+    loss = loss_for(loss, guide, optimizer)
+    guide = as_guide(program.structure, guide) if is_own(guide) else guide
     update = check_update(program, loss, optimizer, step_size, schedule)
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
     tempered = len(check_schedule(schedule))
@@ -200,6 +207,9 @@ def load(
         FileNotFoundError, OSError: there is no such file, or it cannot be opened.
         ValueError: it holds no fit, or that of another program, loss, kind of optimiser or precision.
     """
+    check_program(program)
+    guide = program.learned if guide is None else guide
+    loss = loss_for(loss, guide, optimizer)
     kinds = (None,) if schedule is None else (schedule, None)
     found = [check_update(program, loss, optimizer, 1.0, given) for given in kinds]
     return restored(path, program, guide, found)

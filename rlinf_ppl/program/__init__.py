@@ -21,6 +21,7 @@
     lookup           tables that are arrays of the user already, and indices that leave their array
     changes          arguments over time, and other priors and inverse temperatures in the place of a step's own
     conditionals     a policy's arrays, as the law of a decision at one point
+    guides           a guide of one's own: functions of a module, and the arrays in it that are learned
     checks           what is refused, where the user stands
 
 A program is all that an engine ever sees: nothing here knows an engine, a model or a task.
@@ -28,7 +29,8 @@ A program is all that an engine ever sees: nothing here knows an engine, a model
 
 from rlinf_ppl.program.changes import over_time
 from rlinf_ppl.program.control_program import ControlProgram
+from rlinf_ppl.program.guides import parameter
 from rlinf_ppl.program.language import decide, optimality, truncated
 from rlinf_ppl.program.reading import read
 
-__all__ = ["ControlProgram", "decide", "optimality", "over_time", "read", "truncated"]
+__all__ = ["ControlProgram", "decide", "optimality", "over_time", "parameter", "read", "truncated"]

@@ -38,6 +38,7 @@ from rlinf_ppl.program.checks import (
 )
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.graph import slice_graph
+from rlinf_ppl.program.guides import Guide, as_guide
 from rlinf_ppl.program.point import Part
 from rlinf_ppl.program.sight import sight_of
 from rlinf_ppl.program.structure import Structure
@@ -77,6 +78,7 @@ class ControlProgram(eqx.Module):
     discount: Float[Array, "..."]
     args: Any
     changes: Changes
+    learned: Guide | None
     constants: tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]]
 
     def __init__(
@@ -94,7 +96,7 @@ class ControlProgram(eqx.Module):
         check_functions(initial, step, final)
         self.initial, self.step, self.final = initial, step, final
         self.discount = check_discount(discount)
-        self.args, self.changes = check_args(args), changes
+        self.args, self.changes, self.learned = check_args(args), changes, None
         check_times(self.args, steps)
         read = (self.args, changes)
         check_call("initial", initial, len(self.args), ())
@@ -120,9 +122,14 @@ class ControlProgram(eqx.Module):
 
     def __reduce__(self) -> Any:
         # Traced code cannot be pickled or copied: a program is made again from what it was made of.
+        return remade, (self.made_of, self.learned)
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What `ControlProgram` was given."""
+        names = "initial", "step", "horizon", "discount", "final", "args", "changes"
         sizes = {name: len(support) for name, support in self.structure.state if not isinstance(support, Real)}
-        made_of = self.initial, self.step, self.horizon, self.discount, self.final, self.args, sizes, self.changes
-        return ControlProgram, made_of
+        return {name: getattr(self, name) for name in names} | {"sizes": sizes}
 
     def __repr__(self) -> str:
         state = {name: len(support) for name, support in self.structure.state}
@@ -137,8 +144,7 @@ class ControlProgram(eqx.Module):
 
     def unroll(self, horizon: int) -> "ControlProgram":
         """The same program with an end: T steps, for model, guide and whatever else needs a finite horizon."""
-        initial, step, _, *rest = self.__reduce__()[1]
-        return ControlProgram(initial, step, horizon, *rest)
+        return self._again(horizon=horizon)
 
     def with_args(self, *args: Any) -> "ControlProgram":
         """The same program with other numbers in its arguments; nothing is traced or compiled anew.
@@ -186,8 +192,25 @@ class ControlProgram(eqx.Module):
         """The program with other changes; made again where these have other shapes than its own."""
         if have_same_shapes(changes, self.changes):
             return eqx.tree_at(lambda program: program.changes, self, changes)
-        make, (*made_of, _) = self.__reduce__()
-        return make(*made_of, changes)
+        return self._again(changes=changes)
+
+    def _again(self, **other: Any) -> "ControlProgram":
+        """The program, made again with something else in the place of what it was made of."""
+        return carrying(ControlProgram(**(self.made_of | other)), self.learned)
+
+    def with_guide(self, guide: Any) -> "ControlProgram":
+        """The same program with a guide of one's own: `guide`, `svi.fit` and `smc.run`'s proposal are it then.
+
+        Args:
+            guide: an Equinox module with a method for each decision, or a dict with a function for each. It takes what
+                the decision sees by name, and t, and returns a NumPyro distribution over the decision's values. What
+                is learned are its arrays; `rlinf_ppl.parameter` gives a field bounds. None: no guide of its own.
+
+        Raises:
+            TypeError: a decision has no function, or an array of whole numbers stands among what is learned.
+            ValueError: a function takes what its decision does not see, or an array breaks its constraint.
+        """
+        return carrying(self, None if guide is None else as_guide(self.structure, guide))
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -242,6 +265,8 @@ class ControlProgram(eqx.Module):
     def guide(self) -> None:
         """The model under an effect handler that learns the decisions and drops optimality, as a NumPyro guide.
 
+        With a guide of its own (`with_guide`), the decisions have its distributions, and its arrays are the parameters.
+        Otherwise they are tables.
         Each decision d has a parameter `d_logits` of shape (T, scope sizes, K), zero at first: q = prior * exp(logits)
         up to a constant. A Gaussian one has `d_gain` (T, m, n), `d_offset` (T, m) and `d_factor` (T, m, m), which move
         and stretch its prior: none at first. All other sites are the model's.
@@ -260,3 +285,13 @@ class ControlProgram(eqx.Module):
     def positions(self, name: str, values: Array) -> Array:
         """The positions of values of a state variable or site in its support."""
         return positions_of(self.supports[name], values)
+
+
+def carrying(program: ControlProgram, guide: Guide | None) -> ControlProgram:
+    """A program with a guide of its own, or without."""
+    return eqx.tree_at(lambda each: each.learned, program, guide, is_leaf=lambda x: x is None)
+
+
+def remade(made_of: dict[str, Any], learned: Guide | None) -> ControlProgram:
+    """A program, made again."""
+    return carrying(ControlProgram(**made_of), learned)

@@ -12,14 +12,12 @@ from numpyro.distributions import (
     ImproperUniform,
     MixtureGeneral,
     MixtureSameFamily,
-    MultivariateNormal,
-    Normal,
     TransformedDistribution,
 )
 
 from rlinf_ppl.program.checks import check_numbers
 from rlinf_ppl.program.families import base_of, is_discrete, unmasked
-from rlinf_ppl.program.laws import GaussianLaw, SampledLaw, SiteLaw, as_law, gaussian, probabilities
+from rlinf_ppl.program.laws import GaussianLaw, SampledLaw, SiteLaw, as_law, probabilities
 from rlinf_ppl.program.supports import Support, first_value, is_finite
 
 Values = dict[str, Any]
@@ -67,7 +65,7 @@ def law_over(what: str, found: Any, law: SiteLaw, support: Support, weighed: boo
     shape, like = found.shape(), first_value(support).shape
     if is_finite(support):
         wanted = f"a distribution over the site's {len(support)} values"
-        fits = shape == () and not isinstance(gaussian(found), Normal | MultivariateNormal)
+        fits = shape == () and is_discrete(base_of(found))
         fits = fits and probabilities(found, support).shape == (len(support),)
     elif isinstance(law, GaussianLaw):
         fits, wanted = shape == like and isinstance(as_law(found), GaussianLaw), f"a Gaussian of shape {like}"

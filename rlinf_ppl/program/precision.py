@@ -16,13 +16,14 @@ def in_double(program: ControlProgram) -> ControlProgram | None:
     They are other functions where they read anything that has changed since: a variable of a loop, an attribute, an
     entry of an array. So the program is traced once more as it was.
     """
-    _, (initial, step, horizon, discount, final, args, sizes, changes) = program.__reduce__()
+    made_of = program.made_of
+    numbers = {name: widened(made_of[name]) for name in ("discount", "args", "changes")}
     try:
-        wide = ControlProgram(initial, step, horizon, widened(discount), final, widened(args), sizes, widened(changes))
+        wide = ControlProgram(**(made_of | numbers))
         if not have_equal_numbers(program, wide):
             return None
         with jax.enable_x64(program.discount.dtype == jnp.float64):
-            now = ControlProgram(initial, step, horizon, discount, final, args, sizes, changes)
+            now = ControlProgram(**made_of)
     except (TypeError, ValueError):
         return None
     return wide if now.structure == program.structure and have_equal_numbers(program, now) else None

@@ -68,6 +68,8 @@ def as_model(program: Any) -> Handled:
 def as_guide(program: Any) -> Handled:
     """The handler of the guide; declares its parameters."""
     check_joint(program)
+    if program.learned is not None:
+        return as_own_guide(program)
     check_readable(program.structure)
     supports = program.supports
     learned = {name: parameters(program, name) for name in program.scopes}
@@ -77,6 +79,15 @@ def as_guide(program: Any) -> Handled:
         return Learned(program.scopes, supports, now, state, alive)
 
     return handled
+
+
+def as_own_guide(program: Any) -> Handled:
+    """The handler of a guide of the user's; declares its arrays as parameters."""
+    guide, supports = program.learned, program.supports
+    starts = zip(guide.params.items(), guide.bounds, strict=True)
+    params = {name: numpyro.param(name, start, constraint=bound) for (name, start), bound in starts}
+    laws = guide.moved(params).conditionals(program.structure)
+    return lambda t, state, alive: Given(laws, supports, state, t, alive)
 
 
 def parameters(program: Any, name: str) -> Any:
@@ -201,6 +212,65 @@ class Learned(Messenger):
             factor = jnp.where(self.alive == 1, factor, jnp.eye(len(factor)))
         z = jnp.concatenate([jnp.zeros(0), *(jnp.reshape(value, -1) for value in scope.values())])
         return GaussianLaw(prior.mean + gain @ z + offset, prior.factor @ factor, prior.support).distribution
+
+
+class Given(Messenger):
+    """Gives decisions the laws of a guide, where they are alive, and drops every factor and all data."""
+
+    def __init__(self, laws: dict[str, Any], supports: dict[str, Support], state: dict[str, Any], t: Any, alive: Any):
+        self.laws, self.supports, self.t, self.alive = laws, supports, jnp.asarray(0 if t is None else t), alive
+        self.seen: dict[str, Any] = {name: {"value": value} for name, value in state.items()}
+        super().__init__()
+
+    def process_message(self, msg: Any) -> None:
+        """Drop a factor, replace a decision's prior, note the rest."""
+        if is_factor(msg) or msg.get("is_observed"):
+            msg["stop"] = True
+        elif msg["type"] == "sample":
+            self.seen[msg["name"]] = msg
+            if msg["infer"].get(DECISION):
+                at = {name: each["value"] for name, each in self.seen.items() if each is not msg}
+                prior = as_law(unmasked(msg["fn"]), self.supports[msg["name"]])
+                law = self.laws[msg["name"]](at, self.t, prior).distribution
+                msg["fn"] = law if self.alive is None else Either(self.alive == 1, law, prior.distribution)
+
+
+class Either(dist.Distribution):
+    """One of two laws of one shape, by a condition.
+
+    Args:
+        which: whether it is the first.
+        one, other: the laws.
+    """
+
+    pytree_data_fields = ("which", "one", "other")
+
+    def __init__(self, which: Array, one: dist.Distribution, other: dist.Distribution):
+        self.which, self.one, self.other = which, one, other
+        super().__init__(one.batch_shape, one.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """That of the first."""
+        return self.one.support
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether a draw moves along with the parameters of both."""
+        return self.one.has_rsample and self.other.has_rsample
+
+    def rsample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw from the law."""
+        return self.sample(key, sample_shape)
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw from the law."""
+        drawn = self.one.sample(key, sample_shape)
+        return jnp.where(self.which, drawn, self.other.sample(key, sample_shape).astype(drawn.dtype))
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        """Log probability of the law."""
+        return jnp.where(self.which, self.one.log_prob(value), self.other.log_prob(value))
 
 
 def is_factor(msg: Any) -> bool:

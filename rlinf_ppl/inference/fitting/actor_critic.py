@@ -35,7 +35,7 @@ from rlinf_ppl.inference.fitting.networks import (
     networks_of,
 )
 from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, dynamics_of
 from rlinf_ppl.inference.particles.genealogy import taken
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import Tilted
@@ -121,7 +121,7 @@ class ActorCritic(ProgramELBO):
 
     def read(self, program: ControlProgram) -> Dynamics:
         """The program as its walkers see it, in units of optimality."""
-        return Dynamics(program.structure, program.parts, program.discount, None, {}, None)
+        return dynamics_of(program)
 
     def start(self, target: Dynamics, key: Array) -> Guide:
         """Networks of the default size."""
@@ -188,10 +188,10 @@ class ActorCritic(ProgramELBO):
         return jnp.asarray(jnp.inf)
 
     @compiled
-    def summary(self, target: Dynamics, guide: Guide) -> tuple[dict[str, Any], Array]:
+    def summary(self, target: Dynamics, guide: Guide, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, and its ELBO from trajectories."""
         policy = {name: PolicyFunction(target, name, learned) for name, learned in guide.items()}
-        return policy, trajectory_elbo(target, guide, jax.random.key(0), SUMMARY_TRAJECTORIES)
+        return policy, trajectory_elbo(target, guide, key, SUMMARY_TRAJECTORIES)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)

@@ -16,6 +16,7 @@ from rlinf_ppl.inference.fitting.guides import unmet
 from rlinf_ppl.inference.fitting.progress import progress_bar
 from rlinf_ppl.inference.fitting.updates import Update
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.guides import Guide
 
 STEPS_AT_ONCE = 100
 
@@ -78,9 +79,29 @@ class Fit(NamedTuple):
     def local(self) -> bool:
         """Whether a converged policy is one that no single decision can improve, and others may be better.
 
-        So it is where a decision does not see all that matters to it. Where it sees all, there is one optimum.
+        So it is where a decision does not see all that matters to it, and with a guide of one's own. Where tables see
+        all, there is one optimum.
         """
-        return bool(self.task.program.structure.hidden)
+        return bool(self.task.program.structure.hidden) or isinstance(self.guide, Guide)
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """What was learned by name, as NumPyro's SVI and `Predictive(program.guide, params=...)` have it.
+
+        Of a guide of one's own its arrays, within their bounds, for `program.with_guide(guide).guide`; of tables
+        `d_logits` for each decision d.
+
+        Raises:
+            TypeError: it is a fit of networks, or of Gaussian decisions by the exact ELBO, whose numbers are others.
+        """
+        if isinstance(self.guide, Guide):
+            return self.guide.params
+        if self.task.program.structure.gaussian or not all(map(eqx.is_array, self.guide.values())):
+            raise TypeError(
+                "NumPyro's guide has no such parameters: of networks, program.with_guide(fit.guide) has; and of "
+                "Gaussian decisions fit.policy has the gain, offset and covariance."
+            )
+        return {f"{name}_logits": theta for name, theta in self.guide.items()}
 
     def unmet(self) -> dict[str, Bool[Array, "..."]]:
         """For each decision that does not see all, (T, scope): where what it sees never happens under the policy.
@@ -153,7 +174,7 @@ def run(task: Task, target: Any, state: State, losses: np.ndarray, num_steps: in
 
 def finished(task: Task, target: Any, state: State, losses: Array) -> Fit:
     """The fit that a state comes to."""
-    policy, elbo = task.update.loss.summary(target, state.guide)
+    policy, elbo = task.update.loss.summary(target, state.guide, task.update.key(state.memory))
     converged = state.residual <= task.tolerance
     return Fit(policy, elbo, losses, converged, state.residual, state.guide, state.memory, task)
 

@@ -23,11 +23,14 @@ from numpyro.infer import ELBO, SVI
 from rlinf_ppl.algebra import Chain, Site
 from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.inference.arguments import check_count, check_tabular, check_tolerance
-from rlinf_ppl.inference.fitting import estimators, guides
+from rlinf_ppl.inference.fitting import estimators, guides, own
+from rlinf_ppl.inference.fitting.callers import program_of
 from rlinf_ppl.inference.fitting.guides import Logits
+from rlinf_ppl.inference.particles.dynamics import dynamics_of
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
+from rlinf_ppl.program.guides import Guide
 
 VERDICT_EVERY = 10
 
@@ -42,6 +45,8 @@ class ProgramELBO(ELBO, abc.ABC):
     # How many of the latest losses the verdict looks at, and which residual counts as convergence.
     window = 0
     tolerance = 1e-5
+    # Whether it fits guides of the user's own.
+    takes_own = False
 
     def check(self, program: ControlProgram) -> None:
         """Raise where a program has no such estimate."""
@@ -80,11 +85,11 @@ class ProgramELBO(ELBO, abc.ABC):
         """How far a guide is from where it would stay, infinite where there is no verdict."""
 
     @abc.abstractmethod
-    def summary(self, target: Any, guide: Any) -> tuple[dict[str, Any], Array]:
+    def summary(self, target: Any, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy of a guide, and its ELBO in units of optimality; compiled."""
 
-    def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
-        """The estimate in nats for tables of logits, as NumPyro's SVI has them."""
+    def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:
+        """The estimate in nats for a guide that NumPyro's SVI fits: tables of logits, or one of the user's own."""
         raise NotImplementedError(f"{type(self).__name__} is no loss for NumPyro's SVI.")
 
     def loss(
@@ -100,7 +105,7 @@ class ProgramELBO(ELBO, abc.ABC):
 
         Args:
             rng_key: a random key.
-            param_map: for each decision d the parameter `d_logits` of the guide.
+            param_map: for each decision d the parameter `d_logits` of the guide; those of a guide of one's own by name.
             model: `prog.model`, as it is; the loss finds the program by it.
             guide: `prog.guide` of the same program.
             *args: none; a program takes no arguments.
@@ -111,8 +116,10 @@ class ProgramELBO(ELBO, abc.ABC):
             ValueError: the program is linear-Gaussian, or has no joint model.
         """
         program = program_of(model, guide)
-        check_tabular(program, f"{type(self).__name__}'s parameters")
         self.check(program)
+        if program.learned is not None:
+            return -self.in_nats(program, program.learned.moved(param_map), rng_key)
+        check_tabular(program, f"{type(self).__name__}'s parameters")
         return -self.in_nats(program, {name: param_map[f"{name}_logits"] for name in program.scopes}, rng_key)
 
     def __eq__(self, other: object) -> bool:
@@ -169,11 +176,11 @@ class TableELBO(ProgramELBO):
         due = steps % VERDICT_EVERY == 0
         return lax.cond(due, lambda: guides.expected_gain(target, guide), lambda: jnp.asarray(jnp.inf))
 
-    def summary(self, target: Chain, guide: Logits) -> tuple[dict[str, Any], Array]:
+    def summary(self, target: Chain, guide: Logits, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, and its exact ELBO."""
         return guides.summary(target, guide)
 
-    def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
+    def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:
         """The estimate of the program whose optimality is multiplied by the common inverse temperature."""
         # Known numbers are checked where a caller's jit is tracing, too.
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(program)):
@@ -181,7 +188,12 @@ class TableELBO(ProgramELBO):
         else:
             with jax.ensure_compile_time_eval():
                 chain = read(program)
-        return self.estimate(in_nats(chain, common_inverse_temperature(program)), logits, key)
+        chain = in_nats(chain, common_inverse_temperature(program))
+        return self.of_own(program, chain, guide) if isinstance(guide, Guide) else self.estimate(chain, guide, key)
+
+    def of_own(self, program: ControlProgram, chain: Chain, guide: Guide) -> Float[Array, ""]:
+        """The estimate for a guide of one's own."""
+        raise TypeError(own.refusal(self))
 
 
 class ExactELBO(TableELBO):
@@ -193,6 +205,12 @@ class ExactELBO(TableELBO):
     def estimate(self, target: Chain, guide: Logits, key: Array) -> Float[Array, ""]:
         """The exact ELBO."""
         return guides.bound(target, guide)
+
+    def of_own(self, program: ControlProgram, chain: Chain, guide: Guide) -> Float[Array, ""]:
+        """The exact ELBO of its tables."""
+        dynamics = dynamics_of(program)
+        own.check_tables(dynamics, guide)
+        return own.bound(chain, dynamics, guide)
 
     def __repr__(self) -> str:
         return "ExactELBO()"
@@ -258,31 +276,6 @@ def in_numpyro(program: ControlProgram, optim: Any, loss: ELBO | None = None) ->
             "TraceGraph_ELBO."
         )
     return SVI(program.model, program.guide, optim, loss)
-
-
-def program_of(model: Any, guide: Any) -> ControlProgram:
-    """The program whose model and guide these are.
-
-    Raises:
-        TypeError: they are not `prog.model` and `prog.guide` of one program.
-    """
-    program, other = owner(model, "model"), owner(guide, "guide")
-    if isinstance(program, ControlProgram) and program is other:
-        return program
-    raise TypeError(
-        "this loss reads the program off its model and guide: give numpyro.infer.SVI exactly prog.model and prog.guide "
-        f"of one ControlProgram, without handlers around them; got {describe(model)} and {describe(guide)}."
-    )
-
-
-def owner(given: Any, name: str) -> Any:
-    """Whose method of that name this is; None where it is none."""
-    return given.__self__ if getattr(getattr(given, "__func__", None), "__name__", None) == name else None
-
-
-def describe(given: Any) -> str:
-    """What was given, in a few words."""
-    return getattr(given, "__qualname__", None) or type(given).__name__
 
 
 def in_nats(chain: Chain, tau: Array | None) -> Chain:

@@ -21,7 +21,7 @@ from rlinf_ppl.inference.arguments import check_count, check_key, check_value
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import described
-from rlinf_ppl.program.conditionals import Tilted
+from rlinf_ppl.program.conditionals import ConditionalLaw, Proposed, Tilted
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Support, first_value, is_finite, positions_of
@@ -84,12 +84,12 @@ class PolicyFunction(eqx.Module):
     Attributes:
         dynamics: the program, for the decision's prior.
         name: the decision.
-        learned: how its prior is moved.
+        learned: its law, given these.
     """
 
     dynamics: Dynamics
     name: str = eqx.field(static=True)
-    learned: Tilted
+    learned: ConditionalLaw
 
     def __call__(self, *, t: Any = 0, **at: Any) -> dist.Distribution:
         """Its distribution, at one value of each variable; vmap for many.
@@ -100,6 +100,8 @@ class PolicyFunction(eqx.Module):
         """
         structure = self.dynamics.structure
         what, supports, scope = f"policy[{self.name!r}]", structure.supports(), dict(structure.scopes)[self.name]
+        if isinstance(self.learned, Proposed):
+            scope = tuple(name for name in self.learned.function.names if name != "t")
         missing, unknown = [name for name in scope if name not in at], [name for name in at if name not in supports]
         if missing or unknown:
             found = [f"{missing} are missing"] * bool(missing) + [f"{unknown} are no variables here"] * bool(unknown)

@@ -14,10 +14,12 @@ from rlinf_ppl.inference.fitting import particle_bound
 from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.networks import PolicyFunction, check_networks
+from rlinf_ppl.inference.fitting.own import is_own, policy_of
 from rlinf_ppl.inference.particles.dynamics import Dynamics, as_dynamics
 from rlinf_ppl.inference.particles.summaries import prior_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Tilted
+from rlinf_ppl.program.guides import Guide, as_guide
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import is_finite
 
@@ -42,6 +44,7 @@ class ParticleELBO(ProgramELBO):
     """
 
     window = VERDICT_WINDOW
+    takes_own = True
     tolerance = 1.0
 
     def __init__(
@@ -72,7 +75,9 @@ class ParticleELBO(ProgramELBO):
         }
 
     def check_guide(self, target: Dynamics, guide: Any) -> Any:
-        """A guide to start from: an entry for each decision, a network or a table of logits."""
+        """A guide to start from: one of the user's own, or for each decision a network or a table of logits."""
+        if is_own(guide):
+            return as_guide(target.structure, guide)
         names = [name for name, _ in target.structure.scopes]
         if not isinstance(guide, dict) or set(guide) != set(names):
             raise TypeError(
@@ -112,17 +117,22 @@ class ParticleELBO(ProgramELBO):
         return jnp.where(steps % (VERDICT_WINDOW // 10) == 0, jnp.where(jnp.isnan(fallen), jnp.inf, fallen), jnp.inf)
 
     @compiled
-    def summary(self, target: Dynamics, guide: Any) -> tuple[dict[str, Any], Array]:
+    def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, as tables where it is learned as such; and the bound over many runs."""
-        policy = {
-            name: PolicyFunction(target, name, theta) if isinstance(theta, Tilted) else tabulated(target, name, theta)
-            for name, theta in guide.items()
-        }
-        return policy, self.bound(target, guide, jax.random.key(0), SUMMARY_RUNS) / scale(target)
+        if isinstance(guide, Guide):
+            policy = policy_of(target, guide.conditionals(target.structure))
+        else:
+            policy = {
+                name: PolicyFunction(target, name, theta)
+                if isinstance(theta, Tilted)
+                else policy_table(target, name, theta)
+                for name, theta in guide.items()
+            }
+        return policy, self.bound(target, guide, key, SUMMARY_RUNS) / scale(target)
 
-    def in_nats(self, program: ControlProgram, logits: Logits, key: Array) -> Float[Array, ""]:
+    def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:
         """E log p_hat."""
-        return self.bound(self.read(program), logits, key, self.num_runs)
+        return self.bound(self.read(program), guide, key, self.num_runs)
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and repr(self) == repr(other)
@@ -136,6 +146,8 @@ class ParticleELBO(ProgramELBO):
 
 def proposals(structure: Structure, guide: Any) -> dict[str, ConditionalLaw]:
     """A guide as what particles are proposed from."""
+    if isinstance(guide, Guide):
+        return guide.conditionals(structure)
     supports = structure.supports()
 
     def one(name: str, theta: Any) -> ConditionalLaw:
@@ -147,7 +159,7 @@ def proposals(structure: Structure, guide: Any) -> dict[str, ConditionalLaw]:
     return {name: one(name, theta) for name, theta in guide.items()}
 
 
-def tabulated(dynamics: Dynamics, name: str, theta: Array) -> Array:
+def policy_table(dynamics: Dynamics, name: str, theta: Array) -> Array:
     """The policy of a table of logits, (T, scope, K)."""
     return soft_maximum(prior_of(dynamics, name).array, theta)[0]
 

@@ -83,7 +83,7 @@ def restored(path: str | os.PathLike[str], program: ControlProgram, guide: Any, 
     guide = jax.tree.unflatten(jax.tree.structure(like), found)
     memory = recalled(path, stored, update, target, guide)
     losses, residual, tolerance = (jnp.asarray(stored[name]) for name in ("losses", "residual", "tolerance"))
-    policy, elbo = update.loss.summary(target, guide)
+    policy, elbo = update.loss.summary(target, guide, update.key(memory))
     if not np.isclose(elbo, stored["elbo"], rtol=1e-4, atol=1e-6, equal_nan=True):
         raise ValueError(
             f"the policy in {path} has the ELBO {float(stored['elbo']):.6g} where it was fitted, and {float(elbo):.6g} "

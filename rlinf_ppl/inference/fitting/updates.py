@@ -31,12 +31,14 @@ class Update(NamedTuple):
         loss: what it improves; it reads the program, says what to start from, and sums up.
         initial: (target, guide, key, step size) -> memory; the target is what the loss read of the program.
         step: (target, guide, memory, steps) -> (guide, memory, loss, residual); `steps` counts this one.
+        key: memory -> the random key of draws that sum up.
     """
 
     name: str
     loss: ProgramELBO
     initial: Callable[[Any, Any, Array, Array], Any]
     step: Callable[..., tuple[Any, Any, Array, Array]]
+    key: Callable[[Any], Array]
 
 
 def natural_step(chain: Chain, logits: Logits, memory: Array, steps: Array) -> tuple[Logits, Array, Array, Array]:
@@ -91,7 +93,7 @@ def by_replies(schedule: tuple[float, ...], endless: bool) -> Update:
         residual = jnp.where(due, changes(chain, logits, best), jnp.inf)
         return moved, memory, -elbo, residual
 
-    return Update(f"replies after {len(schedule)} tempered ones", EXACT, first_step_size, step)
+    return Update(f"replies after {len(schedule)} tempered ones", EXACT, first_step_size, step, no_draws)
 
 
 def ascends(chain: Chain) -> Bool[Array, ""]:
@@ -129,8 +131,18 @@ def first_step_size(chain: Chain, logits: Logits, key: Array, step_size: Array) 
     return step_size
 
 
-NATURAL = Update("the natural gradient", EXACT, first_step_size, natural_step)
-SIMULTANEOUS = Update("the natural gradient", EXACT, first_step_size, simultaneous_step)
+def apart(memory: Any) -> Array:
+    """A random key of an optimiser's memory that no step draws with: each splits the one that is remembered."""
+    return jax.random.fold_in(memory[2], 2**31 - 1)
+
+
+def no_draws(memory: Any) -> Array:
+    """The random key of what draws nothing."""
+    return jax.random.key(0)
+
+
+NATURAL = Update("the natural gradient", EXACT, first_step_size, natural_step, no_draws)
+SIMULTANEOUS = Update("the natural gradient", EXACT, first_step_size, simultaneous_step, no_draws)
 
 
 @functools.lru_cache(maxsize=64)
@@ -153,7 +165,7 @@ def by_optimizer(optimizer: optax.GradientTransformation, loss: ProgramELBO = EX
         recent = None if recent is None else jnp.roll(recent, -1).at[-1].set(value)
         return moved, (inner, carried, key, recent), value, loss.residual(target, moved, recent, steps)
 
-    return Update(f"an optimizer on {loss!r}", loss, initial, step)
+    return Update(f"an optimizer on {loss!r}", loss, initial, step, apart)
 
 
 def changes(chain: Chain, logits: Logits, target: Logits) -> Float[Array, ""]:

@@ -266,6 +266,11 @@ def senseless(factor: Array) -> Array:
     return jnp.isnan(factor) | (factor == jnp.inf)
 
 
+def dynamics_of(program: ControlProgram) -> Dynamics:
+    """The program as whoever walks it under its own laws sees it, in units of optimality."""
+    return Dynamics(program.structure, program.parts, program.discount, None, {}, None)
+
+
 def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
     """The program with what its particles know, checked where the user stands."""
     check_program(program)

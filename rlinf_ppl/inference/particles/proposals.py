@@ -57,16 +57,16 @@ def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, Conditional
 
     Args:
         program: the program.
-        proposal: None, a policy dictionary, or whatever holds one as `policy`. A policy's entries are those of
-            `exact.solve`; an entry may also be a function of the variables before a site, chance sites included, that
-            returns a NumPyro distribution.
+        proposal: None, the guide that the program carries, if any; a policy dictionary, or whatever holds one as
+            `policy`. A policy's entries are those of `exact.solve`; an entry may also be a function of the variables
+            before a site, chance sites included, that returns a NumPyro distribution.
 
     Raises:
         TypeError, ValueError: it is none of these, or does not fit.
     """
     found = getattr(proposal, "policy", proposal)
     if found is None:
-        return {}
+        return {} if program.learned is None else program.learned.conditionals(program.structure)
     if not isinstance(found, Mapping):
         raise TypeError(
             "proposal must be None, a policy (a dict with an entry for each decision), or a solution or fit that has "

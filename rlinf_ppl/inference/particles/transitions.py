@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rlinf_ppl.algebra import ConditionalLaw
+from rlinf_ppl.algebra import Conditional
 from rlinf_ppl.inference.particles.dynamics import Dynamics, noise_of
 from rlinf_ppl.program.evaluation import in_units
 from rlinf_ppl.program.supports import Support, is_finite, positions_of, values_of
@@ -40,7 +40,7 @@ def started(world: Dynamics, key: Array) -> dict[str, Array]:
 
 
 def sampled(
-    world: Dynamics, state: dict[str, Array], time: Array, laws: dict[str, ConditionalLaw], key: Array
+    world: Dynamics, state: dict[str, Array], time: Array, laws: dict[str, Conditional], key: Array
 ) -> Transition:
     """One step of the process, its decisions drawn from laws over positions."""
     supports, form = world.structure.supports(), world.structure.step

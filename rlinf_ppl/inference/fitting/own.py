@@ -1,0 +1,88 @@
+"""Guides of one's own: what their functions come to, as tables where they can, and the exact ELBO of these."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra import Chain
+from rlinf_ppl.inference.chains import answers
+from rlinf_ppl.inference.chains.policies import laws_of
+from rlinf_ppl.inference.fitting.networks import PolicyFunction
+from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.program.conditionals import ConditionalLaw, Proposed, Tilted
+from rlinf_ppl.program.guides import Guide
+from rlinf_ppl.program.laws import probs_of
+from rlinf_ppl.program.supports import is_finite, values_of
+
+
+def is_own(guide: Any) -> bool:
+    """Whether a guide is one of functions of the user's: neither tables nor networks alone."""
+    if guide is None or not isinstance(guide, dict):
+        return guide is not None
+    return any(callable(entry) and not isinstance(entry, Tilted) for entry in guide.values())
+
+
+def refusal(loss: Any) -> str:
+    """What is said of a loss that takes no guide of one's own."""
+    return (
+        f"{loss!r} fits no guide of one's own; loss=svi.ParticleELBO(n) takes any, and svi.ExactELBO() one that can be "
+        "written out as tables, each with an optimizer."
+    )
+
+
+def bound(chain: Chain, dynamics: Dynamics, guide: Guide) -> Float[Array, ""]:
+    """The exact ELBO of a guide's tables."""
+    laws = guide.conditionals(dynamics.structure)
+    tables = {name: tabulated(dynamics, name, law) for name, law in laws.items()}
+    return answers.evaluate(chain, laws_of(chain, tables)).elbo
+
+
+def check_tables(dynamics: Dynamics, guide: Guide) -> None:
+    """Raise where a function of a guide cannot be written out.
+
+    Raises:
+        ValueError: so it is.
+    """
+    for name, law in guide.conditionals(dynamics.structure).items():
+        unseen = outside(dynamics, name, law)
+        if unseen:
+            raise ValueError(
+                f"the guide of {name!r} is one over {unseen}, and there is no table of that: its scope is "
+                f"{list(dict(dynamics.structure.scopes)[name])}. svi.ParticleELBO(n) takes any guide."
+            )
+
+
+def policy_of(dynamics: Dynamics, laws: dict[str, ConditionalLaw]) -> dict[str, Any]:
+    """What users are given: tables of decisions that have one, functions of the others."""
+    return {
+        name: PolicyFunction(dynamics, name, law) if outside(dynamics, name, law) else tabulated(dynamics, name, law)
+        for name, law in laws.items()
+    }
+
+
+def outside(dynamics: Dynamics, name: str, law: ConditionalLaw) -> list[str]:
+    """What a decision's law depends on, and the decision itself, that no table of it has an axis for."""
+    structure = dynamics.structure
+    supports, scope = structure.supports(), dict(structure.scopes)[name]
+    taken = law.function.names if isinstance(law, Proposed) else scope
+    axes = (*structure.times(), *(axis for axis in scope if is_finite(supports[axis])))
+    return [axis for axis in taken if axis not in axes] + [name] * (not is_finite(supports[name]))
+
+
+def tabulated(dynamics: Dynamics, name: str, law: ConditionalLaw) -> Float[Array, "..."]:
+    """A decision's law over time, its scope and its own values; NaN where it is none."""
+    structure = dynamics.structure
+    supports = structure.times() | {axis: structure.supports()[axis] for axis in dict(structure.scopes)[name]}
+
+    def row(*values: Array) -> Array:
+        at = dict(zip(supports, values, strict=True))
+        t = at.pop("t", jnp.zeros((), int))
+        found = law(at, t, dynamics.at("step", at | {"t": t}).law(name))
+        # Rows that are no law must not pass for one.
+        return jnp.where(found.is_wrong(), jnp.nan, probs_of(found))
+
+    for i in reversed(range(len(supports))):
+        row = jax.vmap(row, in_axes=[0 if j == i else None for j in range(len(supports))])
+    return row(*map(values_of, supports.values()))

@@ -1,0 +1,111 @@
+"""The exact ELBO of a guide of one's own, with its verdict."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra import Chain
+from rlinf_ppl.algebra.compiled import compiled
+from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ExactELBO, ProgramELBO
+from rlinf_ppl.inference.fitting.own import bound, check_tables, is_own, policy_of, refusal
+from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.evaluation import temperature_of
+from rlinf_ppl.program.guides import Guide, as_guide
+
+
+class Made(NamedTuple):
+    """A program as tables, and as what a guide's functions are called by."""
+
+    chain: Chain
+    dynamics: Dynamics
+
+
+class PolicyELBO(ProgramELBO):
+    """The exact ELBO of a guide whose functions can be written out as tables: `ExactELBO` for guides of one's own."""
+
+    takes_own = True
+
+    def read(self, program: ControlProgram) -> Made:
+        """Both; raises where decisions that share a guide have different aims, or keep their prior."""
+        chain, dynamics = ExactELBO().read(program), dynamics_of(program)
+        signs = {}
+        for site in program.structure.step.decisions:
+            tau = temperature_of(program.parts["step"], site)
+            if isinstance(tau, jax.core.Tracer):
+                continue
+            signs[site.name] = np.unique(np.sign(tau))
+            if 0 in signs[site.name]:
+                raise ValueError(
+                    f"the inverse temperature of {site.name!r} is 0: it keeps its prior, whatever a guide says. Make "
+                    "it a numpyro.sample site, or give it another."
+                )
+        if signs and len(np.unique(np.concatenate(list(signs.values())))) > 1:
+            raise ValueError(
+                f"{[name for name in signs if -1 in signs[name]]} minimise what others maximise, and a guide of one's "
+                "own has one aim; fit tables, which know whose each of them is."
+            )
+        return Made(chain, dynamics)
+
+    def start(self, target: Made, key: Array) -> Guide:
+        """There is none."""
+        raise TypeError("a guide of one's own is its own start; give it as guide=, or by program.with_guide(guide).")
+
+    def check_guide(self, target: Made, guide: Any) -> Guide:
+        """The guide, if all of its functions can be written out."""
+        found = as_guide(target.dynamics.structure, guide)
+        check_tables(target.dynamics, found)
+        return found
+
+    def estimate(self, target: Made, guide: Guide, key: Array) -> Float[Array, ""]:
+        """The exact ELBO."""
+        return bound(target.chain, target.dynamics, guide)
+
+    def ascent(self, target: Made, gradient: Guide) -> Guide:
+        """All decisions have one aim."""
+        site = target.dynamics.structure.step.decisions[0]
+        sign = jnp.sign(jnp.ravel(temperature_of(target.dynamics.parts["step"], site))[0])
+        return jax.tree.map(lambda g: sign * g, gradient)
+
+    def residual(self, target: Made, guide: Guide, recent: Array | None, steps: Array) -> Float[Array, ""]:
+        """The largest slope of the ELBO in any of the free numbers, which is 0 at a local optimum."""
+
+        def steepest() -> Array:
+            slopes = jax.grad(lambda guide: self.estimate(target, guide, jax.random.key(0)))(guide)
+            return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(slopes)]))
+
+        return lax.cond(steps % VERDICT_EVERY == 0, steepest, lambda: jnp.asarray(jnp.inf))
+
+    @compiled
+    def summary(self, target: Made, guide: Guide, key: Array) -> tuple[dict[str, Any], Array]:
+        """The policy as tables, and its exact ELBO."""
+        laws = guide.conditionals(target.dynamics.structure)
+        return policy_of(target.dynamics, laws), self.estimate(target, guide, key)
+
+    def __repr__(self) -> str:
+        return "ExactELBO()"
+
+
+def loss_for(loss: Any, guide: Any, optimizer: Any) -> Any:
+    """The loss as it is for a guide: of tables, or of one's own.
+
+    Raises:
+        TypeError: it takes no guide of one's own.
+        ValueError: there is no optimizer to move one.
+    """
+    if not is_own(guide) or not isinstance(loss, ProgramELBO):
+        return loss
+    if optimizer is None:
+        raise ValueError(
+            "the natural gradient is one of tables; a guide of one's own goes with an optimizer, such as "
+            "optimizer=optax.adam(0.05)."
+        )
+    if loss.takes_own:
+        return loss
+    if type(loss) is not ExactELBO:
+        raise TypeError(refusal(loss))
+    return PolicyELBO()

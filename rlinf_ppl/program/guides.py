@@ -1,0 +1,203 @@
+"""A guide of one's own: for each decision a function that returns its distribution, made of arrays that are learned.
+
+    class Noisy(eqx.Module):                     # values that are remembered with noise, and a softmax of them
+        mean: Array
+        spread: Array = parameter(constraints.positive)
+
+        def q(self, s): return Normal(self.mean[s], self.spread[s]).to_event(1)
+        def a(self, q): return Categorical(logits=q)
+
+    svi.fit(program, key, guide=Noisy(jnp.zeros((3, 2)), jnp.ones((3, 2))), ...)
+
+What is learned are the arrays of the module; an optimiser moves each where it has no bounds, through NumPyro's
+bijection to its constraint. The same functions run in NumPyro: `program.with_guide(guide).guide`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.constraints import Constraint
+
+from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Proposed, Tilted
+from rlinf_ppl.program.functions import Called, taken
+from rlinf_ppl.program.structure import Structure
+
+CONSTRAINT = "constraint"
+
+
+def parameter(constraint: Constraint = constraints.real, **more: Any) -> Any:
+    """A field of an Equinox module whose arrays keep a constraint of NumPyro's, such as constraints.positive.
+
+    Args:
+        constraint: what all arrays below the field keep.
+        **more: as `equinox.field` has it.
+
+    Raises:
+        TypeError: it is no constraint.
+    """
+    if not isinstance(constraint, Constraint):
+        raise TypeError(
+            "parameter takes a constraint of NumPyro's, such as numpyro.distributions.constraints.positive; got "
+            f"{type(constraint).__name__}."
+        )
+    return eqx.field(metadata={CONSTRAINT: constraint}, **more)
+
+
+class Guide(eqx.Module):
+    """What is learned of a program's decisions: their laws given what they see, and the arrays these are made of.
+
+    Attributes:
+        free: the arrays, each where it has no bounds.
+        rest: all else in the module, leaf by leaf.
+        tree: how the module is put together.
+        names: of the arrays, in their order.
+        bounds: the constraint of each.
+        laws: for each decision the function's place in the module, and what it takes.
+    """
+
+    free: list[Array]
+    rest: tuple[Any, ...] = eqx.field(static=True)
+    tree: Any = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    bounds: tuple[Constraint, ...] = eqx.field(static=True)
+    laws: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """The arrays by name, within their bounds: as `numpyro.param` and `Predictive(params=...)` have them."""
+        return {
+            name: biject_to(bound)(free) for name, bound, free in zip(self.names, self.bounds, self.free, strict=True)
+        }
+
+    @property
+    def module(self) -> Any:
+        """What the user gave, with the arrays as they are now."""
+        return self.with_params(self.params)
+
+    def with_params(self, params: Mapping[str, Array]) -> Any:
+        """What the user gave, with arrays by name."""
+        arrays = iter([params[name] for name in self.names])
+        return jax.tree.unflatten(self.tree, [next(arrays) if each is LEARNED else each for each in self.rest])
+
+    def moved(self, params: Mapping[str, Array]) -> "Guide":
+        """The guide with arrays by name, within their bounds."""
+        free = [
+            biject_to(bound).inv(jnp.asarray(params[name])) for name, bound in zip(self.names, self.bounds, strict=True)
+        ]
+        return dataclasses.replace(self, free=free)
+
+    def conditionals(self, structure: Structure) -> dict[str, ConditionalLaw]:
+        """For each decision of a program its law given what it sees."""
+        module, supports = self.module, structure.supports()
+
+        def law(name: str, names: tuple[str, ...]) -> ConditionalLaw:
+            function = entry(module, name)
+            if isinstance(function, ConditionalLaw):
+                return function
+            if eqx.is_array(function):
+                axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])
+                return Tilted(Looked(function, axes, True), supports[name])
+            return Proposed(Called(f"the guide of {name!r}", function, names), supports[name], True)
+
+        return {name: law(name, names) for name, names in self.laws}
+
+
+class Learned:
+    """Stands in a module where an array was."""
+
+    def __repr__(self) -> str:
+        return "LEARNED"
+
+
+LEARNED = Learned()
+
+
+def as_guide(structure: Structure, given: Any) -> Guide:
+    """A guide of one's own, checked.
+
+    Args:
+        structure: of the program.
+        given: an Equinox module with a method for each decision, or a dict with a function for each, of what the
+            decision sees by name (and t), which returns a NumPyro distribution.
+
+    Raises:
+        TypeError: a decision has no function, or an array of whole numbers stands among what is learned.
+        ValueError: a function takes what its decision does not see, or returns a distribution that does not fit; an
+            array leaves its constraint.
+    """
+    given = given.module if isinstance(given, Guide) else given
+    decisions = [site.name for site in structure.step.decisions]
+    missing = [name for name in decisions if not callable(entry(given, name)) and not eqx.is_array(entry(given, name))]
+    if missing or (isinstance(given, Mapping) and set(given) != set(decisions)):
+        raise TypeError(
+            f"guide must have a function for each of {decisions}: an Equinox module with methods of these names, or a "
+            f"dict; got {described(given)}{f', which has none for {missing}' if missing else ''}."
+        )
+    laws = tuple((name, names_of(structure, name, entry(given, name))) for name in decisions)
+    given = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, given)
+    placed, tree = jax.tree_util.tree_flatten_with_path(given)
+    learned = [(named(place), leaf) for place, leaf in placed if eqx.is_array(leaf)]
+    for name, leaf in learned:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"the guide's {name} is an array of {leaf.dtype}, and what is learned are real numbers: let its "
+                "functions close over it, or make it a static field."
+            )
+    bounds = tuple(bounds_of(given, constraints.real))
+    free = [freed(name, bound, leaf) for bound, (name, leaf) in zip(bounds, learned, strict=True)]
+    rest = tuple(LEARNED if eqx.is_array(leaf) else leaf for _, leaf in placed)
+    return Guide(free, rest, tree, tuple(name for name, _ in learned), bounds, laws)
+
+
+def named(place: Any) -> str:
+    """A place in a module as a name, such as a.layers.0.weight."""
+    return jax.tree_util.keystr(place, simple=True, separator=".")
+
+
+def entry(module: Any, name: str) -> Any:
+    """The function of a decision; None where there is none."""
+    return module.get(name) if isinstance(module, Mapping) else getattr(module, name, None)
+
+
+def names_of(structure: Structure, name: str, function: Any) -> tuple[str, ...]:
+    """What a function takes; raises where its decision does not see it."""
+    if isinstance(function, ConditionalLaw) or eqx.is_array(function):
+        return ()
+    before = [site.name for site in structure.step.latent]
+    site = next(site for site in structure.step.decisions if site.name == name)
+    seen = [other for other in (*dict(structure.state), *before[: before.index(name)]) if other not in site.unseen]
+    return taken(f"the guide of {name!r}", function, tuple(seen))
+
+
+def bounds_of(module: Any, bound: Constraint) -> list[Constraint]:
+    """The constraint of each array in a module, in the order of its leaves: of the innermost field that names one."""
+    if eqx.is_array(module):
+        return [bound]
+    if isinstance(module, eqx.Module):
+        found = []
+        for field in dataclasses.fields(module):
+            if not field.metadata.get("static", False):
+                found += bounds_of(getattr(module, field.name), field.metadata.get(CONSTRAINT, bound))
+        return found
+    children = jax.tree.leaves(module, is_leaf=lambda x: x is not module)
+    return [] if children == [module] else [each for child in children for each in bounds_of(child, bound)]
+
+
+def freed(name: str, bound: Constraint, value: Array) -> Array:
+    """An array where it has no bounds; raises where it leaves them."""
+    value = jnp.asarray(value, dtype=float)
+    if not isinstance(value, jax.core.Tracer) and not bool(jnp.all(bound(value))):
+        raise ValueError(f"the guide's {name} is {value}, which breaks its constraint {bound}.")
+    return biject_to(bound).inv(value)
+
+
+def described(given: Any) -> str:
+    """What was given, in a few words."""
+    return f"a dict of {sorted(map(str, given))}" if isinstance(given, Mapping) else type(given).__name__
