@@ -41,4 +41,4 @@ def returns(dynamics: Dynamics, key: Array, n: int) -> tuple[Float[Array, " N"],
 def log_weights(dynamics: Dynamics, key: Array, n: int) -> tuple[Float[Array, " N"], dict[str, Array]]:
     """The log of p(O, tau) / q(tau) for n trajectories tau under a policy; and faults."""
     found = particle_filter(dynamics, key, n, jnp.zeros(()))
-    return jnp.log(found.weights) + found.log_evidence + jnp.log(n), found.faults
+    return found.log_weights, found.faults

@@ -44,7 +44,7 @@ class Drawn(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a filter found; the attributes are those of `smc.Run`."""
+    """What a filter found; the attributes are those of `smc.Run`, and the last weights since particles were redrawn."""
 
     log_evidence: Array
     policy: dict[str, Array]
@@ -55,6 +55,7 @@ class Found(NamedTuple):
     faults: dict[str, Array]
     history: History
     drawn: Drawn
+    log_weights: Array
 
 
 class Cloud(NamedTuple):
@@ -178,7 +179,7 @@ def particle_filter(
     drawn = Drawn(
         jnp.append(started[0], told.drawn.log_evidence), jnp.append(started[1], told.drawn.sites), told.drawn.ancestors
     )
-    return Found(log_evidence, {}, ess, told.resampled, last.weights, filtered, faults, history, drawn)
+    return Found(log_evidence, {}, ess, told.resampled, last.weights, filtered, faults, history, drawn, log_weights)
 
 
 class Told(NamedTuple):
