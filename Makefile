@@ -70,7 +70,7 @@ test: $(STAMP) ## the tests, without the slow ones
 	@XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: $(STAMP) ## only the slow tests
-	@XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist worksteal
+	@UNTYPED=1 XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -m slow -n $(WORKERS) --dist worksteal
 
 test-games: $(GAMES_STAMP) ## the tests of games that want pygambit, which is built from source
 	@$(BIN)/python -m pytest -q tests/test_games.py tests/test_equilibria.py
@@ -91,8 +91,8 @@ types: $(STAMP) ## mypy over the package
 	@$(BIN)/mypy
 
 notebooks: $(STAMP) ## run every notebook from a clean kernel; fails where a cell does
-	@for notebook in notebooks/*.ipynb; do \
-		echo "running $$notebook"; $(BIN)/jupyter-execute --timeout=300 "$$notebook" || exit 1; done
+	@printf '%s\n' notebooks/*.ipynb | xargs -n 1 -P $(WORKERS) sh -c \
+		'echo "running $$0"; $(BIN)/jupyter-execute --timeout=300 "$$0" || exit 255'
 
 # A peer that needs NumPy 1, and so a Python that has it.
 .venv-particles/.installed:

@@ -6,12 +6,11 @@ import numpyro
 import pytest
 from linear_problems import HARD, SINGLE_FIRST, TOLERANCE, problem, program_of, wanted
 from numpyro.distributions import Normal
-from selection import quick
+from selection import pairs, quick
 
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact
 
-FOLLOWED = "costs at the end only", "far from the origin"
 REDUNDANT = "redundant controls", "redundant controls, end only"
 
 
@@ -40,8 +39,11 @@ def kl_to_prior(given, steps, gain, offset, cov, means, covs):
     return total / 2
 
 
-@SINGLE_FIRST
-@pytest.mark.parametrize("name", quick(FOLLOWED, [name for name in HARD if "redundant" not in name]))
+PLAIN = [name for name in HARD if "redundant" not in name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, double", [*pairs(PLAIN, [False]), *pairs(PLAIN[::2], [True])])
 def test_a_policy_that_is_given_is_followed_and_evaluated(name, double):
     """A state of a wide prior that a decision takes back is no difference of covariances."""
     with jax.enable_x64(double):

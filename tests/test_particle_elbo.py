@@ -219,7 +219,7 @@ WRONG = {
     "no dictionary": (
         lambda: svi.fit(control(2), KEY, guide=3, loss=svi.ParticleELBO(2), optimizer=optax.sgd(0.1)),
         TypeError,
-        "guide must be a dict with an entry for each of",
+        "guide must have a function for each of",
     ),
     "no optimizer": (lambda: svi.fit(control(2), KEY, loss=svi.ParticleELBO(2)), ValueError, "goes with an optimizer"),
     "no end": (

@@ -11,7 +11,7 @@ import numpy as np
 import numpyro
 import pytest
 from numpyro.distributions import Categorical, Normal
-from selection import quick
+from selection import pairs, quick
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, smc
@@ -22,7 +22,6 @@ from rlinf_ppl.tasks import LinearQuadratic
 
 STEPS = 6
 THIRDS = jnp.ones(3) / 3
-PRECISIONS = pytest.mark.parametrize("double", [True, False], ids=["float64", "float32"])
 
 
 class System(NamedTuple):
@@ -148,9 +147,8 @@ def check_possible(system, paths):
     assert all((np.asarray(found) == -1).all() for found in paths.faults.values())
 
 
-@PRECISIONS
-@pytest.mark.parametrize("engine", quick(["smooth"], ENGINES))
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name, engine, double", pairs(SYSTEMS, ENGINES, [True, False]))
 def test_every_step_of_every_path_is_one_that_the_program_can_take(name, engine, double):
     with jax.enable_x64(double):
         paths = paths_of(SYSTEMS[name], engine, jitted=False)
@@ -158,12 +156,13 @@ def test_every_step_of_every_path_is_one_that_the_program_can_take(name, engine,
         check_possible(SYSTEMS[name], paths)
 
 
+AIDS = ("proposal", True), ("twist", False), ("all", True), ("all", False)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("aid, double", [("proposal", True), ("twist", False), ("all", True), ("all", False)])
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", SYSTEMS)
-def test_so_it_is_under_jit_with_a_proposal_a_twist_or_a_discount(name, engine, aid, double):
-    system = SYSTEMS[name]
+@pytest.mark.parametrize("name, aid, engine", pairs(SYSTEMS, AIDS, ENGINES))
+def test_so_it_is_under_jit_with_a_proposal_a_twist_or_a_discount(name, engine, aid):
+    system, (aid, double) = SYSTEMS[name], aid
     aids = {"proposal": system.proposal, "twist": system.twist}
     with jax.enable_x64(double):
         discount = 0.8 if aid == "all" else 1.0
