@@ -180,7 +180,7 @@ def test_the_installed_arviz_reads_the_groups(lottery, tmp_path):
     import arviz as installed
 
     groups = arviz.datasets(lottery, jax.random.key(1), num_draws=40)
-    data = arviz.to_arviz(groups)
+    data = arviz.native(groups)
     arviz.save(groups, tmp_path / "posterior.nc")
     read = installed.from_netcdf(tmp_path / "posterior.nc", engine="h5netcdf")
     for found in (data, read):

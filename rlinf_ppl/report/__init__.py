@@ -12,7 +12,12 @@
     graphs       the graph of one time step
     looks        colours and dashes
     arviz        labelled arrays, for ArviZ and netCDF
+    samples      samples of NumPyro's on a program, one variable a site: `to_arviz`
     results      all of it on disk
 
 matplotlib, ArviZ, xarray and rich are imported by the functions that need them.
 """
+
+from rlinf_ppl.report.samples import to_arviz
+
+__all__ = ["to_arviz"]

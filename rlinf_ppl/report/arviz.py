@@ -1,7 +1,7 @@
 """Answers as labelled arrays for ArviZ, and on disk as netCDF.
 
 One set of xarray datasets, under both of ArviZ's interfaces: `to_inference_data` for ArviZ before 1.0, `to_datatree`
-for 1.0 and later (and for arviz-base); `to_arviz` picks the one that the installed ArviZ reads. A file holds one
+for 1.0 and later (and for arviz-base); `native` picks the one that the installed ArviZ reads. A file holds one
 netCDF group for each dataset, which is what both interfaces expect.
 
     posterior      trajectories drawn from the fitted guide:         (chain, draw, time) or (chain, draw, instant)
@@ -177,7 +177,7 @@ def to_datatree(groups: Mapping[str, xarray.Dataset]) -> xarray.DataTree:
     return xarray.DataTree.from_dict(dict(groups))
 
 
-def to_arviz(groups: Mapping[str, xarray.Dataset]) -> Any:
+def native(groups: Mapping[str, xarray.Dataset]) -> Any:
     """The groups in the form that the installed ArviZ reads."""
     return to_inference_data(groups) if before_version_one() else to_datatree(groups)
 
