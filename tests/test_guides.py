@@ -435,6 +435,83 @@ def test_what_does_not_fit_is_refused(name, monkeypatch):
 
 
 @pytest.mark.slow
+def noisy_table():
+    """A program whose guide cannot be written out."""
+    return remembering(), noisy()
+
+
+def gaussian():
+    def step(x):
+        u = decide("u", Normal(0.0, 1.0))
+        optimality(-((x + u) ** 2))
+        return {"x": numpyro.sample("x_next", Normal(x + u, 0.3))}
+
+    return ControlProgram(lambda: {"x": numpyro.sample("x_0", Normal(1.0, 0.5))}, step, 2)
+
+
+# What is fitted, by a program and a guide; and the losses, by whether they take an optimiser.
+FITTED = {
+    "tables": lambda: (program(), None),
+    "networks": lambda: (program(), svi.networks(program(), KEY, width=4, depth=1)),
+    "functions with tables": lambda: (program(), linear()),
+    "functions without": noisy_table,
+    "Gaussian tables": lambda: (gaussian(), None),
+    "Gaussian functions": lambda: (gaussian(), {"u": lambda x: Normal(-0.5 * x, 1.0)}),
+}
+LOSSES = {
+    "natural": (svi.ExactELBO(), None),
+    "exact": (svi.ExactELBO(), ADAM),
+    "sampled": (svi.SampledELBO(4), ADAM),
+    "score": (svi.ScoreFunctionELBO(4), ADAM),
+    "nodes": (svi.NodeELBO(3), ADAM),
+    "particles": (svi.ParticleELBO(4), ADAM),
+    "actor-critic": (svi.ActorCritic(4, 8, 16), ADAM),
+}
+TOGETHER = {
+    "tables": {"natural", "exact", "sampled", "score", "nodes", "particles"},
+    "networks": {"nodes", "particles", "actor-critic"},
+    "functions with tables": {"exact", "nodes", "particles"},
+    "functions without": {"nodes", "particles"},
+    "Gaussian tables": {"natural", "exact", "sampled"},
+    "Gaussian functions": {"particles"},
+}
+SAID = {
+    ("tables", "actor-critic"): None,
+    ("Gaussian tables", "actor-critic"): None,
+    ("networks", "natural"): "fits tables: guide must be a dict of logits",
+    ("networks", "exact"): "fits tables: guide must be a dict of logits",
+    ("networks", "sampled"): "fits tables: guide must be a dict of logits",
+    ("networks", "score"): "fits tables: guide must be a dict of logits",
+    ("functions with tables", "natural"): "natural gradient is one of tables",
+    ("functions without", "natural"): "natural gradient is one of tables",
+    ("functions without", "exact"): "has 2 numbers|is Gaussian|exact|no table",
+    ("Gaussian tables", "score"): "score functions",
+    ("Gaussian tables", "nodes"): "the state holds",
+    ("Gaussian tables", "particles"): "no table holds",
+    ("Gaussian functions", "natural"): "natural gradient is one of tables",
+    ("Gaussian functions", "exact"): "there is no table of that",
+    ("Gaussian functions", "nodes"): "the state holds",
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("fitted", FITTED)
+def test_what_goes_with_what(fitted, loss):
+    (made, guide), (loss_of_it, optimizer) = FITTED[fitted](), LOSSES[loss]
+
+    def fit():
+        return svi.fit(made, KEY, 2, guide=guide, loss=loss_of_it, optimizer=optimizer)
+
+    message = SAID.get((fitted, loss), "" if loss in TOGETHER[fitted] else "fits no guide of one's own")
+    if message in (None, ""):
+        # The actor-critic makes networks of its own where no guide is given.
+        assert np.isfinite(np.asarray(fit().losses)).all()
+    else:
+        with pytest.raises((TypeError, ValueError), match=message):
+            fit()
+
+
+@pytest.mark.slow
 def test_params_of_tables_and_networks_run_in_numpyro():
     fit = svi.fit(program(), KEY)
     samples = Predictive(program().guide, params=fit.params, num_samples=4000)(KEY)

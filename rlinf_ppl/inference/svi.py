@@ -17,6 +17,7 @@ An optimiser also takes losses whose gradient is sampled. `SampledELBO` and `Sco
     ExactELBO            tables                           exact
     SampledELBO          tables, an end                   states sampled, decisions and futures summed
     ScoreFunctionELBO    tables, an end                   trajectories alone
+    NodeELBO             an end, a finite state           real numbers within a step by nodes, no noise
     ParticleELBO         an end, one inverse temperature  trajectories or particle filters; real numbers reparameterised
     ActorCritic          nothing                          action values learned from replayed steps: biased as they are
 
@@ -43,6 +44,7 @@ from rlinf_ppl.inference.fitting.importance import k_hat
 from rlinf_ppl.inference.fitting.loop import Fit, State, Task, run
 from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
 from rlinf_ppl.inference.fitting.networks import networks
+from rlinf_ppl.inference.fitting.node_elbo import NodeELBO
 from rlinf_ppl.inference.fitting.own import is_own
 from rlinf_ppl.inference.fitting.particle_elbo import ParticleELBO
 from rlinf_ppl.inference.fitting.policy_elbo import loss_for
@@ -56,6 +58,7 @@ __all__ = [
     "ActorCritic",
     "ExactELBO",
     "Fit",
+    "NodeELBO",
     "ParticleELBO",
     "SampledELBO",
     "ScoreFunctionELBO",

@@ -1,9 +1,11 @@
 """Guides of one's own: what their functions come to, as tables where they can, and the exact ELBO of these."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain
@@ -11,7 +13,9 @@ from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.inference.chains.policies import laws_of
 from rlinf_ppl.inference.fitting.networks import PolicyFunction
 from rlinf_ppl.inference.particles.dynamics import Dynamics
-from rlinf_ppl.program.conditionals import ConditionalLaw, Proposed, Tilted
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Proposed, Tilted
+from rlinf_ppl.program.evaluation import temperature_of
 from rlinf_ppl.program.guides import Guide
 from rlinf_ppl.program.laws import probs_of
 from rlinf_ppl.program.supports import is_finite, values_of
@@ -56,10 +60,14 @@ def check_tables(dynamics: Dynamics, guide: Guide) -> None:
 
 def policy_of(dynamics: Dynamics, laws: dict[str, ConditionalLaw]) -> dict[str, Any]:
     """What users are given: tables of decisions that have one, functions of the others."""
-    return {
-        name: PolicyFunction(dynamics, name, law) if outside(dynamics, name, law) else tabulated(dynamics, name, law)
-        for name, law in laws.items()
-    }
+
+    def one(name: str, law: ConditionalLaw) -> Any:
+        network = isinstance(law, Tilted) and not isinstance(law.parameters, Looked)
+        if network or outside(dynamics, name, law):
+            return PolicyFunction(dynamics, name, law)
+        return tabulated(dynamics, name, law)
+
+    return {name: one(name, law) for name, law in laws.items()}
 
 
 def outside(dynamics: Dynamics, name: str, law: ConditionalLaw) -> list[str]:
@@ -86,3 +94,33 @@ def tabulated(dynamics: Dynamics, name: str, law: ConditionalLaw) -> Float[Array
     for i in reversed(range(len(supports))):
         row = jax.vmap(row, in_axes=[0 if j == i else None for j in range(len(supports))])
     return row(*map(values_of, supports.values()))
+
+
+def check_one_sign(program: ControlProgram) -> None:
+    """Raise where decisions that one guide is made for have different aims, or keep their prior.
+
+    Raises:
+        ValueError: so it is, where inverse temperatures are known.
+    """
+    signs = {}
+    for site in program.structure.step.decisions:
+        tau = temperature_of(program.parts["step"], site)
+        if isinstance(tau, jax.core.Tracer):
+            continue
+        signs[site.name] = np.unique(np.sign(tau))
+        if 0 in signs[site.name]:
+            raise ValueError(
+                f"the inverse temperature of {site.name!r} is 0: it keeps its prior, whatever a guide says. Make "
+                "it a numpyro.sample site, or give it another."
+            )
+    if signs and len(np.unique(np.concatenate(list(signs.values())))) > 1:
+        raise ValueError(
+            f"{[name for name in signs if -1 in signs[name]]} minimise what others maximise, and a guide of one's "
+            "own has one aim; fit tables, which know whose each of them is."
+        )
+
+
+def steepest(estimate: Callable[[Any], Array], guide: Any) -> tuple[Array, Array]:
+    """An estimate of a guide, and its largest slope in any of the guide's numbers."""
+    value, slopes = jax.value_and_grad(estimate)(guide)
+    return value, jnp.max(jnp.stack([jnp.max(jnp.abs(slope)) for slope in jax.tree.leaves(slopes)]))

@@ -8,20 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.inference.arguments import check_count, check_share
 from rlinf_ppl.inference.fitting import particle_bound
-from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
+from rlinf_ppl.inference.fitting.entries import checked_guide, proposals, small_tables
+from rlinf_ppl.inference.fitting.guides import Logits
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
-from rlinf_ppl.inference.fitting.networks import PolicyFunction, check_networks
-from rlinf_ppl.inference.fitting.own import is_own, policy_of
+from rlinf_ppl.inference.fitting.own import policy_of
 from rlinf_ppl.inference.particles.dynamics import Dynamics, as_dynamics
-from rlinf_ppl.inference.particles.summaries import prior_of
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Tilted
-from rlinf_ppl.program.guides import Guide, as_guide
-from rlinf_ppl.program.structure import Structure
-from rlinf_ppl.program.supports import is_finite
 
 VERDICT_WINDOW = 1000
 SUMMARY_RUNS = 1000
@@ -62,36 +56,11 @@ class ParticleELBO(ProgramELBO):
 
     def start(self, target: Dynamics, key: Array) -> Logits:
         """The logits of small random action values."""
-        structure, sizes = target.structure, {name: len(s) for name, s in target.structure.supports().items()}
-        real = [name for name, axes in table_axes(structure).items() if is_real(structure, axes)]
-        if real:
-            raise ValueError(
-                f"{real} are real numbers or depend on some, which no table holds; give guide=svi.networks(prog, key)."
-            )
-        keys, steps = jax.random.split(key, len(structure.scopes)), structure.horizon or 0
-        return {
-            name: INITIAL_SPREAD * jax.random.normal(each, (steps, *(sizes[axis] for axis in axes)))
-            for (name, axes), each in zip(table_axes(structure).items(), keys, strict=True)
-        }
+        return small_tables(target.structure, key)
 
     def check_guide(self, target: Dynamics, guide: Any) -> Any:
         """A guide to start from: one of the user's own, or for each decision a network or a table of logits."""
-        if is_own(guide):
-            return as_guide(target.structure, guide)
-        names = [name for name, _ in target.structure.scopes]
-        if not isinstance(guide, dict) or set(guide) != set(names):
-            raise TypeError(
-                f"guide must be a dict with an entry for each of {names}, such as svi.networks(prog, key) or fit.guide."
-            )
-        check_networks(target.structure, guide)
-        tables = {name: theta for name, theta in guide.items() if not isinstance(theta, Tilted)}
-        sizes = {name: len(support) for name, support in target.structure.supports().items()}
-        for name, theta in tables.items():
-            axes = table_axes(target.structure)[name]
-            shape = (target.structure.horizon, *(sizes[axis] for axis in axes))
-            if jnp.shape(theta) != shape or is_real(target.structure, axes):
-                raise ValueError(f"guide[{name!r}] has shape {jnp.shape(theta)}; logits of it have {shape}.")
-        return guide | {name: jnp.asarray(theta, float) for name, theta in tables.items()}
+        return checked_guide(target.structure, guide)
 
     def estimate(self, target: Dynamics, guide: Any, key: Array) -> Float[Array, ""]:
         """E log p_hat in units of optimality."""
@@ -119,15 +88,7 @@ class ParticleELBO(ProgramELBO):
     @compiled
     def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, as tables where it is learned as such; and the bound over many runs."""
-        if isinstance(guide, Guide):
-            policy = policy_of(target, guide.conditionals(target.structure))
-        else:
-            policy = {
-                name: PolicyFunction(target, name, theta)
-                if isinstance(theta, Tilted)
-                else policy_table(target, name, theta)
-                for name, theta in guide.items()
-            }
+        policy = policy_of(target, proposals(target.structure, guide))
         return policy, self.bound(target, guide, key, SUMMARY_RUNS) / scale(target)
 
     def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:
@@ -144,37 +105,6 @@ class ParticleELBO(ProgramELBO):
         return f"ParticleELBO({self.num_runs}, {self.num_particles}, {self.threshold:g}, {self.resampling_term})"
 
 
-def proposals(structure: Structure, guide: Any) -> dict[str, ConditionalLaw]:
-    """A guide as what particles are proposed from."""
-    if isinstance(guide, Guide):
-        return guide.conditionals(structure)
-    supports = structure.supports()
-
-    def one(name: str, theta: Any) -> ConditionalLaw:
-        if isinstance(theta, Tilted):
-            return theta
-        axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])
-        return Tilted(Looked(theta, axes, True), supports[name])
-
-    return {name: one(name, theta) for name, theta in guide.items()}
-
-
-def policy_table(dynamics: Dynamics, name: str, theta: Array) -> Array:
-    """The policy of a table of logits, (T, scope, K)."""
-    return soft_maximum(prior_of(dynamics, name).array, theta)[0]
-
-
 def scale(dynamics: Dynamics) -> Array:
     """Nats per unit of optimality."""
     return jnp.asarray(1.0) if dynamics.tau is None else dynamics.tau
-
-
-def table_axes(structure: Structure) -> dict[str, tuple[str, ...]]:
-    """The axes that a decision's table would have, after the time."""
-    return {name: (*scope, name) for name, scope in structure.scopes}
-
-
-def is_real(structure: Structure, axes: tuple[str, ...]) -> bool:
-    """Whether some of the variables are real numbers."""
-    supports = structure.supports()
-    return not all(is_finite(supports[axis]) for axis in axes)

@@ -4,14 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ExactELBO, ProgramELBO
-from rlinf_ppl.inference.fitting.own import bound, check_tables, is_own, policy_of, refusal
+from rlinf_ppl.inference.fitting.own import bound, check_one_sign, check_tables, is_own, policy_of, refusal, steepest
 from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import temperature_of
@@ -33,22 +32,7 @@ class PolicyELBO(ProgramELBO):
     def read(self, program: ControlProgram) -> Made:
         """Both; raises where decisions that share a guide have different aims, or keep their prior."""
         chain, dynamics = ExactELBO().read(program), dynamics_of(program)
-        signs = {}
-        for site in program.structure.step.decisions:
-            tau = temperature_of(program.parts["step"], site)
-            if isinstance(tau, jax.core.Tracer):
-                continue
-            signs[site.name] = np.unique(np.sign(tau))
-            if 0 in signs[site.name]:
-                raise ValueError(
-                    f"the inverse temperature of {site.name!r} is 0: it keeps its prior, whatever a guide says. Make "
-                    "it a numpyro.sample site, or give it another."
-                )
-        if signs and len(np.unique(np.concatenate(list(signs.values())))) > 1:
-            raise ValueError(
-                f"{[name for name in signs if -1 in signs[name]]} minimise what others maximise, and a guide of one's "
-                "own has one aim; fit tables, which know whose each of them is."
-            )
+        check_one_sign(program)
         return Made(chain, dynamics)
 
     def start(self, target: Made, key: Array) -> Guide:
@@ -74,11 +58,10 @@ class PolicyELBO(ProgramELBO):
     def residual(self, target: Made, guide: Guide, recent: Array | None, steps: Array) -> Float[Array, ""]:
         """The largest slope of the ELBO in any of the free numbers, which is 0 at a local optimum."""
 
-        def steepest() -> Array:
-            slopes = jax.grad(lambda guide: self.estimate(target, guide, jax.random.key(0)))(guide)
-            return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(slopes)]))
+        def verdict() -> Array:
+            return steepest(lambda guide: self.estimate(target, guide, jax.random.key(0)), guide)[1]
 
-        return lax.cond(steps % VERDICT_EVERY == 0, steepest, lambda: jnp.asarray(jnp.inf))
+        return lax.cond(steps % VERDICT_EVERY == 0, verdict, lambda: jnp.asarray(jnp.inf))
 
     @compiled
     def summary(self, target: Made, guide: Guide, key: Array) -> tuple[dict[str, Any], Array]:

@@ -1,0 +1,86 @@
+"""Guides that have an entry for each decision, a table of logits or a network, and those of the user's own."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
+from rlinf_ppl.inference.fitting.networks import check_networks
+from rlinf_ppl.inference.fitting.own import is_own
+from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Tilted
+from rlinf_ppl.program.guides import Guide, as_guide
+from rlinf_ppl.program.structure import Structure
+from rlinf_ppl.program.supports import is_finite
+
+
+def small_tables(structure: Structure, key: Array) -> Logits:
+    """The logits of small random action values, for every decision.
+
+    Raises:
+        ValueError: one has no table.
+    """
+    sizes = {name: len(support) for name, support in structure.supports().items()}
+    real = [name for name, axes in table_axes(structure).items() if is_real(structure, axes)]
+    if real:
+        raise ValueError(
+            f"{real} are real numbers or depend on some, which no table holds; give guide=svi.networks(prog, key), or "
+            "a guide of your own."
+        )
+    keys, steps = jax.random.split(key, len(structure.scopes)), structure.horizon or 0
+    return {
+        name: INITIAL_SPREAD * jax.random.normal(each, (steps, *(sizes[axis] for axis in axes)))
+        for (name, axes), each in zip(table_axes(structure).items(), keys, strict=True)
+    }
+
+
+def checked_guide(structure: Structure, guide: Any) -> Any:
+    """A guide to start from, checked.
+
+    Raises:
+        TypeError, ValueError: it is none, or one of another program.
+    """
+    if is_own(guide):
+        return as_guide(structure, guide)
+    names = [name for name, _ in structure.scopes]
+    if not isinstance(guide, dict) or set(guide) != set(names):
+        raise TypeError(
+            f"guide must be a dict with an entry for each of {names}, such as svi.networks(prog, key) or fit.guide, or "
+            "an Equinox module with a method for each."
+        )
+    check_networks(structure, guide)
+    tables = {name: theta for name, theta in guide.items() if not isinstance(theta, Tilted)}
+    sizes = {name: len(support) for name, support in structure.supports().items()}
+    for name, theta in tables.items():
+        axes = table_axes(structure)[name]
+        shape = (structure.horizon, *(sizes[axis] for axis in axes))
+        if jnp.shape(theta) != shape or is_real(structure, axes):
+            raise ValueError(f"guide[{name!r}] has shape {jnp.shape(theta)}; logits of it have {shape}.")
+    return guide | {name: jnp.asarray(theta, float) for name, theta in tables.items()}
+
+
+def proposals(structure: Structure, guide: Any) -> dict[str, ConditionalLaw]:
+    """A guide as the law of each decision, given what it sees."""
+    if isinstance(guide, Guide):
+        return guide.conditionals(structure)
+    supports = structure.supports()
+
+    def one(name: str, theta: Any) -> ConditionalLaw:
+        if isinstance(theta, Tilted):
+            return theta
+        axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])
+        return Tilted(Looked(theta, axes, True), supports[name])
+
+    return {name: one(name, theta) for name, theta in guide.items()}
+
+
+def table_axes(structure: Structure) -> dict[str, tuple[str, ...]]:
+    """The axes that a decision's table would have, after the time."""
+    return {name: (*scope, name) for name, scope in structure.scopes}
+
+
+def is_real(structure: Structure, axes: tuple[str, ...]) -> bool:
+    """Whether some of the variables are real numbers."""
+    supports = structure.supports()
+    return not all(is_finite(supports[axis]) for axis in axes)

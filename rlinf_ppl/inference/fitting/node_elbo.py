@@ -1,0 +1,113 @@
+"""The loss of guides whose real decisions are integrated by nodes; see `nodes`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra.compiled import compiled
+from rlinf_ppl.inference.arguments import check_count, check_number
+from rlinf_ppl.inference.fitting import nodes
+from rlinf_ppl.inference.fitting.entries import checked_guide, proposals, small_tables
+from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ProgramELBO
+from rlinf_ppl.inference.fitting.own import check_one_sign, policy_of, steepest
+from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.checks import check_ends
+from rlinf_ppl.program.evaluation import common_inverse_temperature, nats_per_unit
+from rlinf_ppl.program.supports import is_finite
+
+
+class NodeELBO(ProgramELBO):
+    """The ELBO of any guide of a program with a finite state, its real sites integrated by nodes: no noise in a fit.
+
+    Its verdict compares with the ELBO of twice as many nodes: a fit whose nodes are too few has not converged.
+
+    Args:
+        num_nodes: for each number of a Gaussian site of up to three numbers.
+        num_draws: for any other real site: draws whose noise stays the same in a fit.
+        accuracy: how far the ELBO may be from that of twice as many nodes and draws, relative to its size where that
+            is above 1.
+    """
+
+    takes_own = True
+
+    def __init__(self, num_nodes: int = 12, num_draws: int = 1000, accuracy: float = 1e-2):
+        super().__init__()
+        self.num_nodes, self.num_draws = check_count("num_nodes", num_nodes), check_count("num_draws", num_draws)
+        with jax.ensure_compile_time_eval():
+            self.accuracy = float(check_number("accuracy", accuracy))
+
+    def check(self, program: ControlProgram) -> None:
+        """Raise where there is no end, the state is real, or data count beside an inverse temperature."""
+        check_ends(program.horizon, "sum over its times")
+        real = [name for name, support in program.structure.state if not is_finite(support)]
+        if real:
+            raise ValueError(
+                f"the state holds {real}, which take no finitely many values: nodes integrate what is real within a "
+                "step. svi.ParticleELBO(n) takes any state."
+            )
+        if nats_per_unit(program) is not None:
+            raise ValueError(
+                "NodeELBO counts everything in units of optimality, and data beside an inverse temperature are in "
+                "nats: give loss=svi.ParticleELBO(n), or multiply the reward instead."
+            )
+
+    def read(self, program: ControlProgram) -> Dynamics:
+        """The program in units of optimality; raises where decisions have different aims."""
+        check_one_sign(program)
+        return dynamics_of(program)
+
+    def start(self, target: Dynamics, key: Array) -> Any:
+        """The logits of small random action values, where all decisions have tables."""
+        return small_tables(target.structure, key)
+
+    def check_guide(self, target: Dynamics, guide: Any) -> Any:
+        """A guide of one's own, networks or tables."""
+        return checked_guide(target.structure, guide)
+
+    def estimate(self, target: Dynamics, guide: Any, key: Array) -> Float[Array, ""]:
+        """The ELBO by nodes, whatever the key."""
+        return self.bound(target, guide, 1)
+
+    def bound(self, target: Dynamics, guide: Any, times: int) -> Float[Array, ""]:
+        """The ELBO by so many times the nodes."""
+        laws, key = proposals(target.structure, guide), jax.random.key(0)
+        return nodes.bound(target, laws, times * self.num_nodes, times * self.num_draws, key)
+
+    def ascent(self, target: Dynamics, gradient: Any) -> Any:
+        """All decisions have one aim."""
+        part, site = target.parts["step"], target.structure.step.decisions[0]
+        sign = jnp.sign(part.at({"t": jnp.zeros((), int)}).temperature(site.name))
+        return jax.tree.map(lambda g: sign * g, gradient)
+
+    def residual(self, target: Dynamics, guide: Any, recent: Array | None, steps: Array) -> Float[Array, ""]:
+        """The largest slope of the ELBO in any of the guide's free numbers; infinite where nodes are too few."""
+
+        def verdict() -> Array:
+            found, slope = steepest(lambda guide: self.bound(target, guide, 1), guide)
+            apart = jnp.abs(found - self.bound(target, guide, 2))
+            return jnp.where(apart <= self.accuracy * jnp.maximum(1.0, jnp.abs(found)), slope, jnp.inf)
+
+        return lax.cond(steps % VERDICT_EVERY == 0, verdict, lambda: jnp.asarray(jnp.inf))
+
+    @compiled
+    def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
+        """The policy, and its ELBO by twice the nodes."""
+        return policy_of(target, proposals(target.structure, guide)), self.bound(target, guide, 2)
+
+    def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:
+        """The ELBO by nodes, times the inverse temperature that all decisions share."""
+        tau = common_inverse_temperature(program)
+        return (1.0 if tau is None else tau) * self.bound(self.read(program), guide, 1)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"NodeELBO({self.num_nodes}, {self.num_draws}, {self.accuracy:g})"

@@ -1,0 +1,266 @@
+"""Real decisions integrated by nodes: against quadrature in NumPy, the exact ELBO of tables, and particles."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import optax
+import pytest
+from jax import Array
+from numpyro.distributions import Beta, Categorical, Normal, constraints
+from numpyro.infer import SVI
+from oracles import guides as oracle
+
+from rlinf_ppl import ControlProgram, decide, optimality, parameter
+from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.program.guides import as_guide
+
+S, A, T = 3, 2, 3
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(8)
+FIRST, TRANSITION = RNG.dirichlet(np.ones(S)), RNG.dirichlet(np.ones(S), size=(S, A))
+REWARD = 2 * RNG.normal(size=(S, A))
+ADAM = optax.adam(0.05)
+HALVES = Categorical(probs=jnp.full(2, 0.5))
+
+
+def initial():
+    return {"s": numpyro.sample("s_0", Categorical(probs=jnp.asarray(FIRST)))}
+
+
+class Noisy(eqx.Module):
+    """Values that are remembered with noise, and a softmax of them."""
+
+    mean: Array
+    spread: Array = parameter(constraints.positive)
+
+    def q(self, s):
+        return Normal(self.mean[s], self.spread[s]).to_event(1)
+
+    def a(self, q):
+        return Categorical(logits=1.5 * q)
+
+
+def remembering(horizon=T, discount=1.0, tau=1.0):
+    def step(s):
+        decide("q", Normal(0, 1).expand([A]).to_event(1), tau)
+        a = decide("a", Categorical(logits=jnp.zeros(A)), tau)
+        optimality(jnp.asarray(REWARD)[s, a])
+        return {"s": numpyro.sample("s_next", Categorical(probs=jnp.asarray(TRANSITION)[s, a]))}
+
+    return ControlProgram(initial, step, horizon, discount)
+
+
+def noisy():
+    rng = np.random.default_rng(2)
+    return Noisy(jnp.asarray(rng.normal(size=(S, A))), jnp.asarray(0.5 + rng.random(size=(S, A))))
+
+
+def plain(params):
+    return {name: np.asarray(x) for name, x in params.items()}
+
+
+def wanted(guide):
+    return oracle.noisy_softmax(FIRST, TRANSITION, REWARD, T, **plain(guide.params), sharpness=1.5)
+
+
+def test_values_and_slopes_are_those_of_a_quadrature():
+    made, guide = remembering(), as_guide(remembering().structure, noisy())
+    loss = svi.NodeELBO(40)
+    value, slopes = jax.jit(jax.value_and_grad(lambda guide: loss.estimate(loss.read(made), guide, KEY)))(guide)
+    assert float(value) == pytest.approx(wanted(guide), rel=1e-10)
+    for i, free in enumerate(guide.free):
+        for place in list(np.ndindex(free.shape))[::2]:
+            ends = []
+            for sign in (1, -1):
+                moved = [x.at[place].add(sign * 1e-5) if j == i else x for j, x in enumerate(guide.free)]
+                ends.append(wanted(eqx.tree_at(lambda g: g.free, guide, moved)))
+            assert float(slopes.free[i][place]) == pytest.approx((ends[0] - ends[1]) / 2e-5, abs=1e-7)
+
+
+def test_a_fit_by_nodes_and_one_by_particles():
+    by_nodes = svi.fit(remembering(), KEY, 1500, guide=noisy(), loss=svi.NodeELBO(12), optimizer=ADAM)
+    assert by_nodes.converged and by_nodes.local
+    assert float(by_nodes.elbo) == pytest.approx(wanted(by_nodes.guide), abs=1e-4)
+    law = by_nodes.policy["a"](q=jnp.asarray([1.0, 0.0]))
+    assert float(law.probs[0]) == pytest.approx(1 / (1 + np.exp(-1.5)))
+    bound = svi.ParticleELBO(20_000)
+    sampled = float(bound.estimate(bound.read(remembering()), by_nodes.guide, KEY))
+    assert sampled == pytest.approx(float(by_nodes.elbo), abs=0.05)
+
+
+@pytest.mark.slow
+def test_particles_do_not_find_better():
+    by_nodes = svi.fit(remembering(), KEY, 1500, guide=noisy(), loss=svi.NodeELBO(12), optimizer=ADAM)
+    sampled = svi.fit(remembering(), KEY, 1500, guide=noisy(), loss=svi.ParticleELBO(300), optimizer=ADAM)
+    reached = wanted(as_guide(remembering().structure, sampled.guide))
+    assert reached <= float(by_nodes.elbo) + 1e-6 and reached == pytest.approx(float(by_nodes.elbo), abs=0.02)
+
+
+def tabular(discount=1.0, tau=1.0, horizon=T):
+    """Two state variables, a chance site and an end, with finite values only."""
+
+    def step(s, m):
+        z = numpyro.sample("z", Categorical(probs=jnp.asarray([0.2, 0.8])))
+        a = decide("a", Categorical(probs=jnp.asarray([[0.3, 0.7], [1.0, 0.0]])[z]), tau)
+        b = decide("b", HALVES, 2 * tau)
+        optimality(jnp.asarray(REWARD)[s, a] + 0.5 * (b == m))
+        return {"s": numpyro.sample("s_next", Categorical(probs=jnp.asarray(TRANSITION)[s, a])), "m": b}
+
+    def final(s, m):
+        optimality(0.3 * s * m)
+
+    def start():
+        return initial() | {"m": numpyro.sample("m_0", HALVES)}
+
+    return ControlProgram(start, step, horizon, discount, final)
+
+
+@pytest.mark.parametrize("discount, tau", [(1.0, 1.0), (0.7, -0.5)])
+def test_where_all_is_finite_it_is_the_exact_elbo(discount, tau):
+    made, loss = tabular(discount, tau), svi.NodeELBO()
+    target = loss.read(made)
+    logits = jax.tree.map(lambda x: 5 * x, loss.start(target, KEY))
+    value, slopes = jax.jit(jax.value_and_grad(lambda guide: loss.estimate(target, guide, KEY)))(logits)
+    table = svi.ExactELBO()
+    exactly, wanted = jax.value_and_grad(lambda guide: table.estimate(table.read(made), guide, KEY))(logits)
+    assert float(value) == pytest.approx(float(exactly), rel=1e-12)
+    for name, slope in wanted.items():
+        np.testing.assert_allclose(slopes[name], slope, atol=1e-12)
+
+
+def test_tables_are_fitted_where_the_reward_has_noise():
+    """Real chance within a step, and a table of a decision: the closed form knows the mean of the reward."""
+
+    def step(s):
+        a = decide("a", HALVES)
+        e = numpyro.sample("e", Normal(0.0, 1.0))
+        optimality(jnp.asarray(REWARD)[s, a] + jnp.sin(a + e))
+        return {"s": s}
+
+    def averaged(s):
+        a = decide("a", HALVES)
+        optimality(jnp.asarray(REWARD)[s, a] + jnp.sin(1.0 * a) * np.exp(-0.5))
+        return {"s": s}
+
+    fit = svi.fit(ControlProgram(initial, step, 2), KEY, 2000, loss=svi.NodeELBO(20), optimizer=optax.adam(0.1))
+    solved = exact.solve(ControlProgram(initial, averaged, 2))
+    assert fit.converged and float(fit.elbo) == pytest.approx(float(solved.elbo), abs=1e-6)
+    np.testing.assert_allclose(fit.policy["a"], solved.policy["a"], atol=1e-4)
+
+
+class Pushing(eqx.Module):
+    sharp: Array = parameter(constraints.positive)
+
+    def u(self, s):
+        return Beta(self.sharp[s, 0], self.sharp[s, 1])
+
+
+def pushing():
+    def step(s):
+        u = decide("u", Beta(1.0, 1.0))
+        optimality(-4.0 * (u - 0.3 * s) ** 2)
+        return {"s": numpyro.sample("n", Categorical(logits=jnp.stack([u, 1 - u, 0.5 * u])))}
+
+    return ControlProgram(initial, step, 2)
+
+
+@pytest.mark.slow
+def test_any_other_law_is_integrated_by_draws_that_stay():
+    made, guide = pushing(), as_guide(pushing().structure, Pushing(jnp.asarray([[1.5, 3.0], [2.0, 2.0], [3.0, 1.0]])))
+    loss, sampled = svi.NodeELBO(num_draws=4000), svi.ParticleELBO(40_000)
+    one = float(loss.estimate(loss.read(made), guide, KEY))
+    assert one == float(loss.estimate(loss.read(made), guide, jax.random.key(5)))
+    assert one == pytest.approx(float(sampled.estimate(sampled.read(made), guide, KEY)), abs=0.05)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.5])
+def test_numpyros_svi_takes_the_same_steps(tau):
+    made = remembering(tau=tau).with_guide(noisy())
+    loss = svi.NodeELBO(8)
+    found = SVI(made.model, made.guide, ADAM, loss=loss).run(KEY, 20, progress_bar=False)
+    ours = svi.fit(made, KEY, 20, loss=loss, optimizer=ADAM, tolerance=0.0)
+    np.testing.assert_allclose(found.losses / tau, ours.losses, rtol=1e-6)
+    for name, x in ours.params.items():
+        np.testing.assert_allclose(found.params[name], x, rtol=1e-4, atol=1e-6)
+
+
+def test_too_few_nodes_are_no_convergence():
+    """A reward that turns within a node's width."""
+
+    class Alone(eqx.Module):
+        mean: Array
+
+        def u(self):
+            return Normal(self.mean, 1.0)
+
+    def step(s):
+        u = decide("u", Normal(0.0, 1.0))
+        optimality(3.0 * jnp.cos(9.0 * u))
+        return {"s": s}
+
+    made, start = ControlProgram(initial, step, 1), Alone(jnp.asarray(0.0))
+    few = svi.fit(made, KEY, 200, guide=start, loss=svi.NodeELBO(4), optimizer=ADAM)
+    assert not few.converged and few.residual == np.inf
+    many = svi.fit(made, KEY, 200, guide=start, loss=svi.NodeELBO(60), optimizer=ADAM)
+    assert many.converged and float(many.elbo) == pytest.approx(3 * np.exp(-40.5), abs=1e-6)
+
+
+def test_single_precision_finds_the_same():
+    with jax.enable_x64(False):
+        guide = as_guide(remembering().structure, noisy())
+        loss = svi.NodeELBO(20)
+        value = float(loss.estimate(loss.read(remembering()), guide, KEY))
+    assert value == pytest.approx(wanted(as_guide(remembering().structure, noisy())), rel=1e-4)
+
+
+def rolling():
+    def step(x):
+        u = decide("u", Normal(0.0, 1.0))
+        optimality(-(x**2))
+        return {"x": x + u}
+
+    return ControlProgram(lambda: {"x": numpyro.sample("x_0", Normal(0.0, 1.0))}, step, 2)
+
+
+def seeing_data():
+    def step(s):
+        a = decide("a", HALVES, 2.0)
+        numpyro.sample("y", Normal(1.0 * a, 1.0), obs=0.3)
+        return {"s": s}
+
+    return ControlProgram(initial, step, 2)
+
+
+WRONG = {
+    "a real state": (
+        lambda: svi.fit(rolling(), KEY, 1, loss=svi.NodeELBO(), optimizer=ADAM),
+        "the state holds .'x'.*ParticleELBO",
+    ),
+    "no end": (
+        lambda: svi.fit(remembering(None, 0.5), KEY, 1, guide=noisy(), loss=svi.NodeELBO(), optimizer=ADAM),
+        "program.unroll",
+    ),
+    "data": (
+        lambda: svi.fit(seeing_data(), KEY, 1, loss=svi.NodeELBO(), optimizer=ADAM),
+        "data beside an inverse temperature",
+    ),
+    "no nodes": (lambda: svi.NodeELBO(0), "num_nodes must be at least 1"),
+    "no guide": (
+        lambda: svi.fit(remembering(), KEY, 1, loss=svi.NodeELBO(), optimizer=ADAM),
+        "no table holds; give guide=",
+    ),
+    "no optimizer": (lambda: svi.fit(tabular(), KEY, 1, loss=svi.NodeELBO()), "goes with an optimizer"),
+    "nothing to gain": (
+        lambda: svi.fit(remembering(tau=0.0), KEY, 1, guide=noisy(), loss=svi.NodeELBO(), optimizer=ADAM),
+        "keeps its prior",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_nodes_cannot_integrate_is_refused(name):
+    make, message = WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        make()
