@@ -10,15 +10,16 @@ import pytest
 from jax import Array
 from jaxtyping import config
 from numpyro import handlers
-from numpyro.distributions import Beta, Categorical, Normal, constraints
+from numpyro.distributions import Beta, Categorical, MultivariateNormal, Normal, constraints
 from numpyro.infer import SVI, Predictive
 from numpyro.infer.util import log_density
 from oracles import guides as oracle
 from scipy.optimize import minimize
 
-from rlinf_ppl import ControlProgram, decide, optimality, parameter
+from rlinf_ppl import ControlProgram, decide, models, optimality, parameter
 from rlinf_ppl.inference import exact, execution, smc, svi
 from rlinf_ppl.program.guides import as_guide
+from rlinf_ppl.tasks import LinearQuadratic
 
 S, A, T = 3, 2, 3
 
@@ -421,7 +422,7 @@ WRONG = {
     "params of networks": (
         lambda: svi.fit(program(), KEY, 1, guide=svi.networks(program(), KEY), optimizer=ADAM, **PARTICLES).params,
         TypeError,
-        "of networks, program.with_guide",
+        r"program.with_guide\(fit.guide\).guide has them",
     ),
 }
 
@@ -510,6 +511,25 @@ def test_what_goes_with_what(fitted, loss):
     else:
         with pytest.raises((TypeError, ValueError), match=message):
             fit()
+
+
+def test_params_of_gaussian_tables_have_the_density_of_the_policy():
+    rng = np.random.default_rng(3)
+    system = LinearQuadratic(
+        0.9 * np.eye(2), rng.normal(size=(2, 2)), np.ones(2), 0.1 * np.eye(2), -np.eye(2), -np.eye(2), np.zeros(2),
+        np.ones(2), np.eye(2),
+    )  # fmt: skip
+    prior = 0.3 * rng.normal(size=(2, 2)), rng.normal(size=2), np.array([[1.0, 0.3], [0.3, 0.5]])
+    made = models.linear_gaussian(system, 2, prior=prior)
+    fit = svi.fit(made, KEY)
+    drawn = handlers.trace(handlers.seed(handlers.substitute(made.guide, data=fit.params), 1)).get_trace()
+    gain, offset, cov = fit.policy["u"]
+    x = drawn["init/x_first"]["value"]
+    for t in range(2):
+        law, u = MultivariateNormal(gain[t] @ x + offset[t], cov[t]), drawn[f"t{t}/u"]["value"]
+        found = drawn[f"t{t}/u"]["fn"].log_prob(u)
+        assert float(found) == pytest.approx(float(law.log_prob(u)), rel=1e-9)
+        x = drawn[f"t{t}/x_next"]["value"]
 
 
 @pytest.mark.slow

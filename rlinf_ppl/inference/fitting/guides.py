@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
@@ -17,6 +18,7 @@ from rlinf_ppl.algebra import Chain, Found, Law, Message, Site, Table
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
 from rlinf_ppl.algebra.noise import fresh_noise
+from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.inference.chains.policies import as_found, laws_of
 from rlinf_ppl.program.forms import Form
@@ -143,6 +145,25 @@ def messages(chain: Chain, logits: Logits) -> dict[str, Message]:
     size = chain.size()
     make = with_array if chain.horizon is None else stacked
     return {name: make(chain.zero.over(axes, size), logits[name]) for name, axes in chain.axes().items()}
+
+
+def moves(prior: dict[str, Any], policy: dict[str, Any]) -> dict[str, Array]:
+    """What moves Gaussian priors, (gain, offset, cov) each, to policies, by the names of `program.guide`.
+
+    Raises:
+        ValueError: a prior is singular.
+    """
+    found: dict[str, Array] = {}
+    for name, (gain, offset, cov) in policy.items():
+        before = prior[name]
+        root = jax.vmap(cholesky)(jnp.broadcast_to(before.cov, cov.shape))
+        least = jnp.min(jnp.diagonal(root, axis1=1, axis2=2))
+        if not isinstance(least, jax.core.Tracer) and not least > 0:
+            raise ValueError(f"the prior of {name!r} has no noise in some direction, which no factor stretches.")
+        stretched = jax.vmap(lambda low, high: solve_triangular(low, high, lower=True))(root, jax.vmap(cholesky)(cov))
+        moved = gain - before.gain, offset - before.offset, stretched
+        found |= {f"{name}_{part}": x for part, x in zip(("gain", "offset", "factor"), moved, strict=True)}
+    return found
 
 
 def check_one_aim(step: Form, chain: Chain) -> None:

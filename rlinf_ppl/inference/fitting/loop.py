@@ -12,10 +12,11 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count
-from rlinf_ppl.inference.fitting.guides import unmet
+from rlinf_ppl.inference.chains import answers
+from rlinf_ppl.inference.fitting.guides import moves, unmet
 from rlinf_ppl.inference.fitting.progress import progress_bar
 from rlinf_ppl.inference.fitting.updates import Update
-from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.guides import Guide
 
 STEPS_AT_ONCE = 100
@@ -89,18 +90,22 @@ class Fit(NamedTuple):
         """What was learned by name, as NumPyro's SVI and `Predictive(program.guide, params=...)` have it.
 
         Of a guide of one's own its arrays, within their bounds, for `program.with_guide(guide).guide`; of tables
-        `d_logits` for each decision d.
+        `d_logits` for each decision d; of Gaussian ones `d_gain`, `d_offset` and `d_factor`, which move the prior.
 
         Raises:
-            TypeError: it is a fit of networks, or of Gaussian decisions by the exact ELBO, whose numbers are others.
+            TypeError: it is a fit of networks.
+            ValueError: the prior of a Gaussian decision is singular, so that nothing stretches it.
         """
+        program = self.task.program
         if isinstance(self.guide, Guide):
             return self.guide.params
-        if self.task.program.structure.gaussian or not all(map(eqx.is_array, self.guide.values())):
+        if not all(map(eqx.is_array, self.guide.values())):
             raise TypeError(
-                "NumPyro's guide has no such parameters: of networks, program.with_guide(fit.guide) has; and of "
-                "Gaussian decisions fit.policy has the gain, offset and covariance."
+                "networks have no parameters in program.guide; program.with_guide(fit.guide).guide has them, and draws "
+                "from the networks as they are."
             )
+        if program.structure.gaussian:
+            return moves(answers.prior_policy(read(program)), self.policy)
         return {f"{name}_logits": theta for name, theta in self.guide.items()}
 
     def unmet(self) -> dict[str, Bool[Array, "..."]]:
