@@ -9,7 +9,7 @@ import numpy as np
 import numpyro
 import pytest
 from numpyro import handlers
-from numpyro.distributions import Bernoulli, Categorical, Normal
+from numpyro.distributions import Bernoulli, Categorical, DiscreteUniform, Normal
 from numpyro.infer.util import log_density
 from oracles import changes as oracle
 from selection import quick
@@ -188,6 +188,43 @@ def test_other_values_than_positions():
     changed = exact.solve(made.with_prior({"a": given})).policy["a"]
     weights = given * np.exp(np.array([[-0.3, 0.3], [0.2, -0.2]]))
     np.testing.assert_allclose(changed[-1], weights / weights.sum(-1, keepdims=True), rtol=1e-12)
+
+
+def test_values_that_do_not_start_at_zero():
+    """A prior of two to four, with a zero, in all that reads it; and its slopes."""
+
+    def dice(s):
+        a = decide("a", DiscreteUniform(2, 4))
+        optimality(0.3 * a * (s + 1))
+        return {"s": s}
+
+    made, given = ControlProgram(initial, dice, 2), np.array([[0.2, 0.0, 0.8], [0.5, 0.5, 0.0], [0.1, 0.6, 0.3]])
+    changed = made.with_prior({"a": given})
+    solved = exact.solve(changed)
+    weights = given * np.exp(0.3 * np.arange(2, 5) * np.arange(1, 4)[:, None])
+    np.testing.assert_allclose(solved.policy["a"][0], weights / weights.sum(-1, keepdims=True), rtol=1e-12)
+    assert float(exact.elbo(changed, solved.policy)) == pytest.approx(float(solved.elbo), rel=1e-12)
+    again = changed.with_prior(solved)
+    assert float(exact.solve(again).elbo) > float(solved.elbo)
+    assert np.isfinite(exact.sample(changed, KEY, solved.policy, 5)["a"]).all()
+    slope = jax.grad(lambda x: exact.solve(made.with_prior({"a": x})).elbo)(jnp.asarray(given))
+    assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("at", [0.0, 0.4])
+def test_slopes_in_the_factor_and_in_what_it_multiplies(at):
+    def value(own, factor):
+        return exact.solve(program(taus=own * jnp.ones(2)).tempered(factor)).elbo
+
+    for place, point in ((0, (at, 1.3)), (1, (1.3, at))):
+        slope = jax.grad(value, place)(*point)
+        ends = [value(*(x + h if j == place else x for j, x in enumerate(point))) for h in (1e-5, -1e-5)]
+        assert float(slope) == pytest.approx(float(ends[0] - ends[1]) / 2e-5, abs=1e-6)
+
+
+def test_traced_rows_that_are_no_distributions_are_no_answer():
+    elbo = jax.jit(lambda rows: exact.solve(program().with_prior({"a": rows})).elbo)
+    assert np.isnan(elbo(jnp.ones((T, S, A)))) and np.isfinite(elbo(jnp.asarray(PRIOR)))
 
 
 @pytest.mark.slow

@@ -345,8 +345,13 @@ def opponents():
     return ControlProgram(initial, step, T)
 
 
+class Named(eqx.Module):
+    a: Array
+
+
 class Wrong(eqx.Module):
     law: object = eqx.field(static=True)
+    learned: Array = eqx.field(default_factory=lambda: jnp.zeros(1))
 
     def a(self, s):
         return self.law(s)
@@ -357,7 +362,18 @@ def fitted(guide, made=program, **options):
 
 
 PARTICLES = {"loss": svi.ParticleELBO(4)}
-BOTH = {"a": lambda: Categorical(logits=jnp.zeros(2)), "b": lambda: Categorical(logits=jnp.zeros(2))}
+
+
+class Two(eqx.Module):
+    logits: Array
+
+    def a(self):
+        return Categorical(logits=self.logits)
+
+    def b(self):
+        return Categorical(logits=self.logits)
+
+
 WRONG = {
     "no optimizer": (fitted(linear(), optimizer=None), ValueError, "natural gradient is one of tables.*optimizer"),
     "sampled states": (
@@ -401,7 +417,7 @@ WRONG = {
         "over the site's 2 values",
     ),
     "no table": (fitted(noisy(), made=remembering), ValueError, "whose variables are all finite, or all real"),
-    "opponents": (fitted(BOTH, made=opponents), ValueError, r"\['b'\] minimise what others maximise"),
+    "opponents": (fitted(Two(jnp.zeros(2)), made=opponents), ValueError, r"\['b'\] minimise what others maximise"),
     "whole numbers": (
         fitted(Linear(jnp.zeros((2, 2), int), jnp.zeros(2))),
         TypeError,
@@ -419,6 +435,43 @@ WRONG = {
         "takes t|over \\['t'\\]",
     ),
     "carried by the program": (lambda: program().with_guide({"a": 3}), TypeError, r"which has none for \['a'\]"),
+    "nothing to learn": (
+        fitted({"a": lambda s: Categorical(logits=jnp.zeros(A))}),
+        ValueError,
+        "no arrays, so that there is nothing to learn",
+    ),
+    "a class": (fitted(Linear), TypeError, "guide is the class Linear; give one of it"),
+    "an edge": (
+        fitted(Mixture(jnp.asarray([1.0, 0.0]), mixture().tables)),
+        ValueError,
+        "the guide's shares .* at the edge of its constraint",
+    ),
+    "no bijection": (lambda: parameter(constraints.nonnegative_integer), TypeError, "no bijection to"),
+    "a sample inside": (
+        fitted(Wrong(lambda s: Categorical(logits=numpyro.sample("e", Normal(0, 1)) * jnp.ones(A)), jnp.zeros(1))),
+        ValueError,
+        "the guide of 'a' has a numpyro.sample statement, 'e'",
+    ),
+    "a param inside": (
+        fitted(Wrong(lambda s: Categorical(logits=numpyro.param("w", jnp.zeros(A))), jnp.zeros(1))),
+        ValueError,
+        "the guide of 'a' has a numpyro.param statement, 'w'",
+    ),
+    "a policy": (
+        lambda: program().with_guide({"a": jnp.broadcast_to(PRIOR, (T, S, A))}),
+        ValueError,
+        "is a table of probabilities, and what is learned are logits",
+    ),
+    "a table of another shape": (
+        lambda: program().with_guide({"a": jnp.zeros((2, 2, 2))}),
+        ValueError,
+        r"is a table of shape \(2, 2, 2\); logits of it have \(3, 3, 2\)",
+    ),
+    "an array of a decision's name": (
+        lambda: program().with_guide(Named(jnp.zeros((T, S, A)))),
+        TypeError,
+        r"got Named, which has none for \['a'\]",
+    ),
     "params of networks": (
         lambda: svi.fit(program(), KEY, 1, guide=svi.networks(program(), KEY), optimizer=ADAM, **PARTICLES).params,
         TypeError,
@@ -511,6 +564,60 @@ def test_what_goes_with_what(fitted, loss):
     else:
         with pytest.raises((TypeError, ValueError), match=message):
             fit()
+
+
+class Holding(eqx.Module):
+    """Arrays in any container."""
+
+    held: object
+
+    def a(self, s):
+        return Categorical(logits=jax.tree.leaves(self.held)[0][s])
+
+
+@pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: (x,), lambda x: {"w": x}], ids=["list", "tuple", "dict"])
+def test_a_single_array_in_a_container_is_learned(wrap):
+    guide = as_guide(program().structure, Holding(wrap(jnp.ones((S, A)))))
+    assert len(guide.free) == 1 and guide.bounds == (constraints.real,)
+    assert program().with_guide(svi.fit(program(), KEY, 1).guide).learned.names == ("a",)
+
+
+class Both(eqx.Module):
+    first: Array
+    second: Array
+
+    def a(self):
+        return Categorical(logits=self.first)
+
+    def c(self, a):
+        return Categorical(logits=self.second[a])
+
+
+def test_aims_that_differ_are_no_number_where_they_are_traced():
+    def two(b1, b2, s):
+        a = decide("a", Categorical(logits=jnp.zeros(2)), b1)
+        c = decide("c", Categorical(logits=jnp.zeros(2)), b2)
+        optimality(1.0 * (a == c) + 0.5 * a)
+        return {"s": s}
+
+    @jax.jit
+    def fit(b1, b2):
+        made = ControlProgram(initial, two, 1, args=(b1, b2))
+        found = svi.fit(made, KEY, 800, guide=Both(jnp.zeros(2), jnp.zeros((2, 2))), optimizer=ADAM)
+        return found.elbo, found.converged, exact.solve(made).elbo
+
+    elbo, converged, _ = fit(1.0, -1.0)
+    assert np.isnan(elbo) and not converged
+    elbo, converged, best = fit(-1.0, -1.0)
+    assert converged and float(elbo) == pytest.approx(float(best), abs=1e-5)
+
+
+def test_the_engines_that_play_take_guides_as_they_are():
+    made, guide = program(), linear()
+    carrying = made.with_guide(guide)
+    for policy, each in ((guide, made), (carrying.learned, made), (None, carrying)):
+        assert svi.k_hat(each, KEY, policy) < 2
+        assert np.isfinite(np.asarray(execution.roll_out(each, KEY, policy, 20).returns)).all()
 
 
 def test_params_of_gaussian_tables_have_the_density_of_the_policy():

@@ -8,7 +8,7 @@ import numpyro
 import optax
 import pytest
 from jax import Array
-from numpyro.distributions import Beta, Categorical, Normal, constraints
+from numpyro.distributions import Beta, Categorical, Normal, Poisson, constraints
 from numpyro.infer import SVI
 from oracles import guides as oracle
 from selection import quick_rows
@@ -188,6 +188,120 @@ def test_numpyros_svi_takes_the_same_steps(tau):
         np.testing.assert_allclose(found.params[name], x, rtol=1e-4, atol=1e-6)
 
 
+class Counting(eqx.Module):
+    rate: Array = parameter(constraints.positive)
+
+    def z(self):
+        return Poisson(self.rate)
+
+
+class Shifted(eqx.Module):
+    mean: Array
+
+    def z(self):
+        return Normal(self.mean, 1.0)
+
+
+class Narrow(eqx.Module):
+    mean: Array
+
+    def a(self):
+        return Normal(self.mean, 0.1)
+
+
+def once(decision, pay, chance=None):
+    """One step of one decision, perhaps with chance behind it."""
+
+    def step(s):
+        x = decision()
+        optimality(pay(x if chance is None else chance(x)))
+        return {"s": s}
+
+    return ControlProgram(lambda: {"s": numpyro.sample("s_0", Categorical(logits=jnp.zeros(1)))}, step, 1)
+
+
+def elbo_on(pay, q, p):
+    """The ELBO of a law on points."""
+    return (q * (pay - np.log(np.where(q > 0, q / p, 1.0)))).sum()
+
+
+K = np.arange(60)
+LOG_FACTORIALS = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 60)))])
+GRID = np.linspace(-12, 12, 200_001)
+
+
+def poisson(rate):
+    return np.exp(K * np.log(rate) - rate - LOG_FACTORIALS)
+
+
+def normal(mean, sd):
+    return np.exp(-0.5 * ((GRID - mean) / sd) ** 2) / sd / np.sqrt(2 * np.pi) * (GRID[1] - GRID[0])
+
+
+def of_counts(rate):
+    return elbo_on(-0.5 * (K - 5.0) ** 2, poisson(rate), poisson(2.0))
+
+
+def of_chance(mean):
+    points, weights = np.polynomial.hermite_e.hermegauss(20)
+    paid = [(poisson(np.exp(mean + 0.1 * x)) * -0.5 * (K - 3.0) ** 2).sum() for x in points]
+    return weights @ paid / weights.sum() - 0.5 * (mean**2 + 0.01 - 1 - np.log(0.01))
+
+
+def of_threshold(mean):
+    return elbo_on(1.0 * (GRID > 0), normal(mean, 1.0), normal(0.0, 1.0))
+
+
+JUMPS = {
+    "counts": (
+        once(lambda: decide("z", Poisson(2.0)), lambda z: -0.5 * (z - 5.0) ** 2),
+        Counting(jnp.asarray(2.0)),
+        svi.NodeELBO(12, 2000),
+        of_counts,
+        np.linspace(1.0, 6.0, 501),
+    ),
+    "counts of chance": (
+        once(
+            lambda: decide("a", Normal(0.0, 1.0)),
+            lambda k: -0.5 * (k - 3.0) ** 2,
+            lambda a: numpyro.sample("k", Poisson(jnp.exp(a))),
+        ),
+        Narrow(jnp.asarray(0.0)),
+        svi.NodeELBO(8, 300),
+        of_chance,
+        np.linspace(-0.5, 1.5, 201),
+    ),
+    "a threshold": (
+        once(lambda: decide("z", Normal(0.0, 1.0)), lambda z: jnp.where(z > 0, 1.0, 0.0)),
+        Shifted(jnp.asarray(0.0)),
+        svi.NodeELBO(100),
+        of_threshold,
+        np.linspace(-0.5, 1.5, 201),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JUMPS)
+def test_what_jumps_is_moved_by_its_score(name):
+    """Fits come near the best of the family, found by a search in one dimension."""
+    made, start, loss, truth, values = JUMPS[name]
+    fit = svi.fit(made, KEY, 200, guide=start, loss=loss, optimizer=optax.adam(0.05))
+    (found,) = (float(x) for x in fit.params.values())
+    truths, began = (
+        [truth(value) for value in values],
+        truth(next(iter(as_guide(made.structure, start).params.values()))),
+    )
+    assert max(truths) - truth(found) < 0.05 * (max(truths) - began)
+
+
+def test_a_threshold_has_its_slope():
+    made, start, loss, truth, _ = JUMPS["a threshold"]
+    guide, target = as_guide(made.structure, start), loss.read(made)
+    slope = jax.grad(lambda guide: loss.estimate(target, guide, KEY))(guide).free[0]
+    assert float(slope) == pytest.approx((truth(1e-3) - truth(-1e-3)) / 2e-3, abs=0.02)
+
+
 def test_too_few_nodes_are_no_convergence():
     """A reward that turns within a node's width."""
 
@@ -235,6 +349,17 @@ def seeing_data():
     return ControlProgram(initial, step, 2)
 
 
+def crowded():
+    def step(s):
+        for name in "abc":
+            numpyro.sample(name, Beta(1.0, 1.0))
+        u = decide("u", Normal(0.0, 1.0))
+        optimality(-(u**2))
+        return {"s": s}
+
+    return ControlProgram(initial, step, 2)
+
+
 WRONG = {
     "a real state": (
         lambda: svi.fit(rolling(), KEY, 1, loss=svi.NodeELBO(), optimizer=ADAM),
@@ -248,6 +373,9 @@ WRONG = {
         lambda: svi.fit(seeing_data(), KEY, 1, loss=svi.NodeELBO(), optimizer=ADAM),
         "data beside an inverse temperature",
     ),
+    "too many nodes": (lambda: svi.NodeELBO(400), "num_nodes is at most 100"),
+    "an accuracy of nothing": (lambda: svi.NodeELBO(accuracy=-1.0), "accuracy must be above 0"),
+    "too many points": (lambda: svi.NodeELBO().read(crowded()), "one step has .* points.*fewer nodes or draws"),
     "no nodes": (lambda: svi.NodeELBO(0), "num_nodes must be at least 1"),
     "no guide": (
         lambda: svi.fit(remembering(), KEY, 1, loss=svi.NodeELBO(), optimizer=ADAM),

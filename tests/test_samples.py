@@ -7,6 +7,7 @@ import numpy as np
 import numpyro
 import pytest
 import xarray
+from jaxtyping import config
 from numpyro.distributions import Beta, Categorical, Normal
 from numpyro.infer import MCMC, NUTS, Predictive
 
@@ -103,7 +104,7 @@ def test_chains_of_mcmc_and_parameters_beside_the_program():
     mcmc.run(KEY)
     found = posterior_of(report.to_arviz(made, samples=mcmc))
     assert found["u"].dims == ("chain", "draw", "time") and found["u"].shape == (2, 300, 2)
-    assert found["group_p"].shape == found["x"].shape == (2, 300)
+    assert found["group.p"].shape == found["x"].shape == (2, 300)
     flat = posterior_of(report.to_arviz(made, samples=mcmc.get_samples()))
     np.testing.assert_array_equal(flat["u"][0, 300:, 1], found["u"][1, :, 1])
     expected = exact.posterior_marginals(made).state.mean
@@ -127,8 +128,56 @@ def test_a_fits_guide_and_arvizs_own_summary():
     assert len(table) == 3 and abs(float(table["mean"].iloc[0]) - 0.5) < 0.2
 
 
+def test_what_is_noted_in_a_step_is_a_variable_too():
+    def noting(s):
+        a = decide("a/b", HALVES)
+        numpyro.deterministic("double", 2 * a)
+        optimality(1.0 * a)
+        return {"s": a}
+
+    made = ControlProgram(initial, noting, 2)
+    drawn = Predictive(made.model, num_samples=4)(KEY)
+    found = posterior_of(report.to_arviz(made, samples=drawn))
+    np.testing.assert_array_equal(found["double"], 2 * found["a.b"])
+
+
+def timely():
+    def step(s):
+        return {"s": decide("time", HALVES)}
+
+    return ControlProgram(initial, step, 2)
+
+
+def chained():
+    drawn = Predictive(program().model, num_samples=6)(KEY)
+    return {name: np.reshape(x, (2, 3, *x.shape[1:])) for name, x in drawn.items() if x.size}
+
+
 WRONG = {
     "no dict": (lambda: report.to_arviz(program(), samples=[1.0]), TypeError, "samples must be a dict.*got list"),
+    "the name of an axis": (
+        lambda: report.to_arviz(timely(), samples=Predictive(timely().model, num_samples=2)(KEY)),
+        ValueError,
+        r"the sites \['time'\] have the name of an axis",
+    ),
+    "by chain": (
+        lambda: report.to_arviz(program(), samples=chained()),
+        ValueError,
+        "Samples by chain come as the MCMC",
+    ),
+    "not run": (
+        lambda: report.to_arviz(program(), samples=MCMC(NUTS(program().model), num_warmup=1, num_samples=1)),
+        ValueError,
+        "has not run",
+    ),
+    "nothing": (lambda: report.to_arviz(program(), samples={}), ValueError, "samples are empty"),
+    "unequal": (
+        lambda: report.to_arviz(program(), samples={"a": np.zeros((5, 3)), "s": np.zeros((4, 4))}),
+        ValueError,
+        "different numbers of draws",
+    ),
+    "no program": (lambda: report.to_arviz(3, samples={"a": np.zeros((5, 3))}), TypeError, "ControlProgram"),
+    "no group": (lambda: report.to_arviz(program(), samples=chained(), group=None), TypeError, "group must be a name"),
     "numbers": (lambda: report.to_arviz(program(), samples={"a": 1.0}), ValueError, "every array leads with its draws"),
     "another horizon": (
         lambda: report.to_arviz(program(2), samples=Predictive(program().model, num_samples=2)(KEY)),
@@ -136,9 +185,9 @@ WRONG = {
         r"at the times \[0, 1, 2\]; this program has the times 0..1",
     ),
     "another program": (
-        lambda: report.to_arviz(tables(), samples=Predictive(program().model, num_samples=2)(KEY)),
+        lambda: report.to_arviz(tables(), samples={"t0/a": np.zeros(4), "t1/push": np.zeros(4)}),
         ValueError,
-        r"the sites \['push', 'y'\] of a step; those of this program are",
+        r"the sites \['push'\] of a step; those of this program are",
     ),
     "no end": (
         lambda: report.to_arviz(tables(None, 0.5), samples={"t0/a": np.zeros(3)}),
@@ -159,7 +208,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_are_no_samples_is_refused(name):
+def test_what_are_no_samples_is_refused(name, monkeypatch):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
     make, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         make()

@@ -45,13 +45,12 @@ from rlinf_ppl.inference.fitting.loop import Fit, State, Task, run
 from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO, SampledELBO, ScoreFunctionELBO, in_numpyro
 from rlinf_ppl.inference.fitting.networks import networks
 from rlinf_ppl.inference.fitting.node_elbo import NodeELBO
-from rlinf_ppl.inference.fitting.own import is_own
+from rlinf_ppl.inference.fitting.own import is_own, learnable
 from rlinf_ppl.inference.fitting.particle_elbo import ParticleELBO
 from rlinf_ppl.inference.fitting.policy_elbo import loss_for
 from rlinf_ppl.inference.fitting.storage import restored, save
 from rlinf_ppl.inference.fitting.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer, by_replies
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.guides import as_guide
 from rlinf_ppl.program.reading import check_program
 
 __all__ = [
@@ -125,7 +124,7 @@ def fit(
     check_program(program)
     guide = program.learned if guide is None else guide
     loss = loss_for(loss, guide, optimizer)
-    guide = as_guide(program.structure, guide) if is_own(guide) else guide
+    guide = learnable(program, guide) if is_own(guide) else guide
     update = check_update(program, loss, optimizer, step_size, schedule)
     key, num_steps = check_key(key), check_count("num_steps", num_steps)
     tempered = len(check_schedule(schedule))
@@ -138,7 +137,7 @@ def fit(
     starts = check_count("num_restarts", num_restarts)
     traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((target, key)))
     if starts > 1 and traced:
-        raise ValueError("inside vmap each key is a start of its own: leave num_restarts out.")
+        raise ValueError("inside jit and vmap each key is a start of its own: leave num_restarts out.")
     limit = default_tolerance(update, optimizer) if tolerance is None else tolerance
     within = check_number("tolerance", limit)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -200,7 +199,8 @@ def load(
     Args:
         path: the file.
         program: the program that was fitted.
-        guide: for networks, some of the same shape, as `networks` makes them with any key; None for tables.
+        guide: for networks, some of the same shape, as `networks` makes them with any key; a guide of one's own like
+            the one that was fitted, whatever its numbers; None for tables.
         loss: the loss that it was fitted by.
         optimizer: an optax optimiser like the one that it was fitted with, of the same learning rate and other numbers,
             which no file can tell; None: the natural gradient.
@@ -264,6 +264,8 @@ def check_update(
 
 def check_schedule(schedule: Any) -> tuple[float, ...]:
     """What to multiply the inverse temperatures by, as numbers."""
+    if isinstance(schedule, jax.core.Tracer):
+        raise ValueError("schedule must be known numbers, and is traced: it says how many steps are taken.")
     factors = np.asarray([] if schedule is None else schedule)
     numbers = np.issubdtype(factors.dtype, np.number)
     if not numbers or factors.ndim != 1 or not (np.isfinite(factors) & (factors > 0)).all():

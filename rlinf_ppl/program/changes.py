@@ -16,6 +16,7 @@ from numpyro import distributions as dist
 from numpyro.primitives import Messenger
 
 from rlinf_ppl.program.conditionals import Affine, Rows, Values, as_conditional
+from rlinf_ppl.program.finite import Rowed
 from rlinf_ppl.program.language import DECISION, INVERSE_TEMPERATURE
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw, as_law
 from rlinf_ppl.types import ArrayLike
@@ -128,17 +129,22 @@ class Changed(Messenger):
 
 
 def as_prior(law: SiteLaw) -> dist.Distribution:
-    """A law as a distribution whose probabilities are read off it as they are."""
-    if isinstance(law, FiniteLaw) and isinstance(law.support, range) and law.support.start == 0:
-        return dist.CategoricalProbs(law.probs)
-    return law.distribution
+    """A law as a distribution whose probabilities are read off it as they are; NaN where they are none."""
+    if not isinstance(law, FiniteLaw):
+        return law.distribution
+    # Of known rows it was checked when they were given.
+    probs = jnp.where(law.is_wrong(), jnp.nan, law.probs) if isinstance(law.probs, jax.core.Tracer) else law.probs
+    if isinstance(law.support, range) and law.support.start == 0:
+        return dist.CategoricalProbs(probs)
+    return Rowed(probs, tuple(law.support))
 
 
 def times(tau: Any, factor: Array) -> Array:
     """An inverse temperature times a factor; 0 keeps the prior, whatever the other is."""
     tau = jnp.asarray(tau, dtype=float)
-    none = (tau == 0) | (factor == 0)
-    return jnp.where(none, 0.0, tau * jnp.where(none, 1.0, factor))
+    # Only 0 times infinity needs a word; elsewhere the derivative at 0 is that of the product.
+    lost = ((tau == 0) & jnp.isinf(factor)) | (jnp.isinf(tau) & (factor == 0))
+    return jnp.where(lost, 0.0, jnp.where(lost, 1.0, tau) * jnp.where(lost, 0.0, factor))
 
 
 def as_initial(initial: Callable[..., Any]) -> Callable[..., Any]:

@@ -176,8 +176,8 @@ class ControlProgram(eqx.Module):
     def tempered(self, inverse_temperature: ArrayLike) -> "ControlProgram":
         """The same program with every decision's inverse temperature multiplied by a number, or by one for each time.
 
-        Signs and ratios of the decisions' own stay as they are. At infinity leaving a prior is free, and ties are
-        shared out as the prior has them; a decision of 0 keeps its prior whatever the factor.
+        Signs and ratios of the decisions' own stay as they are. At infinity leaving a prior is free, and what is equal
+        to the last digit is shared out as the prior has it; a decision of 0 keeps its prior whatever the factor.
 
         Args:
             inverse_temperature: the factor, () or (T,).

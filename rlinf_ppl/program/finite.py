@@ -1,4 +1,6 @@
-"""A NumPyro distribution over given values, by logits that may stand for probability zero."""
+"""NumPyro distributions over given values, by logits that may stand for probability zero, or by probabilities."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,3 +57,39 @@ class Finite(dist.Distribution):
         """All values, along a new leading axis."""
         values = self.values.reshape((-1,) + (1,) * len(self.batch_shape))
         return jnp.broadcast_to(values, values.shape[:1] + self.batch_shape) if expand else values
+
+
+class Rowed(dist.Distribution):
+    """Probabilities of given values, exact where they are 0.
+
+    Args:
+        probs: shape (K,).
+        values: shape (K,), increasing.
+    """
+
+    pytree_data_fields = ("probs",)
+    pytree_aux_fields = ("values",)
+    has_enumerate_support = True
+
+    def __init__(self, probs: Array, values: Any):
+        # The values are known, where a trace asks for them, too.
+        self.probs, self.values = probs, values
+        super().__init__(validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """The interval of integers that holds the values."""
+        return dist.constraints.integer_interval(self.values[0], self.values[-1])
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw values."""
+        assert key is not None
+        return jax.random.choice(key, jnp.asarray(self.values), sample_shape, p=self.probs)
+
+    def log_prob(self, value: Any) -> Array:
+        """Log probability of values of the support."""
+        return jnp.log(self.probs)[jnp.searchsorted(jnp.asarray(self.values), value)]
+
+    def enumerate_support(self, expand: bool = True) -> Array:
+        """All values."""
+        return jnp.asarray(self.values)

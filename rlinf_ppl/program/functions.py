@@ -14,6 +14,7 @@ from numpyro.distributions import (
     MixtureSameFamily,
     TransformedDistribution,
 )
+from numpyro.primitives import Messenger
 
 from rlinf_ppl.program.checks import check_numbers
 from rlinf_ppl.program.families import base_of, is_discrete, unmasked
@@ -38,7 +39,24 @@ class Called(eqx.Module):
 
     def __call__(self, at: Values, t: Array) -> Any:
         """Its value."""
-        return self.function(**{name: t if name == "t" else at[name] for name in self.names})
+        with Refusing(self.what):
+            return self.function(**{name: t if name == "t" else at[name] for name in self.names})
+
+
+class Refusing(Messenger):
+    """Refuses statements of NumPyro's in a function that is to return a distribution or a number."""
+
+    def __init__(self, what: str):
+        self.what = what
+        super().__init__()
+
+    def process_message(self, msg: Any) -> None:
+        """Raise on any."""
+        if msg["type"] not in ("plate", "control_flow", "deterministic"):
+            raise ValueError(
+                f"{self.what} has a numpyro.{msg['type']} statement, {msg.get('name')!r}; it returns a distribution, "
+                "and what is learned are the arrays of its module."
+            )
 
 
 def law_over(what: str, found: Any, law: SiteLaw, support: Support, weighed: bool = True) -> SiteLaw:

@@ -28,8 +28,12 @@ from numpyro.distributions.constraints import Constraint
 from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Proposed, Tilted
 from rlinf_ppl.program.functions import Called, taken
 from rlinf_ppl.program.structure import Structure
+from rlinf_ppl.program.supports import is_finite
 
 CONSTRAINT = "constraint"
+# Constraints with an edge on both sides, and how far out numbers without bounds may stand for a place near it.
+BOTH_SIDES = type(constraints.unit_interval), type(constraints.interval(0.0, 1.0)), type(constraints.simplex)
+EDGE = 15.0
 
 
 def parameter(constraint: Constraint = constraints.real, **more: Any) -> Any:
@@ -47,6 +51,10 @@ def parameter(constraint: Constraint = constraints.real, **more: Any) -> Any:
             "parameter takes a constraint of NumPyro's, such as numpyro.distributions.constraints.positive; got "
             f"{type(constraint).__name__}."
         )
+    try:
+        biject_to(constraint)
+    except NotImplementedError as error:
+        raise TypeError(f"NumPyro has no bijection to {constraint}, along which an optimiser could move.") from error
     return eqx.field(metadata={CONSTRAINT: constraint}, **more)
 
 
@@ -103,7 +111,7 @@ class Guide(eqx.Module):
                 return function
             if eqx.is_array(function):
                 axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])
-                return Tilted(Looked(function, axes, True), supports[name])
+                return Tilted(Looked(function, axes, structure.horizon is not None), supports[name])
             return Proposed(Called(f"the guide of {name!r}", function, names), supports[name], True)
 
         return {name: law(name, names) for name, names in self.laws}
@@ -133,8 +141,10 @@ def as_guide(structure: Structure, given: Any) -> Guide:
             array leaves its constraint.
     """
     given = given.module if isinstance(given, Guide) else given
+    if isinstance(given, type):
+        raise TypeError(f"guide is the class {given.__name__}; give one of it, made with the arrays to start from.")
     decisions = [site.name for site in structure.step.decisions]
-    missing = [name for name in decisions if not callable(entry(given, name)) and not eqx.is_array(entry(given, name))]
+    missing = [name for name in decisions if not is_law(given, name)]
     if missing or (isinstance(given, Mapping) and set(given) != set(decisions)):
         raise TypeError(
             f"guide must have a function for each of {decisions}: an Equinox module with methods of these names, or a "
@@ -158,7 +168,7 @@ def as_guide(structure: Structure, given: Any) -> Guide:
 
 def named(place: Any) -> str:
     """A place in a module as a name, such as a.layers.0.weight."""
-    return jax.tree_util.keystr(place, simple=True, separator=".")
+    return jax.tree_util.keystr(place, simple=True, separator=".").replace("__self__.", "")
 
 
 def entry(module: Any, name: str) -> Any:
@@ -166,8 +176,37 @@ def entry(module: Any, name: str) -> Any:
     return module.get(name) if isinstance(module, Mapping) else getattr(module, name, None)
 
 
+def is_law(module: Any, name: str) -> bool:
+    """Whether there is a function of a decision, or a table of logits in a dict."""
+    found = entry(module, name)
+    return callable(found) or (isinstance(module, Mapping) and eqx.is_array(found))
+
+
+def check_logits(structure: Structure, name: str, table: Array) -> None:
+    """Raise on a table that has another shape than a decision's logits, or holds probabilities.
+
+    Raises:
+        ValueError: so it is.
+    """
+    supports, axes = structure.supports(), (*dict(structure.scopes)[name], name)
+    real = [axis for axis in axes if not is_finite(supports[axis])]
+    if real:
+        raise ValueError(f"the guide of {name!r} is a table, and {real} take no finitely many values: give a function.")
+    shape = tuple(len(support) for support in (*structure.times().values(), *(supports[axis] for axis in axes)))
+    if table.shape != shape:
+        raise ValueError(f"the guide of {name!r} is a table of shape {table.shape}; logits of it have {shape}.")
+    known = not isinstance(table, jax.core.Tracer)
+    if known and bool(jnp.all(table >= 0) & jnp.all(jnp.abs(table.sum(-1) - 1) < 1e-5)):
+        raise ValueError(
+            f"the guide of {name!r} is a table of probabilities, and what is learned are logits, beside the prior: "
+            "give fit.guide. Policies are what with_prior takes, and what smc.run takes as a proposal."
+        )
+
+
 def names_of(structure: Structure, name: str, function: Any) -> tuple[str, ...]:
     """What a function takes; raises where its decision does not see it."""
+    if eqx.is_array(function):
+        check_logits(structure, name, function)
     if isinstance(function, ConditionalLaw) or eqx.is_array(function):
         return ()
     before = [site.name for site in structure.step.latent]
@@ -187,15 +226,25 @@ def bounds_of(module: Any, bound: Constraint) -> list[Constraint]:
                 found += bounds_of(getattr(module, field.name), field.metadata.get(CONSTRAINT, bound))
         return found
     children = jax.tree.leaves(module, is_leaf=lambda x: x is not module)
-    return [] if children == [module] else [each for child in children for each in bounds_of(child, bound)]
+    if len(children) == 1 and children[0] is module:
+        return []
+    return [each for child in children for each in bounds_of(child, bound)]
 
 
 def freed(name: str, bound: Constraint, value: Array) -> Array:
     """An array where it has no bounds; raises where it leaves them."""
     value = jnp.asarray(value, dtype=float)
-    if not isinstance(value, jax.core.Tracer) and not bool(jnp.all(bound(value))):
+    free = biject_to(bound).inv(value)
+    if isinstance(value, jax.core.Tracer):
+        return free
+    if not bool(jnp.all(bound(value))):
         raise ValueError(f"the guide's {name} is {value}, which breaks its constraint {bound}.")
-    return biject_to(bound).inv(value)
+    if isinstance(bound, BOTH_SIDES) and not bool(jnp.all(jnp.abs(free) < EDGE)):
+        raise ValueError(
+            f"the guide's {name} is {value}, at the edge of its constraint {bound}: nothing moves it there. Start it "
+            "within."
+        )
+    return free
 
 
 def described(given: Any) -> str:

@@ -19,7 +19,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.tables import ROW_TOLERANCE
 from rlinf_ppl.program.data import log_prob_on_support
 from rlinf_ppl.program.families import base_of, is_no_law, is_reparameterised, moved_by, num_parameters
-from rlinf_ppl.program.finite import IMPOSSIBLE, Finite
+from rlinf_ppl.program.finite import IMPOSSIBLE, Finite, Rowed
 from rlinf_ppl.program.supports import FiniteSupport, Real, Support, of_arrays, positions_of, values_of
 
 
@@ -267,6 +267,8 @@ def probabilities(fn: Any, support: FiniteSupport) -> Array:
     """The probability of each value of the support, exact at zero (NumPyro's log_prob clamps zeros)."""
     if isinstance(fn, dist.CategoricalProbs | dist.CategoricalLogits):
         return jnp.asarray(fn.probs, dtype=float)
+    if isinstance(fn, Rowed):
+        return fn.probs
     if isinstance(fn, dist.BernoulliProbs | dist.BernoulliLogits):
         return jnp.stack([1.0 - fn.probs, fn.probs]).astype(float)
     return jnp.exp(fn.log_prob(values_of(support))).astype(float)

@@ -8,7 +8,10 @@ from rlinf_ppl.program.families import base_of, is_discrete
 from rlinf_ppl.program.laws import GaussianLaw, SampledLaw
 from rlinf_ppl.program.supports import Arrays, Real, is_whole
 
-ANYWAY = "smc.run takes this one, and so does svi.fit with guide=svi.networks(program, key)."
+ANYWAY = (
+    "smc.run takes this one, and so does svi.fit with guide=svi.networks(program, key) or a guide of your own, by "
+    "svi.ParticleELBO or svi.NodeELBO."
+)
 
 
 def check_readable(structure: Any) -> None:

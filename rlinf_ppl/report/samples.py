@@ -10,9 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.reading import check_program
+from rlinf_ppl.program.supports import first_value
 
 if TYPE_CHECKING:
     import xarray
@@ -41,6 +44,7 @@ def to_dataset(program: ControlProgram, samples: Any) -> xarray.Dataset:
     import xarray
 
     chained, arrays = by_chain(samples)
+    check_program(program)
     horizon = program.horizon
     if horizon is None:
         raise ValueError("a program without end has no model to sample; use program.unroll(T), a program of T steps.")
@@ -49,7 +53,11 @@ def to_dataset(program: ControlProgram, samples: Any) -> xarray.Dataset:
     data = {}
     for name, (axes, array) in found.items():
         own = tuple(f"{name}_dim_{i}" for i in range(array.ndim - len(chained) - len(axes)))
+        name = name.replace("/", ".")
         data[name] = (("chain", "draw", *axes, *own), array if chained == ("chain", "draw") else array[None])
+    taken = sorted({"chain", "draw", "time", "instant"} & set(data))
+    if taken:
+        raise ValueError(f"the sites {taken} have the name of an axis; rename them by samples of other names.")
     dataset = xarray.Dataset(data)
     return dataset.assign_coords({axis: np.arange(size) for axis, size in dataset.sizes.items()})
 
@@ -58,6 +66,8 @@ def by_chain(samples: Any) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """The leading axes of samples, and the samples by name."""
     chained: tuple[str, ...] = ("draw",)
     if callable(getattr(samples, "get_samples", None)):
+        if getattr(samples, "last_state", True) is None:
+            raise ValueError("this MCMC has not run; call its run(key, ...) first.")
         chained, samples = ("chain", "draw"), samples.get_samples(group_by_chain=True)
     if not isinstance(samples, Mapping) or not all(isinstance(name, str) for name in samples):
         raise TypeError(
@@ -68,6 +78,11 @@ def by_chain(samples: Any) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     flat = [name for name, array in arrays.items() if array.ndim < len(chained)]
     if flat:
         raise ValueError(f"samples[{flat[0]!r}] is one number; every array leads with its draws.")
+    if not arrays:
+        raise ValueError("samples are empty.")
+    counts = {array.shape[: len(chained)] for array in arrays.values()}
+    if len(counts) > 1:
+        raise ValueError(f"samples have different numbers of draws, {sorted(counts)}; one of each is wanted.")
     # What a factor draws is nothing.
     return chained, {name: array for name, array in arrays.items() if array.size}
 
@@ -88,7 +103,8 @@ def over_time(
             rest[name] = array
     known = {site.name for site in program.structure.step.sites} | {"alive"}
     unknown = sorted(set(steps) - known)
-    if unknown:
+    # What else a step has at all times is a numpyro.deterministic.
+    if unknown and not all(set(steps[name]) == set(range(horizon)) for name in unknown):
         raise ValueError(f"samples hold the sites {unknown} of a step; those of this program are {sorted(known)}.")
     found: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
     for name, at in steps.items():
@@ -102,12 +118,28 @@ def over_time(
             raise ValueError(
                 f"samples hold {name!r} at the times {sorted(at)}; this program has the times 0..{horizon - 1}."
             )
+        check_draws(program, name, at[0], lead)
         found[name] = ("instant" if ends else "time",), np.stack([at[t] for t in wanted], lead)
     for name, array in rest.items():
         bare = name.removeprefix(ENDS[0]).removeprefix(ENDS[1])
         plain = name if bare in found or bare in rest else bare
-        found[plain.replace("/", "_")] = (), array
+        found[plain] = (), array
     return found
+
+
+def check_draws(program: ControlProgram, name: str, array: np.ndarray, lead: int) -> None:
+    """Raise where the draws of a site have another shape than its values.
+
+    Raises:
+        ValueError: so it is.
+    """
+    support = program.supports.get(name)
+    value = None if support is None else first_value(support)
+    if isinstance(value, jax.Array) and array.shape[lead:] != value.shape:
+        raise ValueError(
+            f"samples of {name!r} at one time have shape {array.shape}; after {lead} axes of draws its values have "
+            f"{value.shape}. Samples by chain come as the MCMC itself, or flattened: mcmc.get_samples()."
+        )
 
 
 def whole(
@@ -148,4 +180,6 @@ def to_arviz(program: ControlProgram, *, samples: Any, group: str = "posterior")
     """
     from rlinf_ppl.report.arviz import native
 
+    if not isinstance(group, str):
+        raise TypeError(f"group must be a name, such as 'posterior'; got {type(group).__name__}.")
     return native({group: to_dataset(program, samples)})

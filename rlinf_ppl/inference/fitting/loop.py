@@ -18,6 +18,7 @@ from rlinf_ppl.inference.fitting.progress import progress_bar
 from rlinf_ppl.inference.fitting.updates import Update
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.guides import Guide
+from rlinf_ppl.program.supports import is_finite
 
 STEPS_AT_ONCE = 100
 
@@ -104,7 +105,7 @@ class Fit(NamedTuple):
                 "networks have no parameters in program.guide; program.with_guide(fit.guide).guide has them, and draws "
                 "from the networks as they are."
             )
-        if program.structure.gaussian:
+        if not all(map(is_finite, (program.supports[name] for name in program.scopes))):
             return moves(answers.prior_policy(read(program)), self.policy)
         return {f"{name}_logits": theta for name, theta in self.guide.items()}
 

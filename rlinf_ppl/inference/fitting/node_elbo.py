@@ -1,5 +1,6 @@
 """The loss of guides whose real decisions are integrated by nodes; see `nodes`."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,12 +13,14 @@ from rlinf_ppl.inference.arguments import check_count, check_number
 from rlinf_ppl.inference.fitting import nodes
 from rlinf_ppl.inference.fitting.entries import checked_guide, proposals, small_tables
 from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ProgramELBO
-from rlinf_ppl.inference.fitting.own import check_one_sign, policy_of, steepest
+from rlinf_ppl.inference.fitting.own import check_one_sign, common_sign, policy_of, slopes, steepest
 from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature, nats_per_unit
 from rlinf_ppl.program.supports import is_finite
+
+MOST_NODES = 100
 
 
 class NodeELBO(ProgramELBO):
@@ -28,17 +31,24 @@ class NodeELBO(ProgramELBO):
     Args:
         num_nodes: for each number of a Gaussian site of up to three numbers.
         num_draws: for any other real site: draws whose noise stays the same in a fit.
-        accuracy: how far the ELBO may be from that of twice as many nodes and draws, relative to its size where that
-            is above 1.
+        accuracy: how far the ELBO and its slopes may be from those of twice as many nodes and draws, in units of
+            optimality.
+
+    Raises:
+        ValueError: on numbers out of range; by a fit, where all sites together have more nodes than memory holds.
     """
 
     takes_own = True
 
     def __init__(self, num_nodes: int = 12, num_draws: int = 1000, accuracy: float = 1e-2):
         super().__init__()
+        if check_count("num_nodes", num_nodes) > MOST_NODES:
+            raise ValueError(f"num_nodes is at most {MOST_NODES}, where double precision has no more digits.")
         self.num_nodes, self.num_draws = check_count("num_nodes", num_nodes), check_count("num_draws", num_draws)
         with jax.ensure_compile_time_eval():
             self.accuracy = float(check_number("accuracy", accuracy))
+        if not self.accuracy > 0:
+            raise ValueError(f"accuracy must be above 0; got {self.accuracy}.")
 
     def check(self, program: ControlProgram) -> None:
         """Raise where there is no end, the state is real, or data count beside an inverse temperature."""
@@ -58,6 +68,7 @@ class NodeELBO(ProgramELBO):
     def read(self, program: ControlProgram) -> Dynamics:
         """The program in units of optimality; raises where decisions have different aims."""
         check_one_sign(program)
+        nodes.check_count(program.structure, 2 * self.num_nodes, 2 * self.num_draws)
         return dynamics_of(program)
 
     def start(self, target: Dynamics, key: Array) -> Any:
@@ -79,17 +90,18 @@ class NodeELBO(ProgramELBO):
 
     def ascent(self, target: Dynamics, gradient: Any) -> Any:
         """All decisions have one aim."""
-        part, site = target.parts["step"], target.structure.step.decisions[0]
-        sign = jnp.sign(part.at({"t": jnp.zeros((), int)}).temperature(site.name))
+        sign = common_sign(target)
         return jax.tree.map(lambda g: sign * g, gradient)
 
     def residual(self, target: Dynamics, guide: Any, recent: Array | None, steps: Array) -> Float[Array, ""]:
         """The largest slope of the ELBO in any of the guide's free numbers; infinite where nodes are too few."""
 
         def verdict() -> Array:
-            found, slope = steepest(lambda guide: self.bound(target, guide, 1), guide)
-            apart = jnp.abs(found - self.bound(target, guide, 2))
-            return jnp.where(apart <= self.accuracy * jnp.maximum(1.0, jnp.abs(found)), slope, jnp.inf)
+            one, other = (slopes(partial(self.bound, target, times=times), guide) for times in (1, 2))
+            apart = steepest(jax.tree.map(jnp.subtract, one, other))
+            # The ELBO itself has no more digits than its dtype.
+            slack = self.accuracy + 100 * jnp.finfo(one[0].dtype).eps * jnp.abs(one[0])
+            return jnp.where(apart <= slack, steepest(one[1]), jnp.inf)
 
         return lax.cond(steps % VERDICT_EVERY == 0, verdict, lambda: jnp.asarray(jnp.inf))
 

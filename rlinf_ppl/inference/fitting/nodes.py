@@ -4,11 +4,15 @@
 
 one expectation for each site of the step in its order, under the guide where it is a decision. Over finitely many
 values it is a sum, exact. A Gaussian site of up to three numbers is integrated by Gauss and Hermite's rule, moved along
-with its mean and factor; any other by draws whose noise is the same at each step of a fit (common random numbers), so
-that the estimate is a plain differentiable function of the guide. The state is finite, and real numbers live within a
-step: what a memory holds for the choice at hand, what an actuator makes of it.
+with its mean and factor; any other by draws whose noise is the same at each step of a fit (common random numbers). The
+state is finite, and real numbers live within a step: what a memory holds for the choice at hand, what an actuator makes
+of it.
+
+The derivative goes along the nodes as the guide moves them. Where draws jump (counts, mixtures), or something jumps
+with them (a threshold, a rounding), it would miss the jump: such nodes stay, and the law's score moves their weights.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -22,12 +26,15 @@ from jaxtyping import Array, Float
 from rlinf_ppl.inference.particles.dynamics import Dynamics
 from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import Form
+from rlinf_ppl.program.jumps import jumping, jumping_sites
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw
 from rlinf_ppl.program.point import Point
-from rlinf_ppl.program.supports import is_finite, positions_of, values_of
+from rlinf_ppl.program.structure import Structure
+from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
 
 # A product rule of more dimensions has more nodes than draws would need.
 MOST_DIMENSIONS = 3
+MOST_POINTS = 2e7
 
 
 class Nodes(NamedTuple):
@@ -40,6 +47,24 @@ class Nodes(NamedTuple):
 
     noise: Array
     weights: Float[Array, " K"]
+
+
+def check_count(structure: Structure, num_nodes: int, num_draws: int) -> None:
+    """Raise where all values of all sites together are too many.
+
+    Raises:
+        ValueError: so it is.
+    """
+    laws, count = structure.step.arithmetic.places.laws, math.prod(len(s) for _, s in structure.state)
+    for site in structure.step.latent:
+        law = laws[site.name]
+        few = isinstance(law, GaussianLaw) and len(law.support) <= MOST_DIMENSIONS
+        count *= len(site.support) if is_finite(site.support) else num_nodes ** len(law.support) if few else num_draws
+    if count > MOST_POINTS:
+        raise ValueError(
+            f"one step has {count:.2g} points, twice the nodes of each real site and all values of the finite ones "
+            f"together, and at most {MOST_POINTS:.0e} are held: give fewer nodes or draws, or loss=svi.ParticleELBO(n)."
+        )
 
 
 def nodes_of(form: Form, num_nodes: int, num_draws: int, key: Array) -> dict[str, Nodes]:
@@ -81,6 +106,9 @@ def bound(
     step_nodes = nodes_of(structure.step, num_nodes, num_draws, step_key)
     start_nodes = nodes_of(structure.initial, num_nodes, num_draws, start_key)
 
+    scored = frozenset(jumping_sites(structure.step) | jumping_laws(dynamics, laws))
+    first_scored = frozenset(jumping_sites(structure.initial))
+
     def over_states(value: Any) -> Array:
         for i in reversed(range(len(state))):
             value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(state))])
@@ -94,13 +122,32 @@ def bound(
     def at_time(following: Array, t: Array) -> tuple[Array, None]:
         def value(*values: Array) -> Array:
             at = dict(zip(state, values, strict=True)) | {"t": t}
-            expectation = Expectation(dynamics, dict(laws), step_nodes, dynamics.discount * following)
+            expectation = Expectation(dynamics, dict(laws), step_nodes, dynamics.discount * following, scored)
             return expectation(dynamics.at("step", at), at, 0)
 
         return over_states(value), None
 
     values, _ = lax.scan(at_time, over_states(last), jnp.arange(structure.horizon or 0)[::-1])
-    return Expectation(dynamics, {}, start_nodes, values)(dynamics.at("initial", {}), {}, 0)
+    return Expectation(dynamics, {}, start_nodes, values, first_scored)(dynamics.at("initial", {}), {}, 0)
+
+
+def jumping_laws(dynamics: Dynamics, laws: Mapping[str, ConditionalLaw]) -> set[str]:
+    """The real sites of the step that a guide's own functions may jump with."""
+    form, found = dynamics.structure.step, set[str]()
+    supports = dynamics.structure.supports()
+    for name, law in laws.items():
+        before = [site.name for site in form.latent]
+        before = before[: before.index(name)]
+        real = [other for other in before if not is_finite(supports[other])]
+        first = {other: first_value(support) for other, support in supports.items()} | {"t": jnp.zeros((), int)}
+
+        def leaves(values: list[Any], name: str = name, law: ConditionalLaw = law, real: Any = real) -> Any:
+            at = first | dict(zip(real, values, strict=True))  # noqa: B023
+            return jax.tree.leaves(law(at, at["t"], dynamics.at("step", at).law(name)))
+
+        made = jax.make_jaxpr(leaves)([first[other] for other in real]).jaxpr
+        found |= jumping(made, {variable: {other} for variable, other in zip(made.invars, real, strict=True)})
+    return found
 
 
 class Expectation(eqx.Module):
@@ -111,12 +158,14 @@ class Expectation(eqx.Module):
         laws: of its decisions.
         nodes: of its real sites.
         following: the value of the next state, over its variables.
+        scored: the real sites whose nodes stay where they are, and whose weights move.
     """
 
     dynamics: Dynamics
     laws: dict[str, ConditionalLaw]
     nodes: dict[str, Nodes]
     following: Array
+    scored: frozenset[str] = eqx.field(static=True)
 
     def __call__(self, point: Point, at: dict[str, Any], place: int) -> Float[Array, ""]:
         """The average where the sites before one have values.
@@ -145,6 +194,10 @@ class Expectation(eqx.Module):
             ratio = jnp.log(jnp.where(some, weights, 1.0)) - jnp.log(jnp.where(some, own.probs, 1.0))
         else:
             values, weights = jax.vmap(law.draw)(self.nodes[name].noise), self.nodes[name].weights
+            if name in self.scored or not law.reparameterised:
+                values = lax.stop_gradient(values)
+                score = jax.vmap(law.log_prob)(values)
+                weights = weights * jnp.exp(score - lax.stop_gradient(score))
             some = weights > 0
             ratio = jax.vmap(law.log_prob)(values) - jax.vmap(own.log_prob)(values)
         gains = jax.vmap(lambda value: self(point.given(name, value), at | {name: value}, place + 1))(values)

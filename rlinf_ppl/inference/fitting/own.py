@@ -16,7 +16,7 @@ from rlinf_ppl.inference.particles.dynamics import Dynamics
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Proposed, Tilted
 from rlinf_ppl.program.evaluation import temperature_of
-from rlinf_ppl.program.guides import Guide
+from rlinf_ppl.program.guides import Guide, as_guide
 from rlinf_ppl.program.laws import probs_of
 from rlinf_ppl.program.supports import is_finite, values_of
 
@@ -26,6 +26,21 @@ def is_own(guide: Any) -> bool:
     if guide is None or not isinstance(guide, dict):
         return guide is not None
     return any(callable(entry) and not isinstance(entry, Tilted) for entry in guide.values())
+
+
+def learnable(program: ControlProgram, given: Any) -> Guide:
+    """A guide of one's own that has something to learn.
+
+    Raises:
+        TypeError, ValueError: it is none, or has no arrays.
+    """
+    guide = as_guide(program.structure, given)
+    if not guide.free:
+        raise ValueError(
+            "the guide has no arrays, so that there is nothing to learn: only jax arrays in an Equinox module, or in "
+            "what a dict of functions holds, are parameters; Python floats and what functools.partial holds are not."
+        )
+    return guide
 
 
 def refusal(loss: Any) -> str:
@@ -120,7 +135,19 @@ def check_one_sign(program: ControlProgram) -> None:
         )
 
 
-def steepest(estimate: Callable[[Any], Array], guide: Any) -> tuple[Array, Array]:
-    """An estimate of a guide, and its largest slope in any of the guide's numbers."""
-    value, slopes = jax.value_and_grad(estimate)(guide)
-    return value, jnp.max(jnp.stack([jnp.max(jnp.abs(slope)) for slope in jax.tree.leaves(slopes)]))
+def common_sign(dynamics: Dynamics) -> Array:
+    """The sign of all inverse temperatures; NaN where they have none in common, so that no fit passes for one."""
+    step = dynamics.parts["step"]
+    signs = [jnp.ravel(jnp.sign(temperature_of(step, site))) for site in dynamics.structure.step.decisions]
+    every = jnp.concatenate(signs)
+    return jnp.where(jnp.all(every == every[0]) & (every[0] != 0), every[0], jnp.nan)
+
+
+def slopes(estimate: Callable[[Any], Array], guide: Any) -> tuple[Array, Any]:
+    """An estimate of a guide, and its slopes in the guide's numbers."""
+    return jax.value_and_grad(estimate)(guide)
+
+
+def steepest(numbers: Any) -> Array:
+    """The largest of some numbers in size."""
+    return jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(numbers)]))

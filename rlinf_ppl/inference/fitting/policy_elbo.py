@@ -10,10 +10,19 @@ from jaxtyping import Array, Float
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ExactELBO, ProgramELBO
-from rlinf_ppl.inference.fitting.own import bound, check_one_sign, check_tables, is_own, policy_of, refusal, steepest
+from rlinf_ppl.inference.fitting.own import (
+    bound,
+    check_one_sign,
+    check_tables,
+    common_sign,
+    is_own,
+    policy_of,
+    refusal,
+    slopes,
+    steepest,
+)
 from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.evaluation import temperature_of
 from rlinf_ppl.program.guides import Guide, as_guide
 
 
@@ -51,15 +60,14 @@ class PolicyELBO(ProgramELBO):
 
     def ascent(self, target: Made, gradient: Guide) -> Guide:
         """All decisions have one aim."""
-        site = target.dynamics.structure.step.decisions[0]
-        sign = jnp.sign(jnp.ravel(temperature_of(target.dynamics.parts["step"], site))[0])
+        sign = common_sign(target.dynamics)
         return jax.tree.map(lambda g: sign * g, gradient)
 
     def residual(self, target: Made, guide: Guide, recent: Array | None, steps: Array) -> Float[Array, ""]:
         """The largest slope of the ELBO in any of the free numbers, which is 0 at a local optimum."""
 
         def verdict() -> Array:
-            return steepest(lambda guide: self.estimate(target, guide, jax.random.key(0)), guide)[1]
+            return steepest(slopes(lambda guide: self.estimate(target, guide, jax.random.key(0)), guide)[1])
 
         return lax.cond(steps % VERDICT_EVERY == 0, verdict, lambda: jnp.asarray(jnp.inf))
 

@@ -23,7 +23,8 @@ FORMAT = "rlinf_ppl fit 2"
 AXES = {"losses": 1, "elbo": 0, "residual": 0, "tolerance": 0}
 GUIDE = (
     "it is the fit of another program, or networks and tables are mistaken for each other. For networks give "
-    "guide=svi.networks(program, key) with the same width, depth and features; for tables none"
+    "guide=svi.networks(program, key) with the same width, depth and features; for a guide of your own that "
+    "one; for tables none"
 )
 
 

@@ -23,6 +23,7 @@ from rlinf_ppl.program.conditionals import (
 )
 from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.functions import Called, one_number, taken
+from rlinf_ppl.program.guides import Guide, as_guide
 from rlinf_ppl.program.supports import Real, is_finite
 
 
@@ -84,13 +85,17 @@ def as_policy(program: ControlProgram, policy: Any, weighed: bool = True) -> dic
 
     Args:
         program: the program.
-        policy: the policy.
+        policy: the policy; also a guide of one's own, or None for the one that the program carries.
         weighed: whether draws are weighed by densities; else a decision may be one known action, a `Delta`.
 
     Raises:
         TypeError, ValueError: it lacks a decision, or does not fit.
     """
     found = getattr(policy, "policy", policy)
+    if found is None and program.learned is not None:
+        return program.learned.conditionals(program.structure)
+    if isinstance(found, Guide | eqx.Module):
+        return as_guide(program.structure, found).conditionals(program.structure)
     if not isinstance(found, Mapping):
         raise TypeError(
             f"a policy is a dict with an entry for each of {sorted(program.scopes)}, or a solution or fit that has one;"
