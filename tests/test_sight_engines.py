@@ -58,6 +58,40 @@ def test_fits_reach_the_best_of_an_optimiser(name, horizon):
     assert float(exact.elbo(made, fit.policy)) == pytest.approx(float(fit.elbo), rel=1e-12)
 
 
+def noisy_sensor(seed, discount=0.9):
+    """Four states behind a sensor, without end; and what a policy of what it says is worth, by linear algebra."""
+    rng, n = np.random.default_rng(seed), 4
+    transition, reward = rng.dirichlet(0.3 * np.ones(n), size=(n, 3)), 3 * rng.normal(size=(n, 3))
+    seen = np.eye(2)[rng.integers(0, 2, size=n)] * 0.9 + 0.05
+
+    def step(s):
+        numpyro.sample("o", Categorical(probs=jnp.asarray(seen)[s]))
+        a = decide("a", Categorical(probs=jnp.ones(3) / 3), unseen=("s",))
+        optimality(jnp.asarray(reward)[s, a])
+        return {"s": numpyro.sample("n", Categorical(probs=jnp.asarray(transition)[s, a]))}
+
+    def worth(policy):
+        played, cost = seen @ policy, seen @ (policy * np.log(3 * policy)).sum(1)
+        moves = np.einsum("sa,sat->st", played, transition)
+        return np.linalg.solve(np.eye(n) - discount * moves, (played * reward).sum(1) - cost).mean()
+
+    start = lambda: {"s": numpyro.sample("s_0", Categorical(probs=jnp.ones(n) / n))}  # noqa: E731
+    return ControlProgram(start, step, None, discount), worth
+
+
+@pytest.mark.parametrize("double", quick([False], [True, False]))
+def test_fits_without_end_arrive_in_either_precision(double):
+    """In single precision the value of an endless program has few digits, by which no good step may be refused."""
+    with jax.enable_x64(double):
+        for seed in range(5):
+            made, worth = noisy_sensor(seed)
+            fit = svi.fit(made, KEY)
+            assert fit.converged and len(fit.losses) < 200
+            assert float(fit.elbo) == pytest.approx(
+                worth(np.asarray(fit.policy["a"], float)), rel=1e-10 if double else 1e-4
+            )
+
+
 def told(unseen=()):
     """A step with a chance site before the decision that nothing depends on."""
 
