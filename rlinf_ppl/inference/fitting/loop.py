@@ -81,8 +81,8 @@ class Fit(NamedTuple):
     def local(self) -> bool:
         """Whether a converged policy is one that no single decision can improve, and others may be better.
 
-        So it is where a decision does not see all that matters to it, and with a guide of one's own. Where tables see
-        all, there is one optimum.
+        So it is where a decision does not see all that matters to it. With a guide of one's own a converged fit is one
+        whose numbers have no slope left. Where tables see all, there is one optimum.
         """
         return bool(self.task.program.structure.hidden) or isinstance(self.guide, Guide)
 

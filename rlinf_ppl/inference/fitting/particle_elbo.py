@@ -26,7 +26,8 @@ class ParticleELBO(ProgramELBO):
 
     One particle gives the ELBO from trajectories alone, for programs that no table holds. More give variational SMC:
     the guide is a proposal then, and what stands for the posterior given optimality are the weighted particles of
-    `smc.run(program, key, num_particles, proposal=fit)`.
+    `smc.run(program, key, num_particles, proposal=fit)`. Its gradient goes along what is real, and misses jumps of the
+    reward or of the next state there; `NodeELBO` does not.
 
     Args:
         num_runs: number of independent filters a step; with one there is no baseline.
