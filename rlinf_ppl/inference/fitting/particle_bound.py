@@ -13,9 +13,9 @@ drawn at time t is credited with what the estimate gained from t on,
     grad = E [ grad log p_hat + sum_t (grad log q_t) (log p_hat - log Z_{t-1} - b_t) ],
 
 log Z_{t-1} the estimate before t, and the baseline b_t the mean of the same over the other runs (Kool, van Hoof &
-Welling 2019). Where a reward or a next state jumps with something real, as at a threshold, that which moves along with
-the guide misses the jump: smooth it, or integrate by nodes. Drawing ancestors has a score of the same kind. It is left out by default, for its noise: then the
-gradient is biased where K is more than 1.
+Welling 2019). Where a reward or a next state jumps with something real, as at a threshold, what moves along with the
+guide misses the jump: smooth it, or integrate by nodes. Drawing ancestors has a score of the same kind. It is left out
+by default, for its noise: then the gradient is biased where K is more than 1.
 """
 
 import jax
