@@ -464,7 +464,7 @@ TYPES = {
     ),
     "restarts_under_vmap": (
         lambda: jax.vmap(lambda key: svi.fit(program(), key, num_restarts=2).elbo)(jax.random.split(KEY, 2)),
-        "inside vmap each key is a start of its own",
+        "inside jit and vmap each key is a start of its own",
     ),
     "optimality_name_first": (
         step_with(lambda s, a: optimality("reward", 1.0 * a)),

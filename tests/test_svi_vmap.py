@@ -79,5 +79,5 @@ def test_policies_and_values_come_out_of_jit():
 
 
 def test_several_starts_inside_vmap_are_refused():
-    with pytest.raises(ValueError, match="inside vmap each key is a start of its own: leave num_restarts out"):
+    with pytest.raises(ValueError, match="inside jit and vmap each key is a start of its own: leave num_restarts out"):
         jax.vmap(lambda key: svi.fit(lottery(), key, 5, num_restarts=2).elbo)(KEYS)
