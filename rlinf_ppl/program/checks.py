@@ -111,6 +111,9 @@ def check_args(args: Any) -> tuple[Any, ...]:
 
     def array(leaf: Any) -> Array:
         try:
+            # Some words are names of types to NumPy.
+            if isinstance(leaf, str):
+                raise TypeError("it is a word")
             return jnp.asarray(leaf)
         except TypeError as error:
             raise TypeError(f"args may hold numbers and arrays only; found {leaf!r}.") from error
