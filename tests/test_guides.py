@@ -503,6 +503,13 @@ def gaussian():
     return ControlProgram(lambda: {"x": numpyro.sample("x_0", Normal(1.0, 0.5))}, step, 2)
 
 
+class Steering(eqx.Module):
+    gain: Array
+
+    def u(self, x):
+        return Normal(self.gain * x, 1.0)
+
+
 # What is fitted, by a program and a guide; and the losses, by whether they take an optimiser.
 FITTED = {
     "tables": lambda: (program(), None),
@@ -510,7 +517,7 @@ FITTED = {
     "functions with tables": lambda: (program(), linear()),
     "functions without": noisy_table,
     "Gaussian tables": lambda: (gaussian(), None),
-    "Gaussian functions": lambda: (gaussian(), {"u": lambda x: Normal(-0.5 * x, 1.0)}),
+    "Gaussian functions": lambda: (gaussian(), Steering(jnp.asarray(-0.5))),
 }
 LOSSES = {
     "natural": (svi.ExactELBO(), None),
