@@ -1,5 +1,8 @@
 """Guides of one's own: what they learn, in every loss, in NumPyro, in files and in the engines that sample."""
 
+import copy
+import pickle
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -465,7 +468,7 @@ WRONG = {
     "a table of another shape": (
         lambda: program().with_guide({"a": jnp.zeros((2, 2, 2))}),
         ValueError,
-        r"is a table of shape \(2, 2, 2\); logits of it have \(3, 3, 2\)",
+        r"has shape \(2, 2, 2\); logits of it have \(3, 3, 2\)",
     ),
     "an array of a decision's name": (
         lambda: program().with_guide(Named(jnp.zeros((T, S, A)))),
@@ -598,6 +601,15 @@ class Both(eqx.Module):
 
     def c(self, a):
         return Categorical(logits=self.second[a])
+
+
+def test_copies_and_files_of_programs_keep_their_guides():
+    made = program().with_guide(linear())
+    for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), made.with_guide(made.learned)):
+        for name, x in made.learned.params.items():
+            np.testing.assert_array_equal(again.learned.params[name], x)
+        fit = svi.fit(again, KEY, 2, optimizer=ADAM)
+        np.testing.assert_array_equal(fit.losses, svi.fit(made, KEY, 2, optimizer=ADAM).losses)
 
 
 def test_aims_that_differ_are_no_number_where_they_are_traced():

@@ -14,6 +14,7 @@ bijection to its constraint. The same functions run in NumPyro: `program.with_gu
 """
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,10 @@ class Guide(eqx.Module):
     bounds: tuple[Constraint, ...] = eqx.field(static=True)
     laws: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
 
+    def __reduce__(self) -> Any:
+        # How a module is put together does not survive a copy: what it was made of does.
+        return remade, (self.module, self.free, self.names, self.bounds, self.laws)
+
     @property
     def params(self) -> dict[str, Array]:
         """The arrays by name, within their bounds: as `numpyro.param` and `Predictive(params=...)` have them."""
@@ -92,7 +97,7 @@ class Guide(eqx.Module):
     def with_params(self, params: Mapping[str, Array]) -> Any:
         """What the user gave, with arrays by name."""
         arrays = iter([params[name] for name in self.names])
-        return jax.tree.unflatten(self.tree, [next(arrays) if each is LEARNED else each for each in self.rest])
+        return jax.tree.unflatten(self.tree, [next(arrays) if each is Place.ARRAY else each for each in self.rest])
 
     def moved(self, params: Mapping[str, Array]) -> "Guide":
         """The guide with arrays by name, within their bounds."""
@@ -101,30 +106,46 @@ class Guide(eqx.Module):
         ]
         return dataclasses.replace(self, free=free)
 
-    def conditionals(self, structure: Structure) -> dict[str, ConditionalLaw]:
-        """For each decision of a program its law given what it sees."""
-        module, supports = self.module, structure.supports()
+    def conditionals(
+        self, structure: Structure, params: Mapping[str, Array] | None = None
+    ) -> dict[str, ConditionalLaw]:
+        """For each decision of a program its law given what it sees.
+
+        Args:
+            structure: of the program.
+            params: other arrays than its own, by name and within their bounds.
+        """
+        module, supports = self.with_params(self.params if params is None else params), structure.supports()
 
         def law(name: str, names: tuple[str, ...]) -> ConditionalLaw:
             function = entry(module, name)
             if isinstance(function, ConditionalLaw):
                 return function
             if eqx.is_array(function):
-                axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])
-                return Tilted(Looked(function, axes, structure.horizon is not None), supports[name])
+                return tilted(structure, name, function)
             return Proposed(Called(f"the guide of {name!r}", function, names), supports[name], True)
 
         return {name: law(name, names) for name, names in self.laws}
 
 
-class Learned:
+class Place(enum.Enum):
     """Stands in a module where an array was."""
 
-    def __repr__(self) -> str:
-        return "LEARNED"
+    ARRAY = 0
 
 
-LEARNED = Learned()
+def remade(module: Any, free: list[Array], names: Any, bounds: Any, laws: Any) -> Guide:
+    """A guide, put together again."""
+    leaves, tree = jax.tree.flatten(module)
+    rest = tuple(Place.ARRAY if eqx.is_array(leaf) else leaf for leaf in leaves)
+    return Guide(free, rest, tree, names, bounds, laws)
+
+
+def tilted(structure: Structure, name: str, logits: Array) -> ConditionalLaw:
+    """A decision's prior, moved by a table of logits over the time, its scope and its own values."""
+    supports = structure.supports()
+    axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])
+    return Tilted(Looked(logits, axes, structure.horizon is not None), supports[name])
 
 
 def as_guide(structure: Structure, given: Any) -> Guide:
@@ -140,7 +161,7 @@ def as_guide(structure: Structure, given: Any) -> Guide:
         ValueError: a function takes what its decision does not see, or returns a distribution that does not fit; an
             array leaves its constraint.
     """
-    given = given.module if isinstance(given, Guide) else given
+    made, given = (given, given.module) if isinstance(given, Guide) else (None, given)
     if isinstance(given, type):
         raise TypeError(f"guide is the class {given.__name__}; give one of it, made with the arrays to start from.")
     decisions = [site.name for site in structure.step.decisions]
@@ -151,8 +172,10 @@ def as_guide(structure: Structure, given: Any) -> Guide:
             f"dict; got {described(given)}{f', which has none for {missing}' if missing else ''}."
         )
     laws = tuple((name, names_of(structure, name, entry(given, name))) for name in decisions)
+    if made is not None:
+        return dataclasses.replace(made, laws=laws)
     given = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, given)
-    placed, tree = jax.tree_util.tree_flatten_with_path(given)
+    placed = jax.tree.leaves_with_path(given)
     learned = [(named(place), leaf) for place, leaf in placed if eqx.is_array(leaf)]
     for name, leaf in learned:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -162,8 +185,7 @@ def as_guide(structure: Structure, given: Any) -> Guide:
             )
     bounds = tuple(bounds_of(given, constraints.real))
     free = [freed(name, bound, leaf) for bound, (name, leaf) in zip(bounds, learned, strict=True)]
-    rest = tuple(LEARNED if eqx.is_array(leaf) else leaf for _, leaf in placed)
-    return Guide(free, rest, tree, tuple(name for name, _ in learned), bounds, laws)
+    return remade(given, free, tuple(name for name, _ in learned), bounds, laws)
 
 
 def named(place: Any) -> str:
@@ -191,15 +213,15 @@ def check_logits(structure: Structure, name: str, table: Array) -> None:
     supports, axes = structure.supports(), (*dict(structure.scopes)[name], name)
     real = [axis for axis in axes if not is_finite(supports[axis])]
     if real:
-        raise ValueError(f"the guide of {name!r} is a table, and {real} take no finitely many values: give a function.")
+        raise ValueError(f"guide[{name!r}] is a table, and {real} take no finitely many values: give a function.")
     shape = tuple(len(support) for support in (*structure.times().values(), *(supports[axis] for axis in axes)))
     if table.shape != shape:
-        raise ValueError(f"the guide of {name!r} is a table of shape {table.shape}; logits of it have {shape}.")
+        raise ValueError(f"guide[{name!r}] has shape {table.shape}; logits of it have {shape}.")
     known = not isinstance(table, jax.core.Tracer)
     if known and bool(jnp.all(table >= 0) & jnp.all(jnp.abs(table.sum(-1) - 1) < 1e-5)):
         raise ValueError(
-            f"the guide of {name!r} is a table of probabilities, and what is learned are logits, beside the prior: "
-            "give fit.guide. Policies are what with_prior takes, and what smc.run takes as a proposal."
+            f"guide[{name!r}] is a table of probabilities, and what is learned are logits, beside the prior: give "
+            "fit.guide. Policies are what with_prior takes, and what smc.run takes as a proposal."
         )
 
 

@@ -3,6 +3,7 @@
 NumPyro's sampled estimators are silently wrong over `scan`, and right over a Python loop with one scope a step.
 """
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -86,7 +87,7 @@ def as_own_guide(program: Any) -> Handled:
     guide, supports = program.learned, program.supports
     starts = zip(guide.params.items(), guide.bounds, strict=True)
     params = {name: numpyro.param(name, start, constraint=bound) for (name, start), bound in starts}
-    laws = guide.moved(params).conditionals(program.structure)
+    laws = guide.conditionals(program.structure, params)
     return lambda t, state, alive: Given(laws, supports, state, t, alive)
 
 
@@ -158,14 +159,45 @@ class OnSupport(dist.Distribution):
         return data_log_prob("the model", "data", self.law, value)
 
 
-class Learned(Messenger):
-    """Replaces each decision's prior by what was learned, where it is alive, and drops every factor and all data.
-
-    A finite prior becomes prior * exp(logits[scope]), normalised; a Gaussian one N(M z + d, F F') becomes
-    N(M z + d + gain scope + offset, F factor factor' F').
+class Guided(Messenger, abc.ABC):
+    """Gives decisions other laws, where they are alive, and drops every factor and all data.
 
     Stands inside the scope of its step, so that it sees the sites' own names; a site's value is known once the site
     has run, hence it keeps the messages.
+    """
+
+    def __init__(self, supports: dict[str, Support], state: dict[str, Any], alive: Any):
+        self.supports, self.alive = supports, alive
+        self.seen: dict[str, Any] = {name: {"value": value} for name, value in state.items()}
+        super().__init__()
+
+    def process_message(self, msg: Any) -> None:
+        """Drop a factor, replace a decision's prior, note the rest."""
+        if is_factor(msg) or msg.get("is_observed"):
+            msg["stop"] = True
+        elif msg["type"] == "sample":
+            name = msg["name"]
+            if msg["infer"].get(DECISION):
+                at = {other: jnp.asarray(each["value"]) for other, each in self.seen.items()}
+                msg["fn"] = self.law(name, as_law(unmasked(msg["fn"]), self.supports[name]), at)
+            self.seen[name] = msg
+
+    @abc.abstractmethod
+    def law(self, name: str, prior: SiteLaw, at: dict[str, Array]) -> dist.Distribution:
+        """The law of a decision.
+
+        Args:
+            name: the decision.
+            prior: its prior.
+            at: the values of all that stands before it.
+        """
+
+
+class Learned(Guided):
+    """Replaces each decision's prior by what was learned of it, tables.
+
+    A finite prior becomes prior * exp(logits[scope]), normalised; a Gaussian one N(M z + d, F F') becomes
+    N(M z + d + gain scope + offset, F factor factor' F').
     """
 
     def __init__(
@@ -176,25 +208,13 @@ class Learned(Messenger):
         state: dict[str, Any],
         alive: Any,
     ):
-        self.scopes, self.supports, self.learned, self.alive = scopes, supports, learned, alive
-        self.seen: dict[str, Any] = {name: {"value": value} for name, value in state.items()}
-        super().__init__()
+        self.scopes, self.learned = scopes, learned
+        super().__init__(supports, state, alive)
 
-    def process_message(self, msg: Any) -> None:
-        """Drop a factor, replace a decision's prior, note the rest."""
-        if is_factor(msg) or msg.get("is_observed"):
-            msg["stop"] = True
-        elif msg["type"] == "sample":
-            self.seen[msg["name"]] = msg
-            if msg["infer"].get(DECISION):
-                msg["fn"] = self.tilted(msg["name"], msg["fn"])
-
-    def tilted(self, name: str, prior: Any) -> dist.Distribution:
+    def law(self, name: str, prior: SiteLaw, at: dict[str, Array]) -> dist.Distribution:
         """The learned conditional at the values that the scope has now."""
-        support, prior = self.supports[name], unmasked(prior)
-        scope = {n: jnp.asarray(self.seen[n]["value"]) for n in self.scopes[name]}
-        learned = self.finite if is_finite(support) else self.affine
-        return learned(name, as_law(prior, support), scope)
+        learned = self.finite if is_finite(self.supports[name]) else self.affine
+        return learned(name, prior, {axis: at[axis] for axis in self.scopes[name]})
 
     def finite(self, name: str, prior: SiteLaw, scope: dict[str, Array]) -> dist.Distribution:
         """The learned conditional of a decision with finitely many values."""
@@ -214,25 +234,17 @@ class Learned(Messenger):
         return GaussianLaw(prior.mean + gain @ z + offset, prior.factor @ factor, prior.support).distribution
 
 
-class Given(Messenger):
-    """Gives decisions the laws of a guide, where they are alive, and drops every factor and all data."""
+class Given(Guided):
+    """Gives decisions the laws of a guide of one's own."""
 
     def __init__(self, laws: dict[str, Any], supports: dict[str, Support], state: dict[str, Any], t: Any, alive: Any):
-        self.laws, self.supports, self.t, self.alive = laws, supports, jnp.asarray(0 if t is None else t), alive
-        self.seen: dict[str, Any] = {name: {"value": value} for name, value in state.items()}
-        super().__init__()
+        self.laws, self.t = laws, jnp.asarray(0 if t is None else t)
+        super().__init__(supports, state, alive)
 
-    def process_message(self, msg: Any) -> None:
-        """Drop a factor, replace a decision's prior, note the rest."""
-        if is_factor(msg) or msg.get("is_observed"):
-            msg["stop"] = True
-        elif msg["type"] == "sample":
-            self.seen[msg["name"]] = msg
-            if msg["infer"].get(DECISION):
-                at = {name: each["value"] for name, each in self.seen.items() if each is not msg}
-                prior = as_law(unmasked(msg["fn"]), self.supports[msg["name"]])
-                law = self.laws[msg["name"]](at, self.t, prior).distribution
-                msg["fn"] = law if self.alive is None else Either(self.alive == 1, law, prior.distribution)
+    def law(self, name: str, prior: SiteLaw, at: dict[str, Array]) -> dist.Distribution:
+        """What the guide's function returns, or the prior where the decision is dead."""
+        law = self.laws[name](at, self.t, prior).distribution
+        return law if self.alive is None else Either(self.alive == 1, law, prior.distribution)
 
 
 class Either(dist.Distribution):
@@ -258,10 +270,6 @@ class Either(dist.Distribution):
     def has_rsample(self) -> bool:
         """Whether a draw moves along with the parameters of both."""
         return self.one.has_rsample and self.other.has_rsample
-
-    def rsample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw from the law."""
-        return self.sample(key, sample_shape)
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw from the law."""

@@ -9,8 +9,8 @@ from jaxtyping import Array
 from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.fitting.networks import check_networks
 from rlinf_ppl.inference.fitting.own import is_own
-from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Tilted
-from rlinf_ppl.program.guides import Guide, as_guide
+from rlinf_ppl.program.conditionals import ConditionalLaw, Tilted
+from rlinf_ppl.program.guides import Guide, as_guide, check_logits, tilted
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import is_finite
 
@@ -50,29 +50,19 @@ def checked_guide(structure: Structure, guide: Any) -> Any:
             "an Equinox module with a method for each."
         )
     check_networks(structure, guide)
-    tables = {name: theta for name, theta in guide.items() if not isinstance(theta, Tilted)}
-    sizes = {name: len(support) for name, support in structure.supports().items()}
+    tables = {name: jnp.asarray(theta, float) for name, theta in guide.items() if not isinstance(theta, Tilted)}
     for name, theta in tables.items():
-        axes = table_axes(structure)[name]
-        shape = (structure.horizon, *(sizes[axis] for axis in axes))
-        if jnp.shape(theta) != shape or is_real(structure, axes):
-            raise ValueError(f"guide[{name!r}] has shape {jnp.shape(theta)}; logits of it have {shape}.")
-    return guide | {name: jnp.asarray(theta, float) for name, theta in tables.items()}
+        check_logits(structure, name, theta)
+    return guide | tables
 
 
 def proposals(structure: Structure, guide: Any) -> dict[str, ConditionalLaw]:
     """A guide as the law of each decision, given what it sees."""
     if isinstance(guide, Guide):
         return guide.conditionals(structure)
-    supports = structure.supports()
-
-    def one(name: str, theta: Any) -> ConditionalLaw:
-        if isinstance(theta, Tilted):
-            return theta
-        axes = tuple((axis, supports[axis]) for axis in dict(structure.scopes)[name])
-        return Tilted(Looked(theta, axes, True), supports[name])
-
-    return {name: one(name, theta) for name, theta in guide.items()}
+    return {
+        name: theta if isinstance(theta, Tilted) else tilted(structure, name, theta) for name, theta in guide.items()
+    }
 
 
 def table_axes(structure: Structure) -> dict[str, tuple[str, ...]]:

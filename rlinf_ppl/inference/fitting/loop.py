@@ -60,8 +60,10 @@ class Fit(NamedTuple):
         residual: how far the guide is from where it would stay. With the natural gradient the largest difference in
             any probability anywhere that one step of size 1 would make; with an optimiser on tables the KL in nats of
             the policy from its best reply, expected along its trajectories, which is blind where it does not go; with
-            other losses how much the losses still fall, in standard errors.
-        guide: what was learned: for tables of logits theta, shapes as the policy's; or networks.
+            `NodeELBO`, and of guides of one's own by the exact ELBO, the largest slope in any free number; with other
+            losses how much the losses still fall, in standard errors.
+        guide: what was learned: for tables of logits theta, shapes as the policy's; networks; or a guide of
+            one's own, whose `module` is as it was given, with what was learned.
         memory: what the steps to come need of the steps so far, beside the guide.
         task: the program, the kind of steps, and the tolerance.
         restarts: the ELBOs of all starts, where there were several; those with a schedule first.

@@ -13,7 +13,7 @@ from rlinf_ppl.inference.arguments import check_count, check_number
 from rlinf_ppl.inference.fitting import nodes
 from rlinf_ppl.inference.fitting.entries import checked_guide, proposals, small_tables
 from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ProgramELBO
-from rlinf_ppl.inference.fitting.own import check_one_sign, common_sign, policy_of, slopes, steepest
+from rlinf_ppl.inference.fitting.own import check_one_sign, common_sign, policy_of, steepest
 from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
@@ -97,7 +97,7 @@ class NodeELBO(ProgramELBO):
         """The largest slope of the ELBO in any of the guide's free numbers; infinite where nodes are too few."""
 
         def verdict() -> Array:
-            one, other = (slopes(partial(self.bound, target, times=times), guide) for times in (1, 2))
+            one, other = (jax.value_and_grad(partial(self.bound, target, times=times))(guide) for times in (1, 2))
             apart = steepest(jax.tree.map(jnp.subtract, one, other))
             # The ELBO itself has no more digits than its dtype.
             slack = self.accuracy + 100 * jnp.finfo(one[0].dtype).eps * jnp.abs(one[0])

@@ -1,6 +1,5 @@
 """Guides of one's own: what their functions come to, as tables where they can, and the exact ELBO of these."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -141,11 +140,6 @@ def common_sign(dynamics: Dynamics) -> Array:
     signs = [jnp.ravel(jnp.sign(temperature_of(step, site))) for site in dynamics.structure.step.decisions]
     every = jnp.concatenate(signs)
     return jnp.where(jnp.all(every == every[0]) & (every[0] != 0), every[0], jnp.nan)
-
-
-def slopes(estimate: Callable[[Any], Array], guide: Any) -> tuple[Array, Any]:
-    """An estimate of a guide, and its slopes in the guide's numbers."""
-    return jax.value_and_grad(estimate)(guide)
 
 
 def steepest(numbers: Any) -> Array:

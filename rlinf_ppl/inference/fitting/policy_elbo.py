@@ -18,7 +18,6 @@ from rlinf_ppl.inference.fitting.own import (
     is_own,
     policy_of,
     refusal,
-    slopes,
     steepest,
 )
 from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
@@ -67,7 +66,7 @@ class PolicyELBO(ProgramELBO):
         """The largest slope of the ELBO in any of the free numbers, which is 0 at a local optimum."""
 
         def verdict() -> Array:
-            return steepest(slopes(lambda guide: self.estimate(target, guide, jax.random.key(0)), guide)[1])
+            return steepest(jax.grad(lambda guide: self.estimate(target, guide, jax.random.key(0)))(guide))
 
         return lax.cond(steps % VERDICT_EVERY == 0, verdict, lambda: jnp.asarray(jnp.inf))
 
