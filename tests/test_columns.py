@@ -13,7 +13,7 @@ from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.algebra import arrivals, elimination
-from rlinf_ppl.algebra.arrivals import Arrival
+from rlinf_ppl.algebra.arrivals import FiniteArrival
 from rlinf_ppl.algebra.columns import Gather
 from rlinf_ppl.algebra.fixed_point import fixed_point
 from rlinf_ppl.algebra.regularizers import kl, negative_entropy, tsallis
@@ -56,17 +56,17 @@ def sparse(beta=1.0, reward=REWARD, successors=SUCCESSORS, discount=0.9, horizon
     return models.single_agent(mdp, horizon, beta, PRIOR, discount)
 
 
-@pytest.mark.parametrize("fewest, kind", [(S + 1, Arrival), (S, Gather)])
+@pytest.mark.parametrize("fewest, kind", [(S + 1, FiniteArrival), (S, Gather)])
 def test_columns_are_for_many_states(fewest, kind, monkeypatch):
     monkeypatch.setattr(arrivals, "FEWEST_STATES", fewest)
-    assert isinstance(elimination.represented(read(sparse())).arrival, kind)
+    assert isinstance(read(sparse()).quickest().step.arrival, kind)
 
 
 def test_columns_are_for_few_joint_values(monkeypatch):
     monkeypatch.setattr(arrivals, "FEWEST_STATES", 1)
-    assert isinstance(elimination.represented(read(sparse())).arrival, Gather)
+    assert isinstance(read(sparse()).quickest().step.arrival, Gather)
     monkeypatch.setattr(arrivals, "MOST_UNROLLED", A * K - 1)
-    assert isinstance(elimination.represented(read(sparse())).arrival, Arrival)
+    assert isinstance(read(sparse()).quickest().step.arrival, FiniteArrival)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_sweep_needs_no_temporaries(horizon):
         w = elimination.survive(chain, step.arrival.following(Table(("s",), v)), rules)
         return elimination.through(step, w, rules)[0].over(("s",), chain.size()).array
 
-    step = elimination.represented(chain)
+    step = chain.quickest().step
     memory = jax.jit(sweep).lower(step, jnp.zeros(side**2)).compile().memory_analysis()
     assert isinstance(step.arrival, Gather)
     assert memory.temp_size_in_bytes < 8 * side**2

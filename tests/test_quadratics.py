@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rlinf_ppl.algebra.affine import Arrival
+from rlinf_ppl.algebra.affine import AffineArrival
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
@@ -148,12 +148,12 @@ def test_cost_is_the_relative_entropy(seed):
 def test_arrivals_rename_and_map():
     rng = random(5)
     message, where = quadratic(rng, "xu"), values(rng)
-    renamed = Arrival((("x", "x_next"), ("u", "u")), {}).pull(message)
+    renamed = AffineArrival((("x", "x_next"), ("u", "u")), {}).pull(message)
     assert renamed.axes == ("x_next", "u")
     moved = law(rng, "x", "yx", scale=0.0)
-    pulled = Arrival((("x", None), ("u", "u")), {"x": moved}).pull(message)
+    pulled = AffineArrival((("x", None), ("u", "u")), {"x": moved}).pull(message)
     assert at(pulled, where) == pytest.approx(at(message, where | {"x": mean_at(moved, where)}))
-    twice = Arrival((("x", "x"), ("x2", "x")), {}).pull(Quadratic(("x", "x2"), (2, 2), jnp.eye(5)))
+    twice = AffineArrival((("x", "x"), ("x2", "x")), {}).pull(Quadratic(("x", "x2"), (2, 2), jnp.eye(5)))
     assert at(twice, where) == pytest.approx(2 * where["x"] @ where["x"] + 1)
 
 

@@ -1,7 +1,8 @@
 """Arrays in, arrays out: functions of named variables, and the one elimination that every engine runs.
 
     chain                   a program that was read: laws and factors in order, and how the next state arises
-    messages                what the elimination asks of an algebra
+    messages                what the elimination asks of an algebra: `Message`, `Law`, `Arrival`
+    times                   what holds at each time, and at all
     elimination             the walk: a step from last to first, then backwards in time, or without end
     fixed_point             where a walk without end arrives, and how that depends on the program
     marginals               forwards in time, as the derivative of the walk
@@ -26,7 +27,6 @@ Nothing here knows a program, an engine, a model or a task.
 
 from rlinf_ppl.algebra import regularizers
 from rlinf_ppl.algebra.affine_marginals import affine_forward
-from rlinf_ppl.algebra.arrivals import Arrival
 from rlinf_ppl.algebra.chain import Chain, Site, Slice
 from rlinf_ppl.algebra.elimination import (
     Found,
@@ -42,9 +42,10 @@ from rlinf_ppl.algebra.elimination import (
     walk,
 )
 from rlinf_ppl.algebra.marginals import forward, posterior_forward
-from rlinf_ppl.algebra.messages import TIME, Law, Message, at_time, by_time
+from rlinf_ppl.algebra.messages import TIME, Arrival, Law, Message, Whole
 from rlinf_ppl.algebra.replies import averaged, joints, reply_rules
 from rlinf_ppl.algebra.tables import Conditional, Table
+from rlinf_ppl.algebra.times import at_time, by_time
 
 __all__ = [
     "TIME",
@@ -55,6 +56,7 @@ __all__ = [
     "Law",
     "Message",
     "Walked",
+    "Whole",
     "Rules",
     "Site",
     "Slice",

@@ -12,10 +12,11 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.coordinates import stacked_values, union, unit_row
 from rlinf_ppl.algebra.gaussians import LinearGaussian, Noise, aligned_map, by_noise
-from rlinf_ppl.algebra.messages import Message, is_named
+from rlinf_ppl.algebra.messages import Arrival
+from rlinf_ppl.algebra.times import is_named
 
 
-class Arrival(eqx.Module):
+class AffineArrival(Arrival[Any, Any]):
     """How the next state depends on the variables of a step: affinely.
 
     Attributes:
@@ -26,25 +27,21 @@ class Arrival(eqx.Module):
     sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
     maps: dict[str, LinearGaussian]
 
-    def represented(
+    def quickest(
         self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool, free: tuple[str, ...]
-    ) -> "tuple[Any, Arrival]":
+    ) -> "tuple[Any, AffineArrival]":
         """Decisions that are free to be walked as the noise of their priors are."""
         form: Any = sites, self
         for i, site in enumerate(sites):
             if site.name in free:
-                prior = form[0][i].content
+                prior = form[0][i].law
                 walked, arrival = jax.tree.map(functools.partial(by_noise, prior), form, is_leaf=is_named)
                 noise = dataclasses.replace(walked[i], content=Noise(site.name, others[site.name]))
                 form = (*walked[:i], noise, *walked[i + 1 :]), arrival
         return form
 
-    def following(self, v: Message) -> Message:
-        """A message about the next state, as the kind of message that `pull` takes."""
-        return v
-
     def linearized(
-        self, before: Callable[[Array], Message], after: Callable[[Message], Array], v: Array
+        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array
     ) -> tuple[Array, Callable[[Array], Array]]:
         """A step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
         return jax.linearize(lambda v: after(before(v)), v)
@@ -56,7 +53,7 @@ class Arrival(eqx.Module):
             for name, source in self.sources
         }
 
-    def pull(self, v: Message) -> Message:
+    def pull(self, v: Any) -> Any:
         """The message about the next state as a function of the variables of this step."""
         source = dict(self.sources)
         taken = [source[name] for name in v.axes]

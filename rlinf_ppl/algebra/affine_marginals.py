@@ -12,10 +12,12 @@ from jax import lax
 from jax.scipy.linalg import block_diag
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.affine import AffineArrival
 from rlinf_ppl.algebra.chain import Chain, Slice
 from rlinf_ppl.algebra.gaussians import LinearGaussian
-from rlinf_ppl.algebra.messages import Law, at_time, by_time
+from rlinf_ppl.algebra.messages import Law
 from rlinf_ppl.algebra.quadratics import Gaussian
+from rlinf_ppl.algebra.times import at_time, by_time
 
 
 class Affine(NamedTuple):
@@ -73,7 +75,7 @@ def affine_forward(chain: Chain, policy: dict[str, Law]) -> tuple[Gaussian, dict
 
 def walked(part: Slice, policy: dict[str, Law], state: dict[str, int]) -> Affine:
     """The variables of one part under a policy, by name."""
-    laws: list[Any] = [policy.get(site.name, site.content) for site in part.sites if not site.is_factor]
+    laws: list[Any] = [policy.get(site.name, site.law) for site in part.sites if not site.is_factor]
     before = sum(state.values())
     noise = block_diag(*(law.cov for law in laws)) if laws else jnp.zeros((0, 0))
     whole, place = jnp.eye(before + len(noise) + 1), 0
@@ -88,6 +90,7 @@ def walked(part: Slice, policy: dict[str, Law], state: dict[str, int]) -> Affine
 
 def following(part: Slice, found: Affine) -> Affine:
     """The next state, in terms of what was before the step."""
+    assert isinstance(part.arrival, AffineArrival)
     maps = part.arrival.maps
     rows = {
         name: found.mean(maps[name]) if source is None else found.rows[source] for name, source in part.arrival.sources

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.columns import Gather, contiguous, gather
-from rlinf_ppl.algebra.tables import Table, union
+from rlinf_ppl.algebra.messages import Arrival, Step
+from rlinf_ppl.algebra.tables import Conditional, Table, union
 
 MOST_UNROLLED = 64
 FEWEST_STATES = 1024
 
 
-class Arrival(eqx.Module):
-    """How the next state depends on the variables of a step.
+class FiniteArrival(Arrival[Table, Conditional]):
+    """How the next state depends on the variables of a step, by position.
 
     Attributes:
         sources: for each state variable, the variable of the step that becomes its next value, or None.
@@ -26,10 +27,6 @@ class Arrival(eqx.Module):
 
     sources: tuple[tuple[str, str | None], ...] = eqx.field(static=True)
     positions: dict[str, Table]
-
-    def following(self, v: Table) -> Table:
-        """A message about the next state, as the kind of message that `pull` takes."""
-        return v
 
     def pull(self, v: Table) -> Table:
         """The message about the next state as a function of the variables of this step."""
@@ -45,9 +42,9 @@ class Arrival(eqx.Module):
         # An index outside the support gives NaN, which results report, where JAX would clamp it silently.
         return Table(axes, v.array.at[index].get(mode="fill", fill_value=jnp.nan))
 
-    def represented(
-        self, sites: Any, state: dict[str, int], others: dict[str, int], repeated: bool, free: tuple[str, ...]
-    ) -> "tuple[Any, Arrival | Gather]":
+    def quickest(
+        self, sites: Step, state: dict[str, int], others: dict[str, int], repeated: bool, free: tuple[str, ...]
+    ) -> "tuple[Step, FiniteArrival | Gather]":
         """Columns where many states meet few joint values of the sites, tables elsewhere."""
         if math.prod(others.values()) > MOST_UNROLLED or math.prod(state.values()) < FEWEST_STATES:
             return sites, self
@@ -56,7 +53,7 @@ class Arrival(eqx.Module):
         return contiguous(form, tuple(state)) if repeated else form
 
     def linearized(
-        self, before: Callable[[Array], Table], after: Callable[[Table], Array], v: Array
+        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array
     ) -> tuple[Array, Callable[[Array], Array]]:
         """A sweep at v and its derivative: `before` pulls the next message v, `after` walks the step."""
         return jax.linearize(lambda v: after(before(v)), v)

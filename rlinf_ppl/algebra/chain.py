@@ -1,5 +1,6 @@
 """A program as the elimination sees it: laws and factors in program order, in one algebra or another."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.compiled import in_all_digits
-from rlinf_ppl.algebra.messages import TIME, Law, Message
+from rlinf_ppl.algebra.messages import TIME, Arrival, Law, Whole
 
 # The kinds of sites that have no value of their own.
 FACTORS = ("optimality", "data")
@@ -22,8 +23,8 @@ class Site(eqx.Module):
 
     name: str = eqx.field(static=True)
     kind: str = eqx.field(static=True)
-    content: Law | Message
-    inverse_temperature: Message | None = None
+    content: Law[Any] | Whole[Any, Any]
+    inverse_temperature: Whole[Any, Any] | None = None
     together: tuple[str, ...] = eqx.field(static=True, default=())
 
     @property
@@ -31,15 +32,27 @@ class Site(eqx.Module):
         """Whether it is optimality or data: a log probability, and no variable."""
         return self.kind in FACTORS
 
+    @property
+    def law(self) -> Any:
+        """The law of a decision or chance site."""
+        assert isinstance(self.content, Law)
+        return self.content
+
+    @property
+    def factor(self) -> Any:
+        """The log probability of a factor, in units of optimality."""
+        assert isinstance(self.content, Whole)
+        return self.content
+
 
 class Slice(eqx.Module):
-    """The sites of `initial` or `step` in program order, and how the next state depends on them: an `Arrival`.
+    """The sites of `initial` or `step` in program order, and how the next state depends on them.
 
-    An arrival with other methods decides the algebra of a walk, since the walk starts from the message that it pulls.
+    The arrival decides the algebra of a walk, since the walk starts from the message that it pulls.
     """
 
     sites: tuple[Site, ...]
-    arrival: Any
+    arrival: Arrival[Any, Any]
 
 
 class Chain(eqx.Module):
@@ -75,7 +88,7 @@ class Chain(eqx.Module):
     carried: tuple[str, ...] = eqx.field(static=True)
     scopes: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
     sizes: tuple[tuple[str, int], ...] = eqx.field(static=True)
-    zero: Message
+    zero: Whole[Any, Any]
     origin: dict[str, Array] = eqx.field(default_factory=dict)
     precision: float = eqx.field(static=True, default=0.0)
     impossible: Array = eqx.field(default_factory=lambda: jnp.zeros(1, bool))
@@ -86,6 +99,26 @@ class Chain(eqx.Module):
     def counting(self) -> "Chain":
         """The same program, walked with a count of its rounding where its algebra needs one."""
         return eqx.tree_at(lambda chain: chain.zero, self, self.zero.counting)
+
+    def quickest(self, policies: bool = False) -> "Chain":
+        """The same program in the form that is walked fastest.
+
+        Args:
+            policies: whether a walk tilts at every decision and keeps the policies of the step only, which are then
+                what `follow` of their priors takes.
+        """
+        size, seen = self.size(), {name for _, scope in self.scopes for name in scope}
+        free = tuple(name for name, _ in self.scopes if name not in seen) if policies else ()
+        others = {site.name: size[site.name] for site in self.step.sites if not site.is_factor}
+        state, endless = {name: size[name] for name in self.carried}, self.horizon is None
+        step = self.step.arrival.quickest(self.step.sites, state, others, endless, free)
+        return dataclasses.replace(self, step=Slice(*step))
+
+    @property
+    def survival(self) -> Array:
+        """The probabilities to be dead and alive at the next step, where there is a discount."""
+        assert self.alive is not None
+        return self.alive.law.table.array
 
     @property
     def home(self) -> dict[str, Array]:
@@ -105,6 +138,6 @@ class Chain(eqx.Module):
         """For each decision the axes of its policy: scope, then its own."""
         return {name: (*scope, name) for name, scope in self.scopes}
 
-    def priors(self) -> dict[str, Law]:
+    def priors(self) -> dict[str, Any]:
         """The decisions' priors."""
-        return {site.name: site.content for site in self.step.sites if site.kind == "decision"}
+        return {site.name: site.law for site in self.step.sites if site.kind == "decision"}

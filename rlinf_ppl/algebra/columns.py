@@ -12,13 +12,14 @@ pull of the next message, so the derivative of a sweep is a pull times one slope
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.messages import Arrival, Message
 from rlinf_ppl.algebra.numerics import soft_maximum_of_columns
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.algebra.tables import Conditional, Table
@@ -27,7 +28,7 @@ T = TypeVar("T")
 Values = dict[str, int]
 
 
-class Columns(eqx.Module):
+class Columns(Message[Table, Conditional]):
     """A function of named finite variables, of which all but the state variables are unrolled.
 
     Attributes:
@@ -124,8 +125,8 @@ class Columns(eqx.Module):
         return Columns(self.state, ((name, 2), *self.sizes), (*dead, *self.columns))
 
 
-class Gather(eqx.Module):
-    """An `Arrival` of columns: the message about the next state is gathered at its positions.
+class Gather(Arrival[Table, Conditional]):
+    """How the next state depends on the variables of a step, for columns: messages are gathered at its positions.
 
     Attributes:
         state: the state variables that the value depends on, and their sizes.
@@ -142,6 +143,10 @@ class Gather(eqx.Module):
     def following(self, v: Table) -> Columns:
         """A message about the next state as one column."""
         return apart(v, tuple(name for name, _ in self.state))
+
+    def positions_at(self, at: dict[str, Array]) -> dict[str, Array]:
+        """The positions of the next state, each of shape (n,), from those of the variables of this step."""
+        return {name: self.positions[name].rows(at) if source is None else at[source] for name, source in self.sources}
 
     def pull(self, v: Columns) -> Columns:
         """The message about the next state as a function of the variables of this step."""
@@ -161,7 +166,7 @@ class Gather(eqx.Module):
         return unrolled(v.state, shared(*parts.values()), gathered)
 
     def linearized(
-        self, before: Callable[[Array], Columns], after: Callable[[Columns], Array], v: Array
+        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array
     ) -> tuple[Array, Callable[[Array], Array]]:
         """A sweep at v and its derivative: `before` pulls the next message v, `after` walks the step.
 

@@ -13,9 +13,8 @@ The three answers are three sets of `Rules`, and nothing here knows which algebr
 is no rule at all: it is the chance site `alive` between two steps, with 0 for the message of the dead.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,7 +24,8 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.chain import Chain, Site, Slice
 from rlinf_ppl.algebra.fixed_point import fixed_point
-from rlinf_ppl.algebra.messages import Law, Message, at_time, by_time, stacked, with_array
+from rlinf_ppl.algebra.messages import Integrand, Law, Message, Whole, with_array
+from rlinf_ppl.algebra.times import at_time, by_time, stacked
 
 
 class Rules(NamedTuple):
@@ -35,7 +35,7 @@ class Rules(NamedTuple):
     and how far these are from the replies to each other. None: one after the other, each as a `decision`.
     """
 
-    chance: Callable[[Site, Message], Message]
+    chance: Callable[[Site, Integrand], Message]
     decision: Callable[[Site, Message], tuple[Message, Law]]
     together: Callable[[tuple[Site, ...], Message], tuple[Message, tuple[Law, ...], Array]] | None = None
 
@@ -53,8 +53,8 @@ class Walked(NamedTuple):
         steps: how many steps were walked, or how many Newton steps and sweeps were made.
     """
 
-    values: Message
-    first: Message
+    values: Whole
+    first: Whole
     kept: Any
     residual: Array
     error_bound: Array
@@ -79,36 +79,36 @@ def solve_rules() -> Rules:
     """Average chance, take the soft maximum over decisions: the best policy under the true dynamics."""
 
     def decision(site: Site, w: Message) -> tuple[Message, Law]:
-        return w.tilt(site.content, site.inverse_temperature)
+        return w.tilt(site.law, site.inverse_temperature)
 
     def together(sites: tuple[Site, ...], w: Message) -> tuple[Message, tuple[Law, ...], Array]:
-        return w.equilibrium(tuple(s.content for s in sites), tuple(s.inverse_temperature for s in sites))
+        return w.equilibrium(tuple(s.law for s in sites), tuple(s.inverse_temperature for s in sites))
 
-    return Rules(lambda site, w: w.mean(site.content), decision, together)
+    return Rules(lambda site, w: w.mean(site.law), decision, together)
 
 
-def condition_rules(tau: Message | None) -> Rules:
+def condition_rules(tau: Whole | None) -> Rules:
     """Condition every site on optimality, all at the common inverse temperature `tau` (None: 1)."""
 
     def decision(site: Site, w: Message) -> tuple[Message, Law]:
-        return w.tilt(site.content, tau)
+        return w.tilt(site.law, tau)
 
-    return Rules(lambda site, w: w.log_mean(site.content, tau), decision)
+    return Rules(lambda site, w: w.log_mean(site.law, tau), decision)
 
 
-def evaluate_rules(choose: Callable[[Site], tuple[Law, Message]]) -> Rules:
+def evaluate_rules(choose: Callable[[Site], tuple[Law, Whole]]) -> Rules:
     """Average chance and decisions under given policies; `choose` gives a q and what leaving the prior costs it."""
 
     def decision(site: Site, w: Message) -> tuple[Message, Law]:
         q, cost = choose(site)
         return w.mean(q) - cost.divided(site.inverse_temperature), q
 
-    return Rules(lambda site, w: w.mean(site.content), decision)
+    return Rules(lambda site, w: w.mean(site.law), decision)
 
 
-def expectation_rules(policy: dict[str, Law]) -> Rules:
+def expectation_rules(policy: Mapping[str, Law]) -> Rules:
     """Plain expectation under a policy: no cost of deviating from the prior."""
-    return Rules(lambda site, w: w.mean(site.content), lambda site, w: (w.mean(policy[site.name]), policy[site.name]))
+    return Rules(lambda site, w: w.mean(site.law), lambda site, w: (w.mean(policy[site.name]), policy[site.name]))
 
 
 def walk(
@@ -122,7 +122,7 @@ def walk(
     while left:
         site = left.pop()
         if site.is_factor:
-            w = w + site.content
+            w = w + site.factor
             continue
         block = (site, *(left.pop() for _ in site.together))
         for one in block:
@@ -139,7 +139,7 @@ def walk(
                 w, found.policy[one.name] = rules.decision(one, w)
         for one in block:
             others = (found.policy[other.name] for other in block if other is not one)
-            found.message[one.name] = functools.reduce(lambda w, law: w.mean(law), others, before).whole
+            found.message[one.name] = functools.reduce(lambda w, law: w.mean(law), others, before)
     return w, found
 
 
@@ -149,7 +149,6 @@ def backward(
     given: Any = None,
     found: Callable[[Found], Any] | None = None,
     tolerance: Array | None = None,
-    free: tuple[str, ...] = (),
 ) -> Walked:
     """Walk all steps from the last to the first; without a last one, find the message that a step leaves as it is.
 
@@ -159,16 +158,14 @@ def backward(
         given: a pytree of tables with the leading axes `chain.times`, or None.
         found: picks what to keep of what each walk found; None keeps nothing.
         tolerance: without end, the relative error to aim for; None: about as good as the dtype allows.
-        free: decisions that the rules tilt and `found` keeps the policies of only, which no other decision sees; a
-            kept policy is then what their prior's `follow` takes.
     """
     if chain.horizon is None:
-        return endless(chain, rules(given), found, tolerance, free)
+        return endless(chain, rules(given), found, tolerance)
     size = chain.size()
     last = walk(chain.final, chain.zero, expectation_rules({}))[0].over(chain.carried, size)
-    varying, constant = by_time(represented(chain, free))
+    varying, constant = by_time(chain.step)
 
-    def body(v: Message, now: Any) -> tuple[Message, Any]:
+    def body(v: Whole, now: Any) -> tuple[Whole, Any]:
         step, here = at_time(eqx.combine(now[0], constant)), rules(at_time(now[1]))
         w, met = through(step, survive(chain, step.arrival.following(v), here), here)
         v = w.over(chain.carried, size)
@@ -184,17 +181,15 @@ def endless(
     rules: Rules,
     found: Callable[[Found], Any] | None,
     tolerance: Array | None,
-    free: tuple[str, ...],
 ) -> Walked:
     """The message that one more step leaves as it is."""
-    size, step = chain.size(), represented(chain, free)
-
+    size, step = chain.size(), chain.step
     nothing = chain.zero.over(chain.carried, size)
 
     def pulled(v: Array) -> Message:
         return step.arrival.pull(survive(chain, step.arrival.following(with_array(nothing, v)), rules))
 
-    def walked(w: Message) -> tuple[Message, Found]:
+    def walked(w: Message) -> tuple[Whole, Found]:
         v, met = walk(step.sites, w, rules)
         return v.over(chain.carried, size), met
 
@@ -212,21 +207,13 @@ def endless(
     )
     again, met = walked(pulled(solved.value))
     kept, residual = None if found is None else found(met), jnp.maximum(solved.residual, worst(met.residuals))
-    first = dataclasses.replace(again, array=solved.value)
+    first = eqx.tree_at(lambda v: v.array, again, solved.value)
     return Walked(with_array(nothing, solved.value), first, kept, residual, solved.error_bound, solved.steps)
 
 
 def worst(residuals: list[Array]) -> Array:
     """The largest of all residuals, 0 where there are none."""
     return functools.reduce(jnp.maximum, [jnp.max(residual) for residual in residuals], jnp.zeros(()))
-
-
-def represented(chain: Chain, free: tuple[str, ...] = ()) -> Slice:
-    """The step with messages in the form that is walked fastest."""
-    size = chain.size()
-    state = {name: size[name] for name in chain.carried}
-    others = {site.name: size[site.name] for site in chain.step.sites if not site.is_factor}
-    return Slice(*chain.step.arrival.represented(chain.step.sites, state, others, chain.horizon is None, free))
 
 
 def through(part: Slice, v: Message, rules: Rules, added: dict[str, Message] | None = None) -> tuple[Message, Found]:
@@ -241,4 +228,4 @@ def survive(chain: Chain, v: Message, rules: Rules) -> Message:
 
 def start(chain: Chain, v: Message, rules: Rules) -> Array:
     """The message V_0 averaged over the first state by the rules: a scalar."""
-    return through(chain.initial, v, rules)[0].constant
+    return through(chain.initial, v, rules)[0].whole.constant

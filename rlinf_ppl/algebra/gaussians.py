@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.coordinates import Space, stacked_origin, stacked_values, union
-from rlinf_ppl.algebra.messages import TIME, Named, is_named, where_timed
-from rlinf_ppl.algebra.quadratics import AffinePolicy, Quadratic
+from rlinf_ppl.algebra.messages import TIME, Named
+from rlinf_ppl.algebra.quadratics import Quadratic, VectorLaw
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
+from rlinf_ppl.algebra.times import is_named, where_timed
 
 
-class LinearGaussian(Named):
+class LinearGaussian(Named, VectorLaw):
     """The law of a vector that is normal about an affine function of others: x = H [parents, 1] + L e, e ~ N(0, C).
 
     Attributes:
@@ -69,18 +70,7 @@ class LinearGaussian(Named):
         moved = precision * (size + jnp.broadcast_to(jnp.abs(own), size.shape))
         return dataclasses.replace(self, map=self.map.at[..., -1].add(moved))
 
-    def answer(self, scope: tuple[str, ...], size: dict[str, int]) -> "AffinePolicy":
-        """Gain, offset and covariance over the whole scope."""
-        whole = aligned_map(self, Space(scope, tuple(size[name] for name in scope)))
-        return AffinePolicy(whole[:, :-1], whole[:, -1], self.cov)
-
-    def given(self, answer: "AffinePolicy", scope: tuple[str, ...], size: dict[str, int]) -> "LinearGaussian":
-        """A policy in the place of this law."""
-        gain, offset, cov = answer
-        sizes = tuple(size[name] for name in scope if name != TIME)
-        return LinearGaussian(self.name, scope, sizes, jnp.concatenate([gain, offset[..., None]], -1), covariance=cov)
-
-    def within(self, w: Any, root: Array) -> Any:
+    def within(self, w: Any, root: Array | None) -> Any:
         """A message with the variable replaced by H [z, 1] + root e; z are its other variables and the law's parents.
 
         Returns:
@@ -110,9 +100,9 @@ class LinearGaussian(Named):
         """How many standard normals a draw takes."""
         return self.map.shape[-2] if self.factor is None else self.factor.shape[-1]
 
-    def draw(self, noise: Array, at: dict[str, Array], message: "Quadratic | None", tau: Array | float) -> Array:
+    def draw(self, noise: Array, at: dict[str, Array], message: Quadratic | None, tau: Array | float) -> Array:
         """Values (n, size) drawn from the law, or from the law tilted by exp(tau message), by normals (n, r)."""
-        law = self
+        law: Any = self
         if message is not None:
             law = message.tilt(self, Quadratic((), (), jnp.reshape(jnp.asarray(tau), (1, 1))))[1]
         return stacked_values(law.axes, at) @ law.map.T + noise.astype(law.map.dtype) @ law.root.T
@@ -128,7 +118,7 @@ class LinearGaussian(Named):
         return half.with_constant((trace + log_ratio) / 2)
 
 
-class Noise(eqx.Module):
+class Noise(VectorLaw):
     """The standard normal law of the noise e of a decision's prior, walked in the place of the decision.
 
     Attributes:
@@ -140,7 +130,35 @@ class Noise(eqx.Module):
     size: int = eqx.field(static=True)
     root: None = None
 
-    def within(self, w: Any, root: None) -> Any:
+    @property
+    def map(self) -> Array:
+        """The mean, zero."""
+        return jnp.zeros((self.size, 1))
+
+    @property
+    def cov(self) -> Array:
+        """The identity."""
+        return jnp.eye(self.size)
+
+    @property
+    def standard(self) -> LinearGaussian:
+        """The same law among others."""
+        return LinearGaussian(self.name, (), (), self.map, self.cov, of_noise=True)
+
+    @property
+    def normals(self) -> int:
+        """How many standard normals a draw takes."""
+        return self.size
+
+    def draw(self, noise: Array, at: dict[str, Array], message: Quadratic | None, tau: Array | float) -> Array:
+        """Values (n, size) drawn from the law, or from the law tilted by exp(tau message)."""
+        return self.standard.draw(noise, at, message, tau)
+
+    def cost(self, q: LinearGaussian) -> Quadratic:
+        """KL(q || this law) in nats."""
+        return self.standard.cost(q)
+
+    def within(self, w: Any, root: Array | None) -> Any:
         """The message over e, its other variables and the constant."""
         place = w.axes.index(self.name)
         before, order = sum(w.sizes[:place]), np.arange(sum(w.sizes) + 1)

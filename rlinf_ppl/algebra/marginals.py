@@ -17,7 +17,8 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.chain import Chain, Slice
 from rlinf_ppl.algebra.elimination import Rules, expectation_rules, start, survive, through, walk
 from rlinf_ppl.algebra.fixed_point import solve_linear
-from rlinf_ppl.algebra.messages import Law, at_time, by_time, with_array
+from rlinf_ppl.algebra.messages import Law, with_array
+from rlinf_ppl.algebra.times import at_time, by_time
 
 
 def forward(
@@ -56,7 +57,7 @@ def occupancies(
 ) -> tuple[Array, dict[str, Array]]:
     """Discounted occupancies mu = (1 - discount) mu_0 + discount P mu of the states, and of each decision."""
     assert chain.alive is not None
-    discount = chain.alive.content.table.array[1]
+    discount = chain.survival[1]
     nothing = chain.zero.over(chain.state, chain.size())
     first = jax.grad(lambda v: start(chain, with_array(nothing, v), rules))(nothing.array)
 

@@ -1,56 +1,30 @@
-"""What the elimination asks of an algebra: messages about named variables, and the laws that they meet.
+"""What the elimination asks of an algebra: messages about named variables, laws that they meet, and the next state.
 
-A message is a function of named variables with these methods; a law is what a site's content is, in the same algebra.
+    Message     W, a function of named variables, while a step is walked
+    Whole       a message that is one array: what goes from step to step, factors, inverse temperatures
+    Law         the law of one variable given others
+    Arrival     how the next state depends on the variables of a step
 
-    w + u, w - u                 sums; each may depend on other variables
-    w.over(axes, size)           the same function, of all of `axes` in this order
-    w.divided(constant)          divided by a constant message, None for 1
-    w.gated(name)                0 where the Bernoulli variable `name` is 0, w where it is 1
-    w.mean(law)                  E[w | parents]
-    w.log_mean(law, tau)         (1 / tau) log E[exp(tau w) | parents]
-    w.tilt(law, tau)             max_q E_q w - cost(q) / tau, and the q that attains it
-    w.equilibrium(laws, taus)    the same of several laws at once, each against the others, and how nearly they do
-    w.constant                   the value of a function of nothing
-    w.filled(value)              a function of nothing with another value
-    w.whole                      the message as one array, where an algebra also has a quicker form
-    law.cost(q)                  what it costs in nats to follow q instead, a message
-
-and about the next state
-
-    arrival.represented(sites, ...)        the form of both that is walked fastest, for variables of these sizes; the
-                                           decisions that are `free` in it may be walked as something that `follow`
-                                           translates back
-    arrival.following(v)                   a message about the next state in that form
-    arrival.pull(v)                        the same as a function of the variables of this step
-    arrival.linearized(before, after, v)   a whole step and its derivative
-
-Nothing else is asked, so any family of functions that these methods do not leave can be an algebra. What reads answers
-off also asks
-
-    w.answer, law.answer(scope, size)      what users are given: arrays, or named tuples of them
-    law.given(answer, scope, size)         a law in the place of this one, from what users give
-    law.follow(reply)                      a law found in the place of this one, in its own variables
-    w.expectation(weights)                 the mean of the message under such derivatives
-    w.perturbation(normals)                a random message of the same variables, from as many as its `freedom`
-    w.counting, w.rounding                 how far it may be off by rounding: counted from here on, and up to here
-    w.shifted(origin), law.shifted(origin) the same with vectors counted from other origins
-    w.monotone                             whether a larger message means a larger array, entry by entry
-    w.rows(values), law.draw(...)          the message, or a draw from the law, at values of its variables
-    law.normals                            how many standard normals a draw takes; 0: one uniform
+Nothing else is asked, so any family of functions that these methods do not leave can be an algebra. There are two:
+tables (`tables`, `arrivals`; `columns` is a faster form) and quadratics (`quadratics`, `gaussians`, `affine`;
+`squares` is one that keeps more digits). Fields are declared as properties, for the type checker alone.
 """
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, Float
 
 TIME = "t"
 
-Message: TypeAlias = Any
-Law: TypeAlias = Any
+N = TypeVar("N", bound="Named")
+M = TypeVar("M", bound="Message[Any, Any]")
+W = TypeVar("W", bound="Whole[Any, Any]")
+L = TypeVar("L", bound="Law[Any]")
+Step = TypeVar("Step")
 
 
 class Rounding(NamedTuple):
@@ -68,15 +42,130 @@ class Rounding(NamedTuple):
 class Named(eqx.Module):
     """Arrays over named variables, its `axes`; where the first is the time, every array leads with the axis of time."""
 
+    if TYPE_CHECKING:
+
+        @property
+        @abstractmethod
+        def axes(self) -> tuple[str, ...]:
+            """The variables in order."""
+
     @property
     def timed(self) -> bool:
         """Whether there is one of it for each time."""
-        axes: tuple[str, ...] = self.axes  # type: ignore[attr-defined]
-        return axes[:1] == (TIME,)
+        return self.axes[:1] == (TIME,)
 
-    def renewed(self, array: Array) -> Any:
+    def renamed(self: N, axes: tuple[str, ...]) -> N:
+        """The same arrays over other names."""
+        return dataclasses.replace(self, axes=axes)  # type: ignore[call-arg]
+
+
+class Integrand(eqx.Module, Generic[L]):
+    """What can be averaged over a variable."""
+
+    @abstractmethod
+    def mean(self, law: L) -> "Message[Any, L]":
+        """E[W | parents]."""
+
+    @abstractmethod
+    def log_mean(self, law: L, tau: Any) -> "Message[Any, L]":
+        """(1 / tau) log E[exp(tau W) | parents]; tau None: 1."""
+
+
+class Message(Named, Integrand[L], Generic[W, L]):
+    """A function W of named variables, each of whose methods gives another one; what they share depends on their union.
+
+    W is the type of whole messages in the same algebra, L that of its laws.
+    """
+
+    @abstractmethod
+    def __add__(self: M, other: W) -> M:
+        """The sum; each may depend on variables that the other does not."""
+
+    @abstractmethod
+    def __sub__(self: M, other: W) -> M:
+        """The difference."""
+
+    @abstractmethod
+    def mean(self: M, law: L) -> M:
+        """E[W | parents]."""
+
+    @abstractmethod
+    def log_mean(self: M, law: L, tau: W | None) -> M:
+        """(1 / tau) log E[exp(tau W) | parents]; tau None: 1."""
+
+    @abstractmethod
+    def tilt(self: M, law: L, tau: W | None = None) -> tuple[M, L]:
+        """max_q E_q W - cost(q) / tau over laws q of one variable, and the q that attains it.
+
+        With the cost KL(q || p) that is (1 / tau) log E[exp(tau W) | parents] and p exp(tau W) / Z.
+        """
+
+    @abstractmethod
+    def equilibrium(self: M, laws: tuple[L, ...], taus: tuple[W | None, ...]) -> tuple[M, tuple[L, ...], Array]:
+        """The same of several laws at once, each against the others: the value, the laws and how nearly they do."""
+
+    @abstractmethod
+    def gated(self, name: str) -> Integrand[Any]:
+        """0 where the Bernoulli variable `name` is 0, W where it is 1."""
+
+    @property
+    @abstractmethod
+    def whole(self) -> W:
+        """The function as one array."""
+
+    @abstractmethod
+    def over(self, axes: tuple[str, ...], size: dict[str, int]) -> W:
+        """The function of all of `axes` in this order, as one array."""
+
+
+class Whole(Message[W, L]):
+    """A message that is one array."""
+
+    if TYPE_CHECKING:
+
+        @property
+        @abstractmethod
+        def array(self) -> Array:
+            """The array."""
+
+    @property
+    def whole(self) -> Any:
+        """The message itself."""
+        return self
+
+    def renewed(self: M, array: Array) -> M:
         """The same variables with another array."""
         return dataclasses.replace(self, array=array)  # type: ignore[call-arg]
+
+    def log_mean(self: M, law: L, tau: W | None) -> M:
+        """(1 / tau) log E[exp(tau W) | parents], which is what tilting leaves."""
+        return self.tilt(law, tau)[0]
+
+    @property
+    @abstractmethod
+    def constant(self) -> Array:
+        """The value of a function of nothing."""
+
+    @abstractmethod
+    def filled(self: M, value: Array) -> M:
+        """A function of nothing with another value."""
+
+    @abstractmethod
+    def divided(self: M, divisor: W | None) -> M:
+        """The message divided by a function of nothing; None: by 1."""
+
+    @abstractmethod
+    def rows(self, at: dict[str, Array]) -> Array:
+        """Its values (n,) at n values of its variables."""
+
+    @abstractmethod
+    def expectation(self, weights: Array) -> Array:
+        """Its mean, from its derivative in the array: probabilities, or second moments."""
+
+    @property
+    @abstractmethod
+    def monotone(self) -> bool:
+        """Whether a larger message has a larger array, entry by entry."""
 
     @property
     def rounding(self) -> Rounding | None:
@@ -84,73 +173,95 @@ class Named(eqx.Module):
         return None
 
     @property
-    def counting(self) -> Any:
+    def counting(self: M) -> M:
         """The same, and its rounding is counted from here on where its algebra needs that."""
         return self
 
-    def shifted(self, origin: dict[str, Array]) -> Any:
+    def shifted(self: M, origin: dict[str, Array]) -> M:
         """The same with vectors counted from other origins."""
         return self
 
 
-def with_array(message: Message, array: Array) -> Message:
+class Law(eqx.Module, Generic[W]):
+    """The law of the variable `name` given others; its messages are of type W."""
+
+    if TYPE_CHECKING:
+
+        @property
+        @abstractmethod
+        def name(self) -> str:
+            """The variable."""
+
+    @abstractmethod
+    def cost(self, q: Any) -> W:
+        """What it costs in nats to follow q instead: a function of what either depends on."""
+
+    @property
+    @abstractmethod
+    def normals(self) -> int:
+        """How many standard normals a draw takes; 0: one uniform."""
+
+    @abstractmethod
+    def draw(self, noise: Array, at: dict[str, Array], message: W | None, tau: Array | float) -> Array:
+        """Values (n,) or (n, size) drawn from the law, or from the law tilted by exp(tau message)."""
+
+    def follow(self: L, reply: L) -> L:
+        """A law found for this variable, in its own terms where it was walked as something else."""
+        return reply
+
+    def shifted(self: L, origin: dict[str, Array]) -> L:
+        """The same with vectors counted from other origins."""
+        return self
+
+
+class Arrival(eqx.Module, Generic[W, L]):
+    """How the next state depends on the variables of a step.
+
+    Attributes:
+        sources: for each state variable, the variable of the step that becomes its next value, or None.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        @abstractmethod
+        def sources(self) -> tuple[tuple[str, str | None], ...]:
+            """By state variable."""
+
+    @abstractmethod
+    def pull(self, v: Any) -> Message[W, L]:
+        """The message about the next state, from `following`, as a function of the variables of this step."""
+
+    @abstractmethod
+    def positions_at(self, at: dict[str, Array]) -> dict[str, Array]:
+        """The next state from values (n,) or (n, size) of the variables of this step."""
+
+    def following(self, v: W) -> Message[W, L]:
+        """A message about the next state in the form that `pull` takes."""
+        return v
+
+    def quickest(
+        self, sites: Step, state: dict[str, int], others: dict[str, int], repeated: bool, free: tuple[str, ...]
+    ) -> "tuple[Step, Arrival[W, L]]":
+        """The sites and the arrival in the form that is walked fastest.
+
+        Args:
+            sites: the sites of the step.
+            state: the sizes of the state variables that the value depends on.
+            others: those of the sites.
+            repeated: whether the step is walked many times over.
+            free: decisions whose policies nothing else depends on: they may be walked as something else, which
+                `Law.follow` translates back.
+        """
+        return sites, self
+
+    @abstractmethod
+    def linearized(
+        self, before: Callable[[Array], Message[W, L]], after: Callable[[Message[W, L]], Array], v: Array
+    ) -> tuple[Array, Callable[[Array], Array]]:
+        """A whole step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
+
+
+def with_array(message: W, array: Array) -> W:
     """A message of the same variables with another array."""
     return message.renewed(array)
-
-
-def stacked(message: Message, array: Array) -> Message:
-    """Messages of the same variables at several times, from their arrays stacked."""
-    return dataclasses.replace(with_array(message, array), axes=(TIME, *message.axes))
-
-
-def at(message: Message, t: int) -> Message:
-    """One of several messages over time."""
-    return dataclasses.replace(message, axes=message.axes[1:], array=message.array[t])
-
-
-def over_time(message: Message, axes: tuple[str, ...], size: dict[str, int]) -> Message:
-    """`over` for a message, or for messages at several times."""
-    if not message.timed:
-        return message.over(axes, size)
-    one = at(message, 0)
-    arrays = jax.vmap(lambda array: with_array(one, array).over(axes, size).array)(message.array)
-    return stacked(one.over(axes, size), arrays)
-
-
-def each_time(times: tuple[str, ...], function: Callable[..., Any], *trees: Any) -> Any:
-    """A function of what holds at one time, for all times together; or of what holds at all, where `times` is empty."""
-    if not times:
-        return function(*trees)
-    return jax.vmap(lambda *now: function(*at_time(now)))(*trees)
-
-
-def where_timed(function: Callable[..., Any], *trees: Any) -> Any:
-    """A function of laws and messages at one time, for all times together where any of them has a time axis."""
-    varying, constant = by_time(trees)
-    if not jax.tree.leaves(varying):
-        return function(*trees)
-    return jax.vmap(lambda now: function(*at_time(eqx.combine(now, constant))))(varying)
-
-
-def is_named(x: Any) -> bool:
-    """Whether a node of a pytree holds arrays over named variables."""
-    return isinstance(x, Named)
-
-
-def at_time(tree: Any) -> Any:
-    """Drop the time from the names of what a scan has sliced."""
-    return jax.tree.map(
-        lambda x: dataclasses.replace(x, axes=x.axes[1:]) if is_named(x) and x.timed else x, tree, is_leaf=is_named
-    )
-
-
-def at_one_time(tree: Any, t: Any) -> Any:
-    """What holds at one time, by number."""
-    varying, constant = by_time(tree)
-    return at_time(eqx.combine(jax.tree.map(lambda x: x[t], varying), constant))
-
-
-def by_time(tree: Any) -> tuple[Any, Any]:
-    """Split what has a time axis from what does not."""
-    varies = jax.tree.map(lambda x: jax.tree.map(lambda _: is_named(x) and x.timed, x), tree, is_leaf=is_named)
-    return eqx.partition(tree, varies)

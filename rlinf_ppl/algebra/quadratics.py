@@ -15,7 +15,8 @@ again. Where there was too much of it, the sums of squares in `squares` keep the
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -24,16 +25,20 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import rounding
 from rlinf_ppl.algebra.coordinates import Space, stacked_origin, stacked_values, union
-from rlinf_ppl.algebra.messages import Law, Named, Rounding
+from rlinf_ppl.algebra.messages import Integrand, Law, Rounding, Whole
 from rlinf_ppl.algebra.rounding import Count
 from rlinf_ppl.algebra.small_matrices import eliminate
 from rlinf_ppl.algebra.tables import Conditional
+
+NO_EQUILIBRIUM = (
+    "decisions of vectors that do not see each other have no equilibrium here; let each see those before it."
+)
 
 # How many times what a count of rounding finds it may be.
 SAFETY = 8.0
 
 
-class Quadratic(Named):
+class Quadratic(Whole["Quadratic", "VectorLaw"]):
     """A quadratic function of named vectors.
 
     Attributes:
@@ -104,11 +109,6 @@ class Quadratic(Named):
         array = self.array.at[..., :n, n].set(slope[..., :n]).at[..., n, :n].set(slope[..., :n])
         return dataclasses.replace(self, array=array.at[..., n, n].set(constant))
 
-    @property
-    def whole(self) -> "Quadratic":
-        """The function itself."""
-        return self
-
     def renewed(self, array: Array) -> "Quadratic":
         """The same variables with another array, whose count starts anew."""
         count = None if self.count is None else rounding.counted(array)
@@ -120,24 +120,14 @@ class Quadratic(Named):
         return dataclasses.replace(self, count=rounding.counted(self.array))
 
     @property
-    def answer(self) -> "QuadraticValue":
-        """The coefficients, as users are given them."""
+    def coefficients(self) -> "QuadraticValue":
+        """Of the terms of second and first order, and the constant."""
         n = sum(self.sizes)
         return QuadraticValue(self.array[..., :n, :n], 2 * self.array[..., :n, n], self.array[..., n, n])
 
     def expectation(self, weights: Array) -> Array:
         """The mean of the function under second moments."""
         return jnp.sum(weights * self.array)
-
-    @property
-    def freedom(self) -> int:
-        """How many numbers a perturbation takes."""
-        return sum(self.sizes)
-
-    def perturbation(self, normals: Array) -> "Quadratic":
-        """A linear function with standard normal coefficients."""
-        n, slope = self.freedom, normals / 2
-        return dataclasses.replace(self, array=jnp.zeros_like(self.array).at[:n, n].set(slope).at[n, :n].set(slope))
 
     @property
     def monotone(self) -> bool:
@@ -180,11 +170,15 @@ class Quadratic(Named):
         """The function times a number."""
         return Quadratic(self.axes, self.sizes, factor * self.array, rounding.scaled(self.count, factor))
 
+    def equilibrium(self, laws: Any, taus: Any) -> Any:
+        """There is none to be found."""
+        raise NotImplementedError(NO_EQUILIBRIUM)
+
     def gated(self, name: str) -> "Gated":
         """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
         return Gated(self)
 
-    def mean(self, law: Law) -> "Quadratic":
+    def mean(self, law: "VectorLaw") -> "Quadratic":
         """E[W | parents]: averaged over a variable."""
         if law.name not in self.axes:
             return self
@@ -195,11 +189,7 @@ class Quadratic(Named):
         count = rounding.averaged(w.count, self.count, here, law.cov, gained)
         return dataclasses.replace(w, count=count).with_constant(gained)
 
-    def log_mean(self, law: Law, tau: "Quadratic | None") -> "Quadratic":
-        """(1 / tau) log E[exp(tau W) | parents]: averaged over a variable in the exponent."""
-        return self.tilt(law, tau)[0]
-
-    def tilt(self, law: Law, tau: "Quadratic | None" = None) -> "tuple[Quadratic, Law]":
+    def tilt(self, law: "VectorLaw", tau: "Quadratic | None" = None) -> "tuple[Quadratic, VectorLaw]":
         """The message (1 / tau) log E exp(tau W) and the law p exp(tau W) / Z, over one variable."""
         if law.name not in self.axes:
             return self, law
@@ -246,16 +236,45 @@ class Gaussian(NamedTuple):
     cov: Float[Array, "..."]
 
 
-class Gated(eqx.Module):
-    """A quadratic function that counts only where a Bernoulli variable is 1; all that is left of it is its mean."""
+class VectorLaw(Law[Quadratic]):
+    """What quadratics are averaged over and tilt: the law x = H [parents, 1] + L e of a vector, e standard normal."""
 
-    message: Quadratic
+    if TYPE_CHECKING:
 
-    def mean(self, law: Conditional) -> Quadratic:
+        @property
+        @abstractmethod
+        def map(self) -> Array:
+            """H, shape (n, N + 1)."""
+
+        @property
+        @abstractmethod
+        def root(self) -> Array | None:
+            """L; None: the identity."""
+
+        @property
+        @abstractmethod
+        def cov(self) -> Array:
+            """L L', shape (n, n)."""
+
+    @abstractmethod
+    def within(self, w: Any, root: Array | None) -> Any:
+        """A message as a function of e, its other variables and the law's parents, x replaced by H [z, 1] + root e."""
+
+    @abstractmethod
+    def reply(self, space: Space, moved: Array, core: Array) -> "VectorLaw":
+        """The law of x where e is normal with the mean `moved` [z, 1] and the covariance `core`; z are in `space`."""
+
+
+class Gated(Integrand[Conditional]):
+    """A function of vectors that counts only where a Bernoulli variable is 1; all that is left of it is its mean."""
+
+    message: Any
+
+    def mean(self, law: Conditional) -> Any:
         """E over the Bernoulli variable."""
         return self.message.scaled(law.table.array[1])
 
-    def log_mean(self, law: Conditional, tau: Quadratic | None) -> Quadratic:
+    def log_mean(self, law: Conditional, tau: Any) -> Any:
         """There is none: exp W of the living and the dead is a mixture."""
         raise ValueError(
             "with a discount the posterior of a linear-Gaussian program is a mixture of the living and the dead, not "

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from rlinf_ppl.algebra.chain import Chain, Site
 from rlinf_ppl.algebra.elimination import Rules
 from rlinf_ppl.algebra.marginals import forward
-from rlinf_ppl.algebra.messages import TIME, Law, Message
+from rlinf_ppl.algebra.messages import TIME, Law, Message, Whole
 from rlinf_ppl.algebra.tables import Table
 
 Axes = dict[str, tuple[str, ...]]
@@ -50,8 +50,9 @@ def reply_rules(chain: Chain, joints: dict[str, Table]) -> Rules:
 
     def decision(site: Site, w: Message) -> tuple[Message, Law]:
         if site.name not in dict(chain.hidden):
-            return w.tilt(site.content, site.inverse_temperature)
-        _, q = averaged(chain, site.name, w, joints[site.name]).tilt(site.content, site.inverse_temperature)
-        return w.mean(q) - site.content.cost(q).divided(site.inverse_temperature), q
+            return w.tilt(site.law, site.inverse_temperature)
+        reply: Whole = averaged(chain, site.name, w, joints[site.name])
+        _, q = reply.tilt(site.law, site.inverse_temperature)
+        return w.mean(q) - site.law.cost(q).divided(site.inverse_temperature), q
 
-    return Rules(lambda site, w: w.mean(site.content), decision)
+    return Rules(lambda site, w: w.mean(site.law), decision)

@@ -21,14 +21,14 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import rounding
-from rlinf_ppl.algebra.coordinates import Space, stacked_origin, union
-from rlinf_ppl.algebra.messages import Law, Named, Rounding
-from rlinf_ppl.algebra.quadratics import SAFETY, QuadraticValue
+from rlinf_ppl.algebra.coordinates import Space, stacked_origin, stacked_values, union
+from rlinf_ppl.algebra.messages import Rounding, Whole
+from rlinf_ppl.algebra.quadratics import NO_EQUILIBRIUM, SAFETY, Gated, QuadraticValue, VectorLaw
 from rlinf_ppl.algebra.rounding import Count
 from rlinf_ppl.algebra.small_matrices import upper_solve
 
 
-class Squares(Named):
+class Squares(Whole["Squares", VectorLaw]):
     """A concave quadratic function of named vectors.
 
     Attributes:
@@ -48,27 +48,22 @@ class Squares(Named):
     @property
     def sums(self) -> Array:
         """What the entries of C were sums of: they are off by its last digits."""
-        return jnp.abs(lax.stop_gradient(self.rows)) if self.magnitudes is None else self.magnitudes
+        return jnp.abs(lax.stop_gradient(self.factor)) if self.magnitudes is None else self.magnitudes
 
     @property
-    def rows(self) -> Array:
+    def factor(self) -> Array:
         """C."""
         return self.array[..., :-1, :]
 
     @property
     def constant(self) -> Array:
         """The value of a function of nothing."""
-        return self.array[..., -1, -1] - jnp.sum(self.rows[..., -1] ** 2, -1)
+        return self.array[..., -1, -1] - jnp.sum(self.factor[..., -1] ** 2, -1)
 
     @property
-    def whole(self) -> "Squares":
-        """The function itself."""
-        return self
-
-    @property
-    def answer(self) -> QuadraticValue:
-        """The coefficients, as users are given them."""
-        matrix, n = -jnp.swapaxes(self.rows, -1, -2) @ self.rows, sum(self.sizes)
+    def coefficients(self) -> QuadraticValue:
+        """Of the terms of second and first order, and the constant."""
+        matrix, n = -jnp.swapaxes(self.factor, -1, -2) @ self.factor, sum(self.sizes)
         return QuadraticValue(matrix[..., :n, :n], 2 * matrix[..., :n, n] + self.array[..., -1, :n], self.constant)
 
     def renewed(self, array: Array) -> "Squares":
@@ -88,7 +83,7 @@ class Squares(Named):
         """How far off a function of nothing may be, and all eliminations that led to it."""
         eps, count = SAFETY * float(jnp.finfo(self.array.dtype).eps), self.counted
         # Up to here the squares of what is left are not summed, so their own last digits are not counted yet.
-        constant = rounding.with_digits(rounding.of_constant(count), jnp.sum(self.rows[..., -1] ** 2, -1))
+        constant = rounding.with_digits(rounding.of_constant(count), jnp.sum(self.factor[..., -1] ** 2, -1))
         return Rounding(eps * constant, eps * count.strain)
 
     def filled(self, value: Array) -> "Squares":
@@ -128,15 +123,15 @@ class Squares(Named):
         """The same function, of all of `axes` in this order, in as many rows as it has columns."""
         space = Space(axes, tuple(size[name] for name in axes))
         w = self.aligned(space)
-        missing = w.array.shape[-1] - len(w.rows)
+        missing = w.array.shape[-1] - len(w.factor)
         if missing >= 0:
-            rows, sums = (jnp.pad(x, ((0, missing), (0, 0))) for x in (w.rows, w.sums))
+            rows, sums = (jnp.pad(x, ((0, missing), (0, 0))) for x in (w.factor, w.sums))
             return Squares(*space, jnp.concatenate([rows, w.array[-1:]]), sums, w.counted)
-        remain = jnp.abs(lax.stop_gradient(w.rows))
+        remain = jnp.abs(lax.stop_gradient(w.factor))
         own = jnp.sqrt(2 * jnp.sum(remain * (w.sums - remain), 0))
         count = dataclasses.replace(w.counted, probes=w.counted.probes + rounding.digits(own, 1))
         count = dataclasses.replace(count, constant=rounding.with_digits(count.constant, own[-1] ** 2))
-        rows = triangle(w.rows)
+        rows = triangle(w.factor)
         return Squares(*space, jnp.concatenate([rows, w.array[-1:]]), jnp.abs(lax.stop_gradient(rows)), count)
 
     def aligned(self, space: Space) -> "Squares":
@@ -150,9 +145,27 @@ class Squares(Named):
     def __add__(self, other: "Squares") -> "Squares":
         space = union(self, other)
         one, two = self.aligned(space), other.aligned(space)
-        array = jnp.concatenate([one.rows, two.rows, one.array[-1:] + two.array[-1:]])
+        array = jnp.concatenate([one.factor, two.factor, one.array[-1:] + two.array[-1:]])
         sums = jnp.concatenate([one.sums, two.sums])
         return Squares(*space, array, sums, rounding.added(one.counted, two.counted))
+
+    def __sub__(self, other: "Squares") -> "Squares":
+        """It may not be concave."""
+        raise NotImplementedError("a difference of concave functions may not be concave; take quadratics.")
+
+    def rows(self, at: dict[str, Array]) -> Array:
+        """The function at values (n, size) of its variables, shape (n,)."""
+        z = stacked_values(self.axes, at)
+        return z @ self.array[-1] - jnp.sum((z @ self.factor.T) ** 2, -1)
+
+    def expectation(self, weights: Array) -> Array:
+        """The mean of the function under second moments."""
+        return jnp.sum(weights[..., -1] * self.array[..., -1, :]) - jnp.sum(weights * (self.factor.T @ self.factor))
+
+    @property
+    def monotone(self) -> bool:
+        """A larger function may have smaller coefficients."""
+        return False
 
     def divided(self, divisor: "Squares | None") -> "Squares":
         """The function divided by a positive constant one; None: by 1."""
@@ -164,26 +177,27 @@ class Squares(Named):
         array, sums = self.array.at[-1].multiply(root) * root, self.sums * lax.stop_gradient(root)
         return Squares(self.axes, self.sizes, array, sums, rounding.scaled(self.counted, factor))
 
-    def gated(self, name: str) -> "GatedSquares":
-        """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
-        return GatedSquares(self)
+    def equilibrium(self, laws: Any, taus: Any) -> Any:
+        """There is none to be found."""
+        raise NotImplementedError(NO_EQUILIBRIUM)
 
-    def mean(self, law: Law) -> "Squares":
+    def gated(self, name: str) -> Gated:
+        """0 where the Bernoulli variable `name` is 0, this function where it is 1."""
+        return Gated(self)
+
+    def mean(self, law: VectorLaw) -> "Squares":
         """E[W | parents]: averaged over a variable."""
         if law.name not in self.axes:
             return self
         start = sum(self.sizes[: self.axes.index(law.name)])
         here = slice(start, start + law.map.shape[0])
-        gained = -jnp.sum((self.rows[:, here] @ law.root) ** 2)
+        assert law.root is not None
+        gained = -jnp.sum((self.factor[:, here] @ law.root) ** 2)
         w = law.within(self, jnp.zeros((law.map.shape[0], 0), law.map.dtype))
         count = rounding.averaged(w.counted, self.counted, here, law.cov, gained)
         return dataclasses.replace(w, count=count).with_constant(gained)
 
-    def log_mean(self, law: Law, tau: "Squares | None") -> "Squares":
-        """(1 / tau) log E[exp(tau W) | parents]: averaged over a variable in the exponent."""
-        return self.tilt(law, tau)[0]
-
-    def tilt(self, law: Law, tau: Any = None) -> "tuple[Squares, Law]":
+    def tilt(self, law: VectorLaw, tau: Any = None) -> "tuple[Squares, VectorLaw]":
         """The message (1 / tau) log E exp(tau W) and the law p exp(tau W) / Z, over one variable."""
         if law.name not in self.axes:
             return self, law
@@ -192,7 +206,7 @@ class Squares(Named):
         w = law.within(self, law.root)
         r = w.array.shape[-1] - sum(w.sizes) - 1
         half = jnp.sqrt(jnp.asarray(0.5, w.array.dtype))
-        R = triangle(jnp.concatenate([jnp.sqrt(scale) * w.rows, half * jnp.eye(r, w.array.shape[-1])]))
+        R = triangle(jnp.concatenate([jnp.sqrt(scale) * w.factor, half * jnp.eye(r, w.array.shape[-1])]))
         on_e, on_both, on_z = R[:r, :r], R[:r, r:], R[r:, r:]
         solved = upper_solve(on_e, jnp.concatenate([half * jnp.eye(r), -on_both], 1))
         root, moved = solved[:, :r], solved[:, r:]
@@ -212,16 +226,6 @@ class Squares(Named):
         return Squares(self.axes, self.sizes, array, self.sums, rounding.summed(self.counted, array[-1, -1]))
 
 
-class GatedSquares(eqx.Module):
-    """A concave function that counts only where a Bernoulli variable is 1; all that is left of it is its mean."""
-
-    message: Squares
-
-    def mean(self, law: Any) -> Squares:
-        """E over the Bernoulli variable."""
-        return self.message.scaled(law.table.array[1])
-
-
 def column_sizes(rows: Float[Array, "*time K N"]) -> Float[Array, "*time N"]:
     """The length of each column."""
     return jnp.sqrt(jnp.sum(lax.stop_gradient(rows) ** 2, -2))
@@ -238,7 +242,7 @@ def eliminated(w: Squares, after: Array, root: Array, moved: Array, tau: Array) 
     With z' = [moved z, z] the loss that is left is |C z'|^2 + |moved z|^2 / (2 tau). Beyond its own last digits it is
     off by twice what remains of the rows, C z', times the last digits that their sums had more.
     """
-    rows, after, root, moved, tau = lax.stop_gradient((w.rows, after, root, moved, tau))
+    rows, after, root, moved, tau = lax.stop_gradient((w.factor, after, root, moved, tau))
     place = jnp.concatenate([moved, jnp.eye(moved.shape[1])])
     sums, remain = w.sums @ jnp.abs(place), jnp.abs(rows @ place)
     own = jnp.sqrt(2 * jnp.sum(remain * jnp.maximum(sums - remain, 0.0), 0))

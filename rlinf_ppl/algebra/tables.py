@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.equilibrium import Player, equilibrium
-from rlinf_ppl.algebra.messages import Named, with_array
+from rlinf_ppl.algebra.messages import Law, Whole
 from rlinf_ppl.algebra.numerics import select_form, tilted_offset
 from rlinf_ppl.algebra.regularizers import Regularizer, kl
 
@@ -22,7 +22,7 @@ ROW_TOLERANCE = 1e-5
 ROW_DIGITS = 4
 
 
-class Table(Named):
+class Table(Whole["Table", "Conditional"]):
     """A function of named finite variables.
 
     Attributes:
@@ -39,11 +39,6 @@ class Table(Named):
         return jnp.expand_dims(array, [i for i, name in enumerate(axes) if name not in self.axes])
 
     @property
-    def whole(self) -> "Table":
-        """The function as a table, which it is."""
-        return self
-
-    @property
     def constant(self) -> Array:
         """The value of a function of nothing."""
         return self.array
@@ -56,24 +51,10 @@ class Table(Named):
         """The same function, broadcast over all of `axes`."""
         return Table(axes, jnp.broadcast_to(self.aligned(axes), [sizes[name] for name in axes]))
 
-    @property
-    def answer(self) -> Array:
-        """The values, as users are given them."""
-        return self.array
-
     def expectation(self, weights: Array) -> Array:
         """The mean of the table under weights; what is never met counts nothing, and may be infinite."""
         met = weights > 0
         return jnp.sum(jnp.where(met, weights * jnp.where(met, self.array, 0.0), 0.0))
-
-    @property
-    def freedom(self) -> int:
-        """How many numbers a perturbation takes."""
-        return self.array.size
-
-    def perturbation(self, normals: Array) -> "Table":
-        """Standard normal values."""
-        return with_array(self, normals.reshape(self.array.shape))
 
     @property
     def monotone(self) -> bool:
@@ -193,7 +174,7 @@ class Table(Named):
         return Table(axes, self.aligned(axes)).rows(positions)
 
 
-class Conditional(eqx.Module):
+class Conditional(Law[Table]):
     """The law p(name | parents) of a site as a table of probabilities whose last axis is the site's own.
 
     Attributes:
@@ -206,28 +187,12 @@ class Conditional(eqx.Module):
     table: Table
     regularizer: Regularizer = eqx.field(static=True, default=kl)
 
-    def answer(self, scope: tuple[str, ...], size: dict[str, int]) -> Array:
-        """The probabilities over the whole scope, the variable's own axis last."""
-        return self.table.over((*scope, self.name), size).array
-
-    def given(self, answer: Array, scope: tuple[str, ...], size: dict[str, int]) -> "Conditional":
-        """A policy in the place of this law."""
-        return Conditional(self.name, Table((*scope, self.name), answer))
-
-    def shifted(self, origin: dict[str, Array]) -> "Conditional":
-        """The same law: positions are counted from nowhere else."""
-        return self
-
-    def follow(self, reply: "Conditional") -> "Conditional":
-        """A policy found for this decision, which is one of it."""
-        return reply
-
     @property
     def normals(self) -> int:
         """How many normals a draw takes: none, but a uniform."""
         return 0
 
-    def draw(self, noise: Array, at: dict[str, Array], message: "Table | None", tau: Array | float) -> Array:
+    def draw(self, noise: Array, at: dict[str, Array], message: Table | None, tau: Array | float) -> Array:
         """Positions (n,) drawn from the law, or from the law tilted by exp(tau message), by uniforms (n,).
 
         Each is the first one whose cumulated probability exceeds a uniform: one random number a particle, not one an

@@ -96,7 +96,7 @@ def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:
         if tolerance is not None:
             raise ValueError("tolerance is for an infinite horizon; a finite one is solved exactly.")
         return None
-    alive = chain.alive.content.table.array
+    alive = chain.survival
     eps = float(jnp.finfo(alive.dtype).eps)
     reach = ROUNDINGS * eps / jnp.maximum(alive[0], eps)
     wanted = jnp.asarray(eps**0.5 if tolerance is None else tolerance, alive.dtype)

@@ -10,6 +10,7 @@ independently lose the correlation that the joint policy has; `coordination_loss
 thesis leaves out. The correlation is kept by whoever shares a seed: `exact.sample` with the joint policy and one key.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from rlinf_ppl.algebra import Chain, Conditional, Law, Site, Table, at_time, by_
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular, check_tolerance
 from rlinf_ppl.inference.chains import forbidden
-from rlinf_ppl.inference.chains.policies import Policy, as_laws
+from rlinf_ppl.inference.chains.policies import Policy, answer_of, as_laws
 from rlinf_ppl.inference.particles import episodes
 from rlinf_ppl.inference.particles.dynamics import Dynamics
 from rlinf_ppl.inference.particles.faults import check_faults
@@ -82,7 +83,7 @@ def executed(program: ControlProgram, policy: Policy) -> dict[str, Float[Array, 
     check_tabular(program, "executed policies")
     size = chain.size()
     alone = executed_laws(chain, as_laws(chain, policy))
-    return {name: law.answer((*chain.times, *chain.state), size) for name, law in alone.items()}
+    return {name: answer_of(law, (*chain.times, *chain.state), size) for name, law in alone.items()}
 
 
 def coordination_loss(program: ControlProgram, policy: Policy) -> CoordinationLoss:
@@ -153,7 +154,7 @@ def roll_out(program: ControlProgram, key: PRNGKeyArray | Array, policy: Any, nu
 
 
 @compiled
-def executed_laws(chain: Chain, policy: dict[str, Law]) -> dict[str, Conditional]:
+def executed_laws(chain: Chain, policy: Mapping[str, Law]) -> dict[str, Conditional]:
     """Each decision's law given the state alone, over time."""
     varying, constant = by_time((chain.step.sites, policy))
     if chain.horizon is None:
@@ -166,7 +167,7 @@ def executed_laws(chain: Chain, policy: dict[str, Law]) -> dict[str, Conditional
     return {name: Conditional(name, Table((*chain.times, *q.table.axes), q.table.array)) for name, q in laws.items()}
 
 
-def alone(chain: Chain, sites: tuple[Site, ...], policy: dict[str, Law]) -> dict[str, Conditional]:
+def alone(chain: Chain, sites: tuple[Site, ...], policy: Mapping[str, Any]) -> dict[str, Conditional]:
     """The same for one step: the law of a decision, averaged over all that stands before it from last to first."""
     size, found = chain.size(), {}
     latent = tuple(site for site in sites if not site.is_factor)
@@ -178,17 +179,17 @@ def alone(chain: Chain, sites: tuple[Site, ...], policy: dict[str, Law]) -> dict
 
 
 @compiled
-def bound(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Float[Array, ""]:
+def bound(chain: Chain, policy: Mapping[str, Law], tolerance: Array | None) -> Float[Array, ""]:
     """The ELBO of a policy, whatever its laws depend on."""
-    walked = algebra.backward(chain, forbidden.evaluated, policy, None, tolerance)
+    walked = algebra.backward(chain.quickest(), forbidden.evaluated, policy, None, tolerance)
     total = algebra.start(chain, walked.first, algebra.solve_rules())
     return forbidden.marked(chain, policy, forbidden.breaches(chain, policy), total)[0]
 
 
 @compiled
-def earned(chain: Chain, policy: dict[str, Law], tolerance: Array | None) -> Float[Array, ""]:
+def earned(chain: Chain, policy: Mapping[str, Law], tolerance: Array | None) -> Float[Array, ""]:
     """The expected return of a policy, whatever its laws depend on; data are no rewards."""
     step = replace(chain.step, sites=tuple(site for site in chain.step.sites if site.kind != "data"))
     chain = replace(chain, step=step, final=tuple(site for site in chain.final if site.kind != "data"))
-    walked = algebra.backward(chain, algebra.expectation_rules, policy, None, tolerance)
+    walked = algebra.backward(chain.quickest(), algebra.expectation_rules, policy, None, tolerance)
     return algebra.start(chain, walked.first, algebra.expectation_rules({}))

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from rlinf_ppl.algebra import Chain, Conditional, Law
+from rlinf_ppl.algebra import Chain, Conditional
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_key, check_learnable, check_players, check_schedule
 from rlinf_ppl.inference.chains import action_values
@@ -251,11 +251,11 @@ def advance(
 
 def behaviour(players: tuple[Player, ...], memory: Memory, factor: Array, exploration: Array) -> dict[str, Conditional]:
     """What decisions are drawn from: the joint policy, or each player's given the state alone, mixed with priors."""
-    laws: dict[str, Law] = {}
+    laws: dict[str, Conditional] = {}
     for player, values in zip(players, memory.values, strict=True):
         step, q = action_values.at(values, player.chain, memory.time)
-        policy = action_values.policies(step, q, factor)[1].policy
-        priors = {site.name: site.content for site in step.sites if site.kind == "decision"}
+        policy: dict[str, Any] = action_values.policies(step, q, factor)[1].policy
+        priors: dict[str, Any] = {site.name: site.law for site in step.sites if site.kind == "decision"}
         if player.decision is not None:
             policy, priors = (alone(player.chain, step.sites, each) for each in (policy, priors))
         made = priors if player.decision is None else [player.decision]
@@ -272,8 +272,8 @@ def updated(
     reward = jnp.where(now.wrong, jnp.nan, earned_after(player.world, now.at, player.unit))
     coming = time + 1 if chain.horizon is None else (time + 1) % chain.horizon
     later, _ = action_values.policies(*action_values.at(values, chain, coming), factor)
-    ahead = jnp.where(last, action_values.total(chain.final, following), later.rows(following)[0])
-    ahead = ahead if chain.alive is None else chain.alive.content.table.array[1] * ahead
+    ahead = jnp.where(last, action_values.total(chain.final, following), later.whole.rows(following)[0])
+    ahead = ahead if chain.alive is None else chain.survival[1] * ahead
     index = (*((time,) if chain.times else ()), *(met[name][0] for name in action_values.axes(chain)))
     visits = visits.at[index].add(1.0)
     change = scheduled(learning_rate, visits[index]) * (reward + ahead - values[index])
@@ -287,7 +287,7 @@ def ends(chain: Chain, time: Array, key: Array) -> tuple[Array, Array]:
         last = time + 1 == chain.horizon
         return last, last
     assert chain.alive is not None
-    return jnp.asarray(False), ~jax.random.bernoulli(key, chain.alive.content.table.array[1])
+    return jnp.asarray(False), ~jax.random.bernoulli(key, chain.survival[1])
 
 
 def scheduled(setting: Any, now: Array) -> Array:

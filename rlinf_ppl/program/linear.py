@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import TIME, Chain, Conditional, Site, Slice, Table
-from rlinf_ppl.algebra.affine import Arrival
+from rlinf_ppl.algebra.affine import AffineArrival
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.quadratics import Quadratic
@@ -168,7 +168,7 @@ class Reader:
             sources.append((name, source))
             if source is None:
                 maps[name], faults[name] = self.move(name, parents)
-        return Slice(tuple(sites), Arrival(tuple(sources), maps)), faults
+        return Slice(tuple(sites), AffineArrival(tuple(sources), maps)), faults
 
     def law(self, name: str, parents: tuple[str, ...]) -> tuple[LinearGaussian, dict[str, Array]]:
         """The law of a site."""

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Chain, Conditional, Site
+from rlinf_ppl.algebra.arrivals import FiniteArrival
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.algebra.tables import ROW_TOLERANCE, most_rounding
@@ -44,24 +45,24 @@ def find_bad(chain: Chain, impossible: bool) -> tuple[dict[str, Any], Array]:
 
     def wrong(site: Site) -> Array:
         if site.is_factor:
-            fine = jnp.isfinite(site.content.array)
-            return ~jnp.all(fine | jnp.isneginf(site.content.array) if impossible else fine)
-        p = site.content.table.array
+            fine = jnp.isfinite(site.factor.array)
+            return ~jnp.all(fine | jnp.isneginf(site.factor.array) if impossible else fine)
+        p = site.law.table.array
         # Two plain reductions: anything elementwise in front of them would write a table of the law's size.
         return ~(jnp.all(jnp.abs(jnp.sum(p, -1) - 1) <= ROW_TOLERANCE) & (jnp.min(p) >= 0))
 
     parts = {part: {site.name: wrong(site) for site in sites} for part, sites in sites_of(chain).items()}
 
     def senseless(site: Site, tau: Array) -> Array:
-        alone = ((tau == 0) & (site.content.regularizer != kl)) | (jnp.isinf(tau) & (site.name in together))
+        alone = ((tau == 0) & (site.law.regularizer != kl)) | (jnp.isinf(tau) & (site.name in together))
         return jnp.any(jnp.isnan(tau) | alone)
 
     together = {name for site in chain.step.sites if site.together for name in (site.name, *site.together)}
     taus = [(site, site.inverse_temperature) for site in chain.step.sites]
     temperature = {site.name: senseless(site, tau.array) for site, tau in taus if tau is not None}
-    decisions = [site for site in chain.step.sites if site.kind == "decision" and site.content.regularizer != kl]
-    regularizer = {site.name: unfit(site.content) for site in decisions}
-    rough = [is_rough(site.content) for sites in sites_of(chain).values() for site in sites if not site.is_factor]
+    decisions = [site for site in chain.step.sites if site.kind == "decision" and site.law.regularizer != kl]
+    regularizer = {site.name: unfit(site.law) for site in decisions}
+    rough = [is_rough(site.law) for sites in sites_of(chain).values() for site in sites if not site.is_factor]
     bad = {"sites": parts, "temperature": temperature, "regularizer": regularizer, "outside": ~chain.valid}
     return bad, jnp.any(jnp.stack([jnp.asarray(False), *rough]))
 
@@ -101,9 +102,9 @@ def sites_of(chain: Chain) -> dict[str, tuple[Site, ...]]:
 def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
     """What is wrong with a site's numbers, where, and what to do."""
     if site.is_factor:
-        array = np.asarray(site.content.array)
+        array = np.asarray(site.factor.array)
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        where = describe_place(site.content.axes, at)
+        where = describe_place(site.factor.axes, at)
         if np.isneginf(array[at]) and site.kind == "data":
             return (
                 f"{part}: the data {site.name!r} have probability zero{where}; exact.solve and fits leave chance at "
@@ -118,10 +119,10 @@ def describe_bad(program: ControlProgram, part: str, site: Site) -> str:
             f"{part}: {site.kind} {site.name!r} is {array[at]}{where}; rewards must be finite: give prior 0 to "
             "impossible actions."
         )
-    p = np.asarray(site.content.table.array, dtype=float)
+    p = np.asarray(site.law.table.array, dtype=float)
     sums = p.sum(-1)
     at = tuple(int(i) for i in np.argwhere(~((np.abs(sums - 1) <= ROW_TOLERANCE) & np.all(p >= 0, -1)))[0])
-    where = describe_place(site.content.table.axes[:-1], at)
+    where = describe_place(site.law.table.axes[:-1], at)
     law = "prior" if site.kind == "decision" else "distribution"
     found = f"sums to {sums[at]:.6g}, {sums[at] - 1:+.3g} off" if np.all(p[at] >= 0) else f"is {p[at]}"
     return f"{part}: the {law} of {site.name!r}{where} {found}; its probabilities must be at least 0 and sum to 1."
@@ -139,7 +140,7 @@ def describe_temperature(site: Site) -> str:
         )
     return (
         f"the inverse temperature of {site.name!r} is 0, where the value of a decision that is regularized by "
-        f"{site.content.regularizer.name} has no limit; give another number, or regularize by kl."
+        f"{site.law.regularizer.name} has no limit; give another number, or regularize by kl."
     )
 
 
@@ -151,6 +152,7 @@ def describe_place(axes: tuple[str, ...], at: tuple[int, ...]) -> str:
 def describe_outside(program: ControlProgram, chain: Chain) -> str:
     """Which next value lies outside its support, where, and what to do."""
     for part, arrival in (("initial", chain.initial.arrival), ("step", chain.step.arrival)):
+        assert isinstance(arrival, FiniteArrival)
         for name, table in arrival.positions.items():
             outside = np.argwhere(np.asarray(table.array) >= program.sizes[name])
             if len(outside):

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from rlinf_ppl.algebra import Arrival, Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.algebra import Chain, Conditional, Site, Slice, Table
+from rlinf_ppl.algebra.arrivals import FiniteArrival
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
 from rlinf_ppl.program.control_program import ControlProgram
 from rlinf_ppl.program.evaluation import Numbers, in_units, numbers_of, temperature_of
@@ -191,4 +192,4 @@ def arrivals(part: Part, sites: tuple[Site, ...], state: dict[str, Support]) -> 
         next_values = part.over(parents, partial(Point.following, name=name))
         positions[name] = Table(parents, positions_of(state[name], next_values))
         inside &= jnp.all(positions[name].array < len(state[name]))
-    return Slice(sites, Arrival(tuple(sources), positions)), inside
+    return Slice(sites, FiniteArrival(tuple(sources), positions)), inside

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Conditional, Found, Law, Site, Slice, Table
-from rlinf_ppl.algebra.messages import at_one_time, where_timed
+from rlinf_ppl.algebra import Chain, Conditional, Found, Message, Site, Slice, Table
+from rlinf_ppl.algebra.times import at_one_time, where_timed
 from rlinf_ppl.inference.chains.policies import as_found
 
 Sites = tuple[Site, ...]
@@ -34,7 +34,7 @@ def at(values: Array, chain: Chain, time: Array) -> tuple[Slice, Table]:
     return at_one_time(chain.step, time), Table(axes(chain), values[time] if chain.times else values)
 
 
-def policies(step: Slice, q: Table, factor: Array) -> tuple[Table, Found]:
+def policies(step: Slice, q: Table, factor: Array) -> tuple[Message, Found]:
     """V and the policies that follow from Q, every inverse temperature multiplied by a factor."""
     decided = tuple(annealed(site, factor) if site.kind == "decision" else site for site in split(step.sites)[0])
     return algebra.walk(decided, q, algebra.solve_rules())
@@ -68,7 +68,7 @@ def annealed(decision: Site, factor: Array) -> Site:
     return dataclasses.replace(decision, inverse_temperature=scaled)
 
 
-def mixed(q: Law, prior: Law, exploration: Array) -> Conditional:
+def mixed(q: Conditional, prior: Conditional, exploration: Array) -> Conditional:
     """The prior with a probability, else the policy."""
     names = (*dict.fromkeys(name for name in (*q.table.axes, *prior.table.axes) if name != q.name), q.name)
     p = (1 - exploration) * q.table.aligned(names) + exploration * prior.table.aligned(names)
@@ -77,4 +77,4 @@ def mixed(q: Law, prior: Law, exploration: Array) -> Conditional:
 
 def total(sites: Sites, met: dict[str, Array]) -> Float[Array, ""]:
     """The sum of the optimality factors among some sites, at positions (1,) of the variables."""
-    return sum((site.content.rows(met)[0] for site in sites if site.is_factor), jnp.zeros(()))
+    return sum((site.factor.rows(met)[0] for site in sites if site.is_factor), jnp.zeros(()))

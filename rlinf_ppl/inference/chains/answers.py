@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Law, Message
+from rlinf_ppl.algebra import Chain, Law, Whole
 from rlinf_ppl.algebra.affine_marginals import second_moments
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.algebra.messages import each_time, over_time, with_array
+from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.quadratics import Gaussian
+from rlinf_ppl.algebra.times import each_time, over_time
 from rlinf_ppl.inference.chains.forbidden import (
     breaches,
     cost_of,
@@ -23,7 +24,7 @@ from rlinf_ppl.inference.chains.forbidden import (
     with_impossible,
 )
 from rlinf_ppl.inference.chains.origins import magnified
-from rlinf_ppl.inference.chains.policies import as_answers, as_kept, digits_of
+from rlinf_ppl.inference.chains.policies import as_answers, as_kept, digits_of, value_of
 
 # What rounding may leave of the answers about vectors, by the size of a number in bytes.
 EXACTNESS = {4: 1e-3, 8: 1e-6}
@@ -95,8 +96,8 @@ class Marginals(NamedTuple):
 def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
-    begun = algebra.through(chain.initial, walked.first, rules)[0]
+    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, None, policies_of, tolerance)
+    begun = algebra.through(chain.initial, walked.first, rules)[0].whole
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
     return Solution(policy, values, begun.constant, *verdict(chain, walked, begun, tolerance, dtype, policy, values))
 
@@ -105,8 +106,8 @@ def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None) -> So
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None, dtype: Any = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
-    walked = algebra.backward(chain, lambda _: rules, None, lambda found: found.policy, tolerance, free(chain))
-    begun = algebra.through(chain.initial, walked.first, rules)[0]
+    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, None, policies_of, tolerance)
+    begun = algebra.through(chain.initial, walked.first, rules)[0].whole
     evidence = begun.constant if tau is None else tau * begun.constant
     evidence = jnp.where(begun.constant < ruled_out(evidence) / 2, -jnp.inf, evidence)
     values = jax.tree.map(lambda v: jnp.where(v < ruled_out(v) / 2, -jnp.inf, v), over_states(chain, walked.values))
@@ -125,8 +126,8 @@ def unmet(chain: Chain, posterior: Posterior) -> Posterior:
 @compiled
 def evaluate(chain: Chain, policy: dict[str, Law], tolerance: Array | None = None, dtype: Any = None) -> Solution:
     """The value of a policy."""
-    walked = algebra.backward(chain, evaluated, policy, None, tolerance)
-    begun = algebra.through(chain.initial, walked.first, algebra.solve_rules())[0]
+    walked = algebra.backward(chain.quickest(), evaluated, policy, None, tolerance)
+    begun = algebra.through(chain.initial, walked.first, algebra.solve_rules())[0].whole
     found = breaches(chain, policy)
     total, values = marked(chain, policy, found, begun.constant, over_states(chain, walked.values))
     converged, residual, error_bound, steps = verdict(chain, walked, begun, tolerance, dtype, {}, values)
@@ -154,7 +155,7 @@ def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
         return w - jnp.max(w), scale * (w - v)
 
     growth = jax.lax.fori_loop(0, 1000, sweep, (nothing.array, nothing.array))[1]
-    alive = chain.alive.content.table.array[1]
+    alive = chain.survival[1]
     return alive * jnp.exp(jnp.min(growth)), alive * jnp.exp(jnp.max(growth))
 
 
@@ -166,7 +167,7 @@ def most_of(chain: Chain, dtype: Any = None) -> float:
 def verdict(
     chain: Chain,
     walked: algebra.Walked,
-    begun: Message,
+    begun: Whole,
     tolerance: Array | None,
     dtype: Any = None,
     policy: dict[str, Any] | None = None,
@@ -269,28 +270,27 @@ def prior_policy(chain: Chain) -> dict[str, Any]:
 
 def by_priors(step: algebra.Slice) -> algebra.Rules:
     """Plain expectation with every decision left to its prior."""
-    return algebra.expectation_rules({site.name: site.content for site in step.sites if site.kind == "decision"})
+    return algebra.expectation_rules({site.name: site.law for site in step.sites if site.kind == "decision"})
 
 
 def weights(chain: Chain) -> Float[Array, " T"]:
     """The probability of being alive at each step; at an infinite horizon their sum, as the one entry."""
     if chain.alive is None:
         return jnp.ones(chain.horizon or 1)
-    discount = chain.alive.content.table.array[1]
+    discount = chain.survival[1]
     return (1 / (1 - discount))[None] if chain.horizon is None else discount ** jnp.arange(chain.horizon)
 
 
-def free(chain: Chain) -> tuple[str, ...]:
-    """The decisions that no other decision's policy depends on."""
-    seen = {name for _, scope in chain.scopes for name in scope}
-    return tuple(name for name, _ in chain.scopes if name not in seen)
+def policies_of(found: algebra.Found) -> dict[str, Law]:
+    """The policies that a walk found."""
+    return found.policy
 
 
-def over_states(chain: Chain, values: Message) -> Any:
+def over_states(chain: Chain, values: Whole) -> Any:
     """The values over all state variables, with T + 1 rows, as users are given them."""
-    return over_time(values, chain.state, chain.size()).shifted(chain.home).answer
+    return value_of(over_time(values, chain.state, chain.size()).shifted(chain.home))
 
 
-def constant(chain: Chain, tau: Array | None) -> Message | None:
+def constant(chain: Chain, tau: Array | None) -> Whole | None:
     """A common inverse temperature as a message of nothing."""
     return None if tau is None else chain.zero.filled(tau)

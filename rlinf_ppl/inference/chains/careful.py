@@ -140,10 +140,10 @@ def posterior_laws(
     rules = algebra.condition_rules(constant(chain, tau))
     # Given optimality chance is tilted as decisions are.
     chosen = dataclasses.replace(chain, initial=all_decided(chain.initial), step=all_decided(chain.step))
-    walked = algebra.backward(chosen, lambda _: rules, found=lambda found: found.policy)
+    walked = algebra.backward(chosen.quickest(), lambda _: rules, found=lambda found: found.policy)
     begun, first = algebra.through(chosen.initial, walked.first, rules)
     timed = {name: dataclasses.replace(law, axes=(TIME, *law.axes)) for name, law in walked.kept.items()}
-    return {"initial": first.policy, "step": timed}, verdict(chain, walked, begun, None, dtype)[0]
+    return {"initial": first.policy, "step": timed}, verdict(chain, walked, begun.whole, None, dtype)[0]
 
 
 def all_decided(part: algebra.Slice) -> algebra.Slice:

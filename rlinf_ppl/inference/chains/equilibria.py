@@ -15,7 +15,7 @@ from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Message, Site
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.equilibrium import Player, gap, judged, policies, principal, settle
-from rlinf_ppl.algebra.messages import at_one_time
+from rlinf_ppl.algebra.times import at_one_time
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.program import ControlProgram, read
 
@@ -92,7 +92,7 @@ def game_of(chain: Chain) -> tuple[Float[Array, "..."], tuple[Player, ...], tupl
     def together(sites: tuple[Site, ...], w: Message) -> tuple[Message, tuple[Any, ...], Array]:
         # What comes before the decisions is not asked for, so any message will do to walk on.
         seen.append((sites, w.whole))
-        return chain.zero, tuple(site.content for site in sites), jnp.zeros(())
+        return chain.zero, tuple(site.law for site in sites), jnp.zeros(())
 
     rules = algebra.solve_rules()._replace(together=together)
     last = algebra.walk(chain.final, chain.zero, algebra.expectation_rules({}))[0].over(chain.carried, chain.size())
@@ -103,9 +103,9 @@ def game_of(chain: Chain) -> tuple[Float[Array, "..."], tuple[Player, ...], tupl
     array = w.over((*scope, *names), size).array.reshape([size[name] for name in names])
     players = tuple(
         Player(
-            site.content.table.array.reshape(-1),
+            site.law.table.array.reshape(-1),
             None if site.inverse_temperature is None else site.inverse_temperature.array,
-            site.content.regularizer,
+            site.law.regularizer,
         )
         for site in sites
     )

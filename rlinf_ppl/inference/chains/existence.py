@@ -8,7 +8,8 @@ import numpy as np
 
 from rlinf_ppl.algebra import Chain, Message, Rules, through
 from rlinf_ppl.algebra.elimination import survive
-from rlinf_ppl.algebra.messages import at_one_time, with_array
+from rlinf_ppl.algebra.messages import with_array
+from rlinf_ppl.algebra.times import at_one_time
 from rlinf_ppl.inference.chains.answers import Posterior, Solution
 
 
@@ -52,5 +53,5 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
 
 def culprit(chain: Chain, met: dict[str, Message]) -> Any:
     """The variable whose elimination left something that is not a number: the last one with a message that is."""
-    finite = [name for name, message in met.items() if bool(jnp.all(jnp.isfinite(message.array)))]
+    finite = [name for name, message in met.items() if bool(jnp.all(jnp.isfinite(message.whole.array)))]
     return finite[-1] if finite else next(iter(met))

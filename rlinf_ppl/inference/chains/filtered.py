@@ -23,7 +23,8 @@ from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.marginals import transposed
 from rlinf_ppl.algebra.messages import with_array
-from rlinf_ppl.algebra.quadratics import SAFETY, Gaussian
+from rlinf_ppl.algebra.quadratics import SAFETY, Gaussian, Quadratic
+from rlinf_ppl.algebra.squares import Squares
 from rlinf_ppl.inference.chains.careful import SPOILT, all_decided, with_sites
 from rlinf_ppl.inference.chains.forbidden import ruled_out, support, with_impossible
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
@@ -90,7 +91,7 @@ def of_tables(chain: Chain, policy: dict[str, Law]) -> Filtered:
     """The recursion over finite variables; the dead are observed no more."""
     chain = with_impossible(followed(chain, policy))
     anywhere, size = constraints(chain), chain.size()
-    alive = None if chain.alive is None else chain.alive.content.table.array[1]
+    alive = None if chain.alive is None else chain.survival[1]
     some = None if alive is None else jnp.where((alive > 0) & (alive < 1), 0.5, alive)
 
     known, reach = first(chain), jnp.sign(first(anywhere))
@@ -162,9 +163,9 @@ def constraints(chain: Chain) -> Chain:
 
     def one(site: Site) -> Site:
         if not site.is_factor:
-            return dataclasses.replace(site, content=support(site.content))
-        w, least = site.content.array, ruled_out(site.content.array)
-        return dataclasses.replace(site, content=with_array(site.content, jnp.where(w < least / 2, least, 0.0)))
+            return dataclasses.replace(site, content=support(site.law))
+        w, least = site.factor.array, ruled_out(site.factor.array)
+        return dataclasses.replace(site, content=with_array(site.factor, jnp.where(w < least / 2, least, 0.0)))
 
     return dataclasses.replace(chain, initial=with_sites(chain.initial, one), step=with_sites(chain.step, one))
 
@@ -199,22 +200,23 @@ def of_vectors(chain: Chain, policy: dict[str, Law]) -> Filtered:
     return Filtered(Gaussian(mean + jnp.broadcast_to(origin, mean.shape), cov), impossible, off)
 
 
-def known_from(w: Message, before: Gaussian) -> tuple[Gaussian, Array]:
+def known_from(w: Quadratic | Squares, before: Gaussian) -> tuple[Gaussian, Array]:
     """The law of vectors side by side given the log probability of data, and its relative rounding."""
     name, n = "the state", len(before.mean)
     law = LinearGaussian(name, (), (), before.mean[:, None], covariance=before.cov)
-    left, found = dataclasses.replace(w, axes=(name,), sizes=(n,)).tilt(law, None)
+    joint: Any = dataclasses.replace(w, axes=(name,), sizes=(n,))
+    left, found = joint.tilt(law, None)
     after = Gaussian(found.map[:, -1], found.cov)
     return after, jnp.maximum(left.rounding.relative, rounded(w, before, after))
 
 
-def rounded(w: Message, before: Gaussian, after: Gaussian) -> Array:
+def rounded(w: Quadratic | Squares, before: Gaussian, after: Gaussian) -> Array:
     """What the last digits of a covariance make of that given data, relative to it; its mean in standard deviations.
 
     An error D of P before data moves P after them by (1 - K C) D (1 - K C)', and the mean by as much times the slope
     that is left there; 1 - K C is 1 - P L, where the data have the precision L.
     """
-    (before, after), (matrix, vector, _) = lax.stop_gradient((before, after)), lax.stop_gradient(w.answer)
+    (before, after), (matrix, vector, _) = lax.stop_gradient((before, after)), lax.stop_gradient(w.coefficients)
     deviations, variances = jnp.sqrt(jnp.diagonal(before.cov)), jnp.diagonal(after.cov)
     sizes = jnp.abs(jnp.eye(len(matrix)) + 2 * after.cov @ matrix) @ deviations
     slope = deviations @ jnp.abs(2 * matrix @ after.mean + vector)

@@ -7,6 +7,7 @@ can be forbidden anything: the cost of a Gaussian law is finite.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -16,14 +17,15 @@ from jax import lax
 from jaxtyping import Array, Bool
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import TIME, Chain, Conditional, Law, Message, Site, Table
+from rlinf_ppl.algebra import TIME, Chain, Conditional, Law, Message, Site, Table, Whole
 from rlinf_ppl.algebra.elimination import survive
-from rlinf_ppl.algebra.messages import over_time, where_timed, with_array
+from rlinf_ppl.algebra.messages import Integrand, with_array
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.algebra.tables import union
+from rlinf_ppl.algebra.times import over_time, where_timed
 
 
-def cost_of(prior: Law, q: Law, tau: Message | None = None) -> tuple[Message, Message | None]:
+def cost_of(prior: Law, q: Law, tau: Whole | None = None) -> tuple[Whole, Table | None]:
     """What it costs to follow q, 0 where that is infinite, and where it is; None where it cannot be.
 
     Args:
@@ -33,6 +35,7 @@ def cost_of(prior: Law, q: Law, tau: Message | None = None) -> tuple[Message, Me
     """
     if not isinstance(prior, Conditional):
         return prior.cost(q), None
+    assert isinstance(q, Conditional)
     axes = (*(name for name in union(prior.table.axes, q.table.axes) if name != prior.name), prior.name)
     p, own = prior.table.aligned(axes), q.table.aligned(axes)
     impossible = is_positive(own) & (p <= 0)
@@ -51,23 +54,23 @@ def cost_of(prior: Law, q: Law, tau: Message | None = None) -> tuple[Message, Me
 def evaluated(given: dict[str, Law]) -> algebra.Rules:
     """The rules that evaluate one step's policy, with a cost of 0 where it is infinite."""
 
-    def choose(site: Site) -> tuple[Law, Message]:
+    def choose(site: Site) -> tuple[Law, Whole]:
         q = given[site.name]
-        return q, cost_of(site.content, q, site.inverse_temperature)[0]
+        return q, cost_of(site.law, q, site.inverse_temperature)[0]
 
     return algebra.evaluate_rules(choose)
 
 
-def breaches(chain: Chain, policy: dict[str, Law]) -> dict[str, Table]:
+def breaches(chain: Chain, policy: Mapping[str, Law]) -> dict[str, Table]:
     """For each decision, over time, 1 where it costs infinitely much, -1 where it gains that, 0 elsewhere."""
 
     def one(site: Site, q: Law) -> Table:
         tau = site.inverse_temperature
-        infinite = cost_of(site.content, q, tau)[1]
+        infinite = cost_of(site.law, q, tau)[1]
         assert infinite is not None
         return Table(infinite.axes, infinite.array * (1 if tau is None else jnp.where(tau.array < 0, -1, 1)))
 
-    decisions = [site for site in chain.step.sites if site.kind == "decision" and isinstance(site.content, Conditional)]
+    decisions = [site for site in chain.step.sites if site.kind == "decision" and isinstance(site.law, Conditional)]
     found = {site.name: where_timed(one, site, policy[site.name]) for site in decisions}
     return {name: timed(table) for name, table in found.items()}
 
@@ -85,7 +88,7 @@ def timed(table: Table) -> Table:
 
 
 def marked(
-    chain: Chain, policy: dict[str, Law], found: dict[str, Table], total: Array, values: Any = None
+    chain: Chain, policy: Mapping[str, Law], found: dict[str, Table], total: Array, values: Any = None
 ) -> tuple[Array, Any]:
     """The total and the values of all states, with infinity where anything infinite is reached.
 
@@ -116,13 +119,16 @@ def nowhere(chain: Chain) -> tuple[Bool[Array, ""], Bool[Array, "..."]]:
     return jnp.asarray(False), jnp.zeros(states if chain.horizon is None else [chain.horizon + 1, *states], bool)
 
 
-def reached(chain: Chain, policy: dict[str, Law], here: dict[str, Table]) -> tuple[Bool[Array, ""], Bool[Array, "..."]]:
+def reached(
+    chain: Chain, policy: Mapping[str, Law], here: dict[str, Table]
+) -> tuple[Bool[Array, ""], Bool[Array, "..."]]:
     """Whether anything infinite is reached with positive probability, from the start and from every state on."""
-    chain, given = possible(chain), ({name: support(law) for name, law in policy.items()}, here)
+    laws = {name: support(law) for name, law in policy.items() if isinstance(law, Conditional)}
+    chain, given = possible(chain), (laws, here)
     if chain.horizon is None:
         first = values = spread(chain, given)
     else:
-        walked = algebra.backward(chain, reaching, given)
+        walked = algebra.backward(chain.quickest(), reaching, given)
         first, values = walked.first, walked.values
     begun = algebra.start(chain, first, reaching(({}, {})))
     return begun > 0, over_time(values, chain.state, chain.size()).array > 0
@@ -132,8 +138,8 @@ def reaching(given: tuple[dict[str, Law], dict[str, Table]]) -> algebra.Rules:
     """The rules of a walk over zeros and ones: 1 where anything infinite is ahead."""
     policy, here = given
 
-    def chance(site: Site, w: Message) -> Message:
-        return indicator(w.mean(site.content))
+    def chance(site: Site, w: Integrand) -> Message:
+        return indicator(w.mean(site.law))
 
     def decision(site: Site, w: Message) -> tuple[Message, Law]:
         q = policy[site.name]
@@ -145,7 +151,7 @@ def reaching(given: tuple[dict[str, Law], dict[str, Table]]) -> algebra.Rules:
     return algebra.Rules(chance, decision)
 
 
-def spread(chain: Chain, given: Any) -> Message:
+def spread(chain: Chain, given: Any) -> Whole:
     """The least fixed point of a step without end: it is reached within as many steps as there are states."""
     size, rules = chain.size(), reaching(given)
     nothing = chain.zero.over(chain.carried, size)
@@ -174,7 +180,7 @@ def possible(chain: Chain) -> Chain:
     return jax.tree.map(one, chain, is_leaf=lambda node: isinstance(node, Site | Conditional))
 
 
-def support(law: Law) -> Law:
+def support(law: Conditional) -> Conditional:
     """A law with ones for all positive probabilities."""
     return eqx.tree_at(lambda law: law.table.array, law, is_positive(law.table.array).astype(float))
 
@@ -195,8 +201,8 @@ def with_impossible(chain: Chain) -> Chain:
     def one(site: Site) -> Site:
         if not site.is_factor:
             return site
-        w = site.content.array
-        factor = with_array(site.content, jnp.where(jnp.isneginf(w), ruled_out(w), w))
+        w = site.factor.array
+        factor = with_array(site.factor, jnp.where(jnp.isneginf(w), ruled_out(w), w))
         return dataclasses.replace(site, content=factor)
 
     step = dataclasses.replace(chain.step, sites=tuple(map(one, chain.step.sites)))

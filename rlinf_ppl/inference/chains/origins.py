@@ -20,8 +20,8 @@ from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.compiled import in_all_digits
 from rlinf_ppl.algebra.coordinates import stacked_origin
 from rlinf_ppl.algebra.gaussians import LinearGaussian
-from rlinf_ppl.algebra.messages import is_named
 from rlinf_ppl.algebra.quadratics import SAFETY, QuadraticValue
+from rlinf_ppl.algebra.times import is_named
 from rlinf_ppl.program.linear import NEAR
 
 Answer = TypeVar("Answer")

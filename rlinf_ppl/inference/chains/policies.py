@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra import Chain, Law, at_time, by_time
+from rlinf_ppl.algebra import TIME, Chain, Conditional, Law, Table, at_time, by_time
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
-from rlinf_ppl.algebra.gaussians import LinearGaussian
-from rlinf_ppl.algebra.quadratics import AffinePolicy
+from rlinf_ppl.algebra.coordinates import Space
+from rlinf_ppl.algebra.gaussians import LinearGaussian, aligned_map
+from rlinf_ppl.algebra.messages import Whole
+from rlinf_ppl.algebra.quadratics import AffinePolicy, Quadratic
+from rlinf_ppl.algebra.squares import Squares
 from rlinf_ppl.algebra.tables import ROW_TOLERANCE, most_rounding
 from rlinf_ppl.inference.arguments import check_numbers
 
@@ -59,9 +62,32 @@ def laws_of(chain: Chain, answers: dict[str, Any]) -> dict[str, Law]:
     """What users give, with its time axis and over the whole scope, as laws."""
     priors, size = chain.priors(), chain.size()
     return {
-        name: priors[name].given(answers[name], (*chain.times, *scope), size).shifted(chain.origin)
+        name: law_of(priors[name], answers[name], (*chain.times, *scope), size).shifted(chain.origin)
         for name, scope in chain.scopes
     }
+
+
+def law_of(prior: Law, answer: Any, scope: tuple[str, ...], size: dict[str, int]) -> Law:
+    """What users give of one decision, in the place of its prior."""
+    if isinstance(prior, Conditional):
+        return Conditional(prior.name, Table((*scope, prior.name), answer))
+    gain, offset, cov = answer
+    sizes = tuple(size[name] for name in scope if name != TIME)
+    return LinearGaussian(prior.name, scope, sizes, jnp.concatenate([gain, offset[..., None]], -1), covariance=cov)
+
+
+def answer_of(law: Law, scope: tuple[str, ...], size: dict[str, int]) -> Any:
+    """What users are given of a law, over a whole scope: probabilities, its own axis last, or an `AffinePolicy`."""
+    if isinstance(law, Conditional):
+        return law.table.over((*scope, law.name), size).array
+    assert isinstance(law, LinearGaussian)
+    whole = aligned_map(law, Space(scope, tuple(size[name] for name in scope)))
+    return AffinePolicy(whole[:, :-1], whole[:, -1], law.cov)
+
+
+def value_of(message: Whole) -> Any:
+    """What users are given of a message: an array, or a `QuadraticValue`."""
+    return message.coefficients if isinstance(message, Quadratic | Squares) else message.array
 
 
 def shaped(chain: Chain, policy: Policy) -> dict[str, Any]:
@@ -158,7 +184,7 @@ def distances(arrays: dict[str, Array]) -> dict[str, Array]:
 
 def as_found(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
     """What users are given of one step's policies, over their whole scopes."""
-    return {name: laws[name].shifted(chain.home).answer(scope, chain.size()) for name, scope in chain.scopes}
+    return {name: answer_of(laws[name].shifted(chain.home), scope, chain.size()) for name, scope in chain.scopes}
 
 
 def as_kept(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
@@ -193,8 +219,9 @@ def digits_of(chain: Chain, laws: dict[str, Law], dtype: Any = None) -> Array:
     """
     total = jnp.zeros(())
     for name in chain.axes():
-        if isinstance(laws[name], LinearGaussian):
-            cov = jax.lax.stop_gradient(laws[name].cov)
+        law = laws[name]
+        if isinstance(law, LinearGaussian):
+            cov = jax.lax.stop_gradient(law.cov)
             deviation = jnp.sqrt(jnp.diagonal(cov, axis1=-2, axis2=-1))
             scale = deviation[..., :, None] * deviation[..., None, :]
             correlation = cov / jnp.where(scale > 0, scale, 1.0)

@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import TIME, Chain, Law, Message, Site, Slice
+from rlinf_ppl.algebra import TIME, Chain, Law, Site, Slice, Whole
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.noise import fresh_noise
@@ -28,7 +28,7 @@ def draw(
 
 
 def draw_posterior(
-    chain: Chain, supports: Supports, key: PRNGKeyArray | Array, tau: Message | None, n: int
+    chain: Chain, supports: Supports, key: PRNGKeyArray | Array, tau: Whole | None, n: int
 ) -> dict[str, Array]:
     """Trajectories of the posterior given optimality at the common inverse temperature tau."""
     paths, possible = draw_posterior_values(chain, supports, check_key(key), tau, check_count("n", n))
@@ -46,7 +46,7 @@ def draw_positions(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> 
     """Trajectories under a policy, as positions in the supports."""
 
     def drawn(site: Site, noise: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
-        law = now[site.name] if site.kind == "decision" else site.content
+        law = now[site.name] if site.kind == "decision" else site.law
         return law.draw(noise, at, None, 1.0)
 
     first_key, key = jax.random.split(key)
@@ -56,34 +56,40 @@ def draw_positions(chain: Chain, key: Array, policy: dict[str, Law], n: int) -> 
 
 @compiled
 def draw_posterior_values(
-    chain: Chain, supports: Supports, key: Array, tau: Message | None, n: int
+    chain: Chain, supports: Supports, key: Array, tau: Whole | None, n: int
 ) -> tuple[dict[str, Array], Array]:
     """Trajectories of the posterior, in values of the supports, and whether there is one."""
     chain, rules = with_impossible(chain), algebra.condition_rules(tau)
     scale = 1.0 if tau is None else tau.constant
     # The message at each site before it was eliminated is what its prior is tilted by.
-    walked = algebra.backward(chain, lambda _: rules, found=lambda found: found.message)
+    walked = algebra.backward(chain.quickest(), lambda _: rules, found=whole_messages)
     values, messages = walked.values, walked.kept
-    begun, met = algebra.walk(chain.initial.sites, chain.initial.arrival.pull(walked.first), rules)
-    possible = begun.constant >= ruled_out(begun.constant) / 2
+    begun, met = algebra.through(chain.initial, walked.first, rules)
+    evidence = begun.whole.constant
+    possible = evidence >= ruled_out(evidence) / 2
 
     def drawn(site: Site, noise: Array, now: Any, at: dict[str, Array], alive: Array) -> Array:
-        tilted = site.content.draw(noise, at, now[0][site.name], scale)
+        tilted = site.law.draw(noise, at, now[0][site.name], scale)
         if chain.alive is None:
             return tilted
-        return jnp.where(alive, tilted, site.content.draw(noise, at, None, 1.0))
+        return jnp.where(alive, tilted, site.law.draw(noise, at, None, 1.0))
 
     def survival(now: Any, at: dict[str, Array]) -> Array:
         assert chain.alive is not None
         following = {name: at[name] for name in now[1].axes}
         gated = jnp.stack([jnp.zeros(n), jnp.broadcast_to(now[1].rows(following), (n,))], -1)
-        return jax.nn.softmax(jnp.log(chain.alive.content.table.array)[None] + scale * gated)[:, 1]
+        return jax.nn.softmax(jnp.log(chain.survival)[None] + scale * gated)[:, 1]
 
     first_key, key = jax.random.split(key)
-    state = first_state(chain, first_key, n, met.message, scale)
+    state = first_state(chain, first_key, n, whole_messages(met), scale)
     following = with_array(values, values.array[1:])
     found = sample_steps(chain, key, state, drawn, (messages, following), n, survival)
     return in_values(supports, chain.origin, found), possible
+
+
+def whole_messages(found: algebra.Found) -> dict[str, Whole]:
+    """What each site met, as one array."""
+    return {name: w.whole for name, w in found.message.items()}
 
 
 def sample_steps(
@@ -109,7 +115,7 @@ def sample_steps(
         following, seen = sample_slice(step, noise, lambda s, own, at: drawn(s, own, here, at, alive), n, state)
         still = alive
         if chain.alive is not None:
-            p = chain.alive.content.table.array[1] if survival is None else survival(here, following)
+            p = chain.survival[1] if survival is None else survival(here, following)
             still = alive & (noise[chain.alive.name] < p)
         return (following, still), (state, seen, alive)
 
@@ -124,19 +130,19 @@ def sample_steps(
 
 
 def first_state(
-    chain: Chain, key: Array, n: int, tilts: dict[str, Message] | None = None, scale: Array | float = 1.0
+    chain: Chain, key: Array, n: int, tilts: dict[str, Whole] | None = None, scale: Array | float = 1.0
 ) -> dict[str, Array]:
     """N first states, as positions (n,) or vectors (n, size); of the laws tilted by exp(scale tilt) where these are."""
 
     def drawn(site: Site, noise: Array, at: dict[str, Array]) -> Array:
-        return site.content.draw(noise, at, None if tilts is None else tilts[site.name], scale)
+        return site.law.draw(noise, at, None if tilts is None else tilts[site.name], scale)
 
     return sample_slice(chain.initial, noise_of(chain.initial.sites, key, (n,)), drawn, n)[0]
 
 
 def noise_of(sites: tuple[Site, ...], key: Array, shape: tuple[int, ...]) -> dict[str, Array]:
     """What draws of the latent sites are made from."""
-    return fresh_noise(key, shape, {site.name: site.content.normals for site in sites if not site.is_factor})
+    return fresh_noise(key, shape, {site.name: site.law.normals for site in sites if not site.is_factor})
 
 
 def sample_slice(
@@ -154,7 +160,7 @@ def sample_slice(
     at, seen = dict(state or {}), {}
     for site in part.sites:
         if site.is_factor:
-            seen[site.name] = jnp.broadcast_to(site.content.rows(at), (n,))
+            seen[site.name] = jnp.broadcast_to(site.factor.rows(at), (n,))
         else:
             at[site.name] = seen[site.name] = drawn(site, noise[site.name], at)
     return {name: jnp.broadcast_to(x, (n, *x.shape[1:])) for name, x in part.arrival.positions_at(at).items()}, seen

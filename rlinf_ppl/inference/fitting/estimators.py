@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from rlinf_ppl.algebra import Chain, Message, Site, Slice, at_time, by_time, expectation_rules, walk
+from rlinf_ppl.algebra import Chain, Site, Slice, Whole, at_time, by_time, expectation_rules, walk
 from rlinf_ppl.inference.chains.policies import laws_of
 from rlinf_ppl.inference.chains.trajectories import draw_positions
 from rlinf_ppl.inference.fitting.guides import Logits, action_values, evaluated, messages, policy_of
@@ -42,9 +42,9 @@ def sampled(chain: Chain, logits: Logits, key: Array, n: int) -> Float[Array, ""
     """
     elbo, values = action_values(chain, lax.stop_gradient(logits))
 
-    def gain(step: Slice, met: Positions, theta: dict[str, Message], w: dict[str, Message]) -> Array:
+    def gain(step: Slice, met: Positions, theta: dict[str, Whole], w: dict[str, Whole]) -> Array:
         rules = evaluated(theta)
-        gains = (rules.decision(site, w[site.name])[0] for site in decisions(step))
+        gains = (rules.decision(site, w[site.name])[0].whole for site in decisions(step))
         return total(gains, met, n)
 
     drawn = trajectories(chain, logits, key, n)
@@ -62,11 +62,11 @@ def score_function(chain: Chain, logits: Logits, key: Array, n: int) -> Float[Ar
         n: number of trajectories; with one there is no baseline.
     """
 
-    def part(step: Slice, met: Positions, theta: dict[str, Message]) -> tuple[Array, Array, Array]:
-        rewards = [site.content for site in step.sites if site.is_factor]
+    def part(step: Slice, met: Positions, theta: dict[str, Whole]) -> tuple[Array, Array, Array]:
+        rewards = [site.factor for site in step.sites if site.is_factor]
         scores, costs = [], []
         for site in decisions(step):
-            log_z, q = theta[site.name].tilt(site.content)
+            log_z, q = theta[site.name].tilt(site.law)
             scores.append(theta[site.name] - log_z)
             costs.append((theta[site.name].mean(q) - log_z).divided(site.inverse_temperature))
         return total(rewards, met, n), total(scores, met, n), total(costs, met, n)
@@ -87,7 +87,7 @@ def trajectories(chain: Chain, logits: Logits, key: Array, n: int) -> Positions:
     return lax.stop_gradient(draw_positions(chain, key, policy, n))
 
 
-def each_step(chain: Chain, function: Callable[..., Any], drawn: Positions, *given: dict[str, Message]) -> Any:
+def each_step(chain: Chain, function: Callable[..., Any], drawn: Positions, *given: dict[str, Whole]) -> Any:
     """A function of one step, of what trajectories met there, and of what is given for that time; stacked over time."""
     varying, constant = by_time(chain.step)
     names = (*chain.state, *(site.name for site in chain.step.sites if not site.is_factor))

@@ -14,11 +14,13 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Found, Law, Message, Site, Table
+from rlinf_ppl.algebra import Chain, Found, Law, Site, Table
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.algebra.messages import stacked, where_timed, with_array
+from rlinf_ppl.algebra.messages import Whole, with_array
 from rlinf_ppl.algebra.noise import fresh_noise
+from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.algebra.small_matrices import cholesky
+from rlinf_ppl.algebra.times import stacked, where_timed
 from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.inference.chains.policies import as_found, laws_of
 from rlinf_ppl.program.forms import Form
@@ -34,17 +36,30 @@ def initial_logits(chain: Chain, key: PRNGKeyArray | Array) -> Logits:
     """The logits of small random action values, for every decision."""
     size = chain.size()
     zeros = {name: chain.zero.over(axes, size) for name, axes in chain.axes().items()}
-    normals = fresh_noise(key, (chain.horizon or 1,), {name: zero.freedom for name, zero in zeros.items()})
+    normals = fresh_noise(key, (chain.horizon or 1,), {name: freedom(zero) for name, zero in zeros.items()})
     values = {}
     for name, zero in zeros.items():
-        rows = jax.vmap(lambda row, w=zero: INITIAL_SPREAD * w.perturbation(row).array)(normals[name])
+        rows = jax.vmap(lambda row, w=zero: INITIAL_SPREAD * perturbation(w, row))(normals[name])
         values[name] = rows if chain.times else rows[0]
     return tempered(chain, values)
 
 
+def freedom(zero: Whole) -> int:
+    """How many numbers a perturbation of a message takes."""
+    return sum(zero.sizes) if isinstance(zero, Quadratic) else zero.array.size
+
+
+def perturbation(zero: Whole, normals: Array) -> Array:
+    """The array of standard normal values, or of a linear function with standard normal coefficients."""
+    if isinstance(zero, Table):
+        return normals.reshape(zero.array.shape)
+    n = len(normals)
+    return jnp.zeros_like(zero.array).at[:n, n].set(normals / 2).at[n, :n].set(normals / 2)
+
+
 def bound(chain: Chain, logits: Logits) -> Float[Array, ""]:
     """The exact ELBO as a function of the logits."""
-    walked = algebra.backward(chain, evaluated, given=messages(chain, logits))
+    walked = algebra.backward(chain.quickest(), evaluated, given=messages(chain, logits))
     return algebra.start(chain, walked.first, algebra.solve_rules())
 
 
@@ -54,11 +69,11 @@ def summary(chain: Chain, logits: Logits) -> tuple[dict[str, Any], Float[Array, 
     return policy_of(chain, logits), bound(chain, logits)
 
 
-def evaluated(theta: dict[str, Message]) -> algebra.Rules:
+def evaluated(theta: dict[str, Whole]) -> algebra.Rules:
     """The rules that evaluate one step's guide."""
 
-    def choose(site: Site) -> tuple[Law, Message]:
-        log_z, q = theta[site.name].tilt(site.content)
+    def choose(site: Site) -> tuple[Law, Whole]:
+        log_z, q = theta[site.name].tilt(site.law)
         return q, theta[site.name].mean(q) - log_z
 
     return algebra.evaluate_rules(choose)
@@ -98,7 +113,7 @@ def walked_back(
     def kept(found: Found) -> dict[str, Array]:
         return {name: found.message[name].over(axes[name], size).array for name in axes}
 
-    walked = algebra.backward(chain, rules, given=given, found=kept)
+    walked = algebra.backward(chain.quickest(), rules, given=given, found=kept)
     values = {
         name: algebra.averaged(chain, name, Table((*chain.times, *axes[name]), array), met[name]).array
         if name in hidden
@@ -127,7 +142,7 @@ def tempered(chain: Chain, action_values: dict[str, Array], of: Callable[[Array]
 def policy_of(chain: Chain, logits: Logits) -> dict[str, Any]:
     """Q = p exp(theta) / Z over the whole scope, as users are given it."""
 
-    def one(priors: dict[str, Law], theta: dict[str, Message]) -> dict[str, Any]:
+    def one(priors: dict[str, Law], theta: dict[str, Whole]) -> dict[str, Any]:
         return as_found(chain, {name: theta[name].tilt(priors[name])[1] for name in theta})
 
     return where_timed(one, chain.priors(), messages(chain, logits))
@@ -140,7 +155,7 @@ def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
     return answers.kl(chain, q, best)[0]
 
 
-def messages(chain: Chain, logits: Logits) -> dict[str, Message]:
+def messages(chain: Chain, logits: Logits) -> dict[str, Whole]:
     """Logits as messages over time, scope and the decision itself."""
     size = chain.size()
     make = with_array if chain.horizon is None else stacked

@@ -284,7 +284,7 @@ def in_nats(chain: Chain, tau: Array | None) -> Chain:
         return chain
 
     def scaled(site: Site) -> Site:
-        content = with_array(site.content, tau * site.content.array) if site.is_factor else site.content
+        content = with_array(site.factor, tau * site.factor.array) if site.is_factor else site.content
         return dataclasses.replace(site, content=content, inverse_temperature=None)
 
     step = dataclasses.replace(chain.step, sites=tuple(scaled(site) for site in chain.step.sites))

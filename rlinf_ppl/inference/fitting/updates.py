@@ -85,7 +85,7 @@ def by_replies(schedule: tuple[float, ...], endless: bool) -> Update:
             ahead = moved_to(logits, best, logits, memory)
             # A value without end has lost digits in proportion to the time that it looks ahead.
             assert chain.alive is not None
-            ahead_of_it = 1 / jnp.maximum(chain.alive.content.table.array[0], jnp.finfo(value.dtype).eps)
+            ahead_of_it = 1 / jnp.maximum(chain.survival[0], jnp.finfo(value.dtype).eps)
             slack = 4 * jnp.finfo(value.dtype).eps * ahead_of_it * jnp.maximum(1.0, jnp.abs(value))
             rose = bound(warm, ahead) >= value - slack
             moved = {name: jnp.where(rose, ahead[name], theta) for name, theta in logits.items()}

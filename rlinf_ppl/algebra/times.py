@@ -1,0 +1,66 @@
+"""What holds at each time, and at all: messages and laws that lead with an axis of time, for scans and vmaps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array
+
+from rlinf_ppl.algebra.messages import TIME, Named, Whole, with_array
+
+
+def stacked(message: Whole, array: Array) -> Whole:
+    """Messages of the same variables at several times, from their arrays stacked."""
+    return with_array(message, array).renamed((TIME, *message.axes))
+
+
+def at(message: Whole, t: int) -> Whole:
+    """One of several messages over time."""
+    return with_array(message, message.array[t]).renamed(message.axes[1:])
+
+
+def over_time(message: Whole, axes: tuple[str, ...], size: dict[str, int]) -> Whole:
+    """`over` for a message, or for messages at several times."""
+    if not message.timed:
+        return message.over(axes, size)
+    one = at(message, 0)
+    arrays = jax.vmap(lambda array: with_array(one, array).over(axes, size).array)(message.array)
+    return stacked(one.over(axes, size), arrays)
+
+
+def each_time(times: tuple[str, ...], function: Callable[..., Any], *trees: Any) -> Any:
+    """A function of what holds at one time, for all times together; or of what holds at all, where `times` is empty."""
+    if not times:
+        return function(*trees)
+    return jax.vmap(lambda *now: function(*at_time(now)))(*trees)
+
+
+def where_timed(function: Callable[..., Any], *trees: Any) -> Any:
+    """A function of laws and messages at one time, for all times together where any of them has a time axis."""
+    varying, constant = by_time(trees)
+    if not jax.tree.leaves(varying):
+        return function(*trees)
+    return jax.vmap(lambda now: function(*at_time(eqx.combine(now, constant))))(varying)
+
+
+def is_named(x: Any) -> bool:
+    """Whether a node of a pytree holds arrays over named variables."""
+    return isinstance(x, Named)
+
+
+def at_time(tree: Any) -> Any:
+    """Drop the time from the names of what a scan has sliced."""
+    return jax.tree.map(lambda x: x.renamed(x.axes[1:]) if is_named(x) and x.timed else x, tree, is_leaf=is_named)
+
+
+def at_one_time(tree: Any, t: Any) -> Any:
+    """What holds at one time, by number."""
+    varying, constant = by_time(tree)
+    return at_time(eqx.combine(jax.tree.map(lambda x: x[t], varying), constant))
+
+
+def by_time(tree: Any) -> tuple[Any, Any]:
+    """Split what has a time axis from what does not."""
+    varies = jax.tree.map(lambda x: jax.tree.map(lambda _: is_named(x) and x.timed, x), tree, is_leaf=is_named)
+    return eqx.partition(tree, varies)
