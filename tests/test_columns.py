@@ -15,7 +15,7 @@ from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.algebra import arrivals, elimination
 from rlinf_ppl.algebra.arrivals import FiniteArrival
 from rlinf_ppl.algebra.columns import Gather
-from rlinf_ppl.algebra.fixed_point import fixed_point
+from rlinf_ppl.algebra.fixed_point import FixedPoint
 from rlinf_ppl.algebra.regularizers import kl, negative_entropy, tsallis
 from rlinf_ppl.algebra.tables import Table
 from rlinf_ppl.inference import exact
@@ -253,6 +253,6 @@ def test_newton_goes_on_while_its_residual_rises():
 
 def test_sweeps_take_over_where_newton_leads_astray():
     """Newton's method for arctan(v) = 0 diverges from |v| > 1.4."""
-    found = jax.jit(lambda v: fixed_point(lambda v: v - 0.5 * jnp.arctan(v), v, jnp.asarray(1e-9)))(jnp.full(2, 6.0))
+    found = jax.jit(lambda v: FixedPoint.of(lambda v: v - 0.5 * jnp.arctan(v), v, jnp.asarray(1e-9)))(jnp.full(2, 6.0))
     np.testing.assert_allclose(found.value, 0.0, atol=1e-8)
     assert found.steps > 50

@@ -23,9 +23,9 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.chain import Chain, Site, Slice
-from rlinf_ppl.algebra.fixed_point import fixed_point
-from rlinf_ppl.algebra.messages import Integrand, Law, Message, Whole, with_array
-from rlinf_ppl.algebra.times import at_time, by_time, stacked
+from rlinf_ppl.algebra.fixed_point import FixedPoint
+from rlinf_ppl.algebra.messages import Integrand, Law, Message, Whole
+from rlinf_ppl.algebra.times import at_time, by_time
 
 
 class Rules(NamedTuple):
@@ -172,7 +172,7 @@ def backward(
         return v, (v.array, None if found is None else found(met), met.residuals)
 
     first, (values, kept, residuals) = lax.scan(body, last, (varying, given), length=chain.horizon, reverse=True)
-    every = stacked(last, jnp.concatenate([values, last.array[None]]))
+    every = last.stacked(jnp.concatenate([values, last.array[None]]))
     return Walked(every, first, kept, worst(residuals), jnp.zeros(()), jnp.asarray(float(chain.horizon)))
 
 
@@ -187,7 +187,7 @@ def endless(
     nothing = chain.zero.over(chain.carried, size)
 
     def pulled(v: Array) -> Message:
-        return step.arrival.pull(survive(chain, step.arrival.following(with_array(nothing, v)), rules))
+        return step.arrival.pull(survive(chain, step.arrival.following(nothing.renewed(v)), rules))
 
     def walked(w: Message) -> tuple[Whole, Found]:
         v, met = walk(step.sites, w, rules)
@@ -198,7 +198,7 @@ def endless(
 
     precision = float(jnp.finfo(nothing.array.dtype).eps)
     goal = jnp.asarray(precision**0.75) if tolerance is None else tolerance
-    solved = fixed_point(
+    solved = FixedPoint.of(
         lambda v: value(pulled(v)),
         nothing.array,
         goal,
@@ -208,7 +208,7 @@ def endless(
     again, met = walked(pulled(solved.value))
     kept, residual = None if found is None else found(met), jnp.maximum(solved.residual, worst(met.residuals))
     first = eqx.tree_at(lambda v: v.array, again, solved.value)
-    return Walked(with_array(nothing, solved.value), first, kept, residual, solved.error_bound, solved.steps)
+    return Walked(nothing.renewed(solved.value), first, kept, residual, solved.error_bound, solved.steps)
 
 
 def worst(residuals: list[Array]) -> Array:

@@ -46,44 +46,45 @@ class FixedPoint(NamedTuple):
     error_bound: Float[Array, ""]
     steps: Float[Array, ""]
 
+    @classmethod
+    def of(
+        cls,
+        operator: Callable[[Float[Array, "..."]], Float[Array, "..."]],
+        start: Float[Array, "..."],
+        tolerance: Float[Array, ""],
+        linearize: Linearize | None = None,
+        monotone: bool = True,
+    ) -> "FixedPoint":
+        """Solve v = operator(v), up to an error of `tolerance` relative to the largest |v| (or to 1).
 
-def fixed_point(
-    operator: Callable[[Float[Array, "..."]], Float[Array, "..."]],
-    start: Float[Array, "..."],
-    tolerance: Float[Array, ""],
-    linearize: Linearize | None = None,
-    monotone: bool = True,
-) -> FixedPoint:
-    """Solve v = operator(v), up to an error of `tolerance` relative to the largest |v| (or to 1).
+        Differentiable by the implicit function theorem in every array that the operator closes over.
 
-    Differentiable by the implicit function theorem in every array that the operator closes over.
+        Args:
+            operator: a contraction, in the maximum norm where it is monotone.
+            start: where to begin.
+            tolerance: what to aim for; the iteration also ends where only rounding is left.
+            linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
+            monotone: whether J has no negative entries. If so (I - J)^-1 1, where it is at least 1 everywhere, proves
+                that there is a fixed point and bounds the error. Otherwise plain iteration takes the place of Newton's
+                method, and one of its steps stands for the error.
 
-    Args:
-        operator: a contraction, in the maximum norm where it is monotone.
-        start: where to begin.
-        tolerance: what to aim for; the iteration also ends where only rounding is left.
-        linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
-        monotone: whether J has no negative entries. If so (I - J)^-1 1, where it is at least 1 everywhere, proves that
-            there is a fixed point and bounds the error. Otherwise plain iteration takes the place of Newton's method,
-            and one of its steps stands for the error.
+        Returns:
+            The fixed point; without convergence the best iterate, and its residual says so. NaN where the operator is
+            NaN at the start.
+        """
 
-    Returns:
-        The fixed point; without convergence the best iterate, and its residual says so. NaN where the operator is NaN
-        at the start.
-    """
+        def difference(v: Array) -> Array:
+            return operator(v) - v
 
-    def difference(v: Array) -> Array:
-        return operator(v) - v
+        def solve(_: Callable[[Array], Array], guess: Array) -> "tuple[Array, FixedPoint]":
+            derivative = linearize or functools.partial(jax.linearize, operator)
+            found = newton(derivative, guess, tolerance) if monotone else sweep(operator, guess, tolerance)
+            bound = error_bound(derivative, monotone, found.value)
+            value = jnp.where(jnp.isnan(found.residual), jnp.nan, found.value)
+            return value, cls(value, found.residual, bound, found.steps)
 
-    def solve(_: Callable[[Array], Array], guess: Array) -> tuple[Array, FixedPoint]:
-        derivative = linearize or functools.partial(jax.linearize, operator)
-        found = newton(derivative, guess, tolerance) if monotone else sweep(operator, guess, tolerance)
-        bound = error_bound(derivative, monotone, found.value)
-        value = jnp.where(jnp.isnan(found.residual), jnp.nan, found.value)
-        return value, FixedPoint(value, found.residual, bound, found.steps)
-
-    value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
-    return found._replace(value=value)
+        value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
+        return found._replace(value=value)
 
 
 class Iterate(NamedTuple):

@@ -17,7 +17,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.chain import Chain, Slice
 from rlinf_ppl.algebra.elimination import Rules, expectation_rules, start, survive, through, walk
 from rlinf_ppl.algebra.fixed_point import solve_linear
-from rlinf_ppl.algebra.messages import Law, with_array
+from rlinf_ppl.algebra.messages import Law
 from rlinf_ppl.algebra.times import at_time, by_time
 
 
@@ -41,7 +41,7 @@ def forward(
         return occupancies(chain, expectation_rules(policy), axes)
     varying, constant = by_time(chain.step)
     nothing = chain.zero.over(chain.state, chain.size())
-    first = jax.grad(lambda v: start(chain, with_array(nothing, v), expectation_rules({})))(nothing.array)
+    first = jax.grad(lambda v: start(chain, nothing.renewed(v), expectation_rules({})))(nothing.array)
 
     def body(mu: Array, now: Any) -> tuple[Array, Any]:
         step, here = at_time(eqx.combine(now[0], constant)), expectation_rules(at_time(now[1]))
@@ -59,7 +59,7 @@ def occupancies(
     assert chain.alive is not None
     discount = chain.survival[1]
     nothing = chain.zero.over(chain.state, chain.size())
-    first = jax.grad(lambda v: start(chain, with_array(nothing, v), rules))(nothing.array)
+    first = jax.grad(lambda v: start(chain, nothing.renewed(v), rules))(nothing.array)
 
     def push(mu: Array) -> tuple[Array, dict[str, Array]]:
         return transposed(chain, chain.step, nothing.array, rules, mu, axes)
@@ -94,13 +94,13 @@ def posterior_forward(
     @partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable)
     def body(v: Array, now: Any) -> tuple[Array, None]:
         step, (state, arriving, decisions) = at_time(eqx.combine(now[0], constant)), now[1]
-        following = survive(chain, with_array(nothing, v), rules) + with_array(nothing, arriving)
-        added = {name: with_array(factors[name], array) for name, array in decisions.items()}
+        following = survive(chain, nothing.renewed(v), rules) + nothing.renewed(arriving)
+        added = {name: factors[name].renewed(array) for name, array in decisions.items()}
         return through(step, following, rules, added)[0].over(chain.state, size).array + state, None
 
     def evidence(last: Array, added: Any) -> Array:
         first = lax.scan(body, last, (varying, added), length=chain.horizon, reverse=True)[0]
-        return start(chain, with_array(nothing, first), rules)
+        return start(chain, nothing.renewed(first), rules)
 
     last = walk(chain.final, chain.zero, expectation_rules({}))[0].over(chain.state, size).array
     each = nothing.array, nothing.array, {name: factor.array for name, factor in factors.items()}
@@ -138,7 +138,7 @@ def transposed(
     factors = {name: chain.zero.over(axes[name], size) for name in axes}
 
     def value(v: Array, added: dict[str, Array]) -> Array:
-        here = {name: with_array(factors[name], array) for name, array in added.items()}
-        return through(step, with_array(nothing, v), rules, here)[0].over(chain.state, size).array
+        here = {name: factors[name].renewed(array) for name, array in added.items()}
+        return through(step, nothing.renewed(v), rules, here)[0].over(chain.state, size).array
 
     return jax.vjp(value, v, {name: factor.array for name, factor in factors.items()})[1](weights)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import equinox as eqx
+import jax
 from jaxtyping import Array, Float
 
 TIME = "t"
@@ -136,6 +137,19 @@ class Whole(Message[W, L]):
     def renewed(self: M, array: Array) -> M:
         """The same variables with another array."""
         return dataclasses.replace(self, array=array)  # type: ignore[call-arg]
+
+    def stacked(self, array: Array) -> Any:
+        """Messages of the same variables at several times, from their arrays stacked."""
+        return self.renewed(array).renamed((TIME, *self.axes))
+
+    def over_time(self, axes: tuple[str, ...], size: dict[str, int]) -> Any:
+        """`over`, at each time where there are several."""
+        if not self.timed:
+            return self.over(axes, size)
+        one = self.renewed(self.array[0]).renamed(self.axes[1:])
+        return one.over(axes, size).stacked(
+            jax.vmap(lambda array: one.renewed(array).over(axes, size).array)(self.array)
+        )
 
     def log_mean(self: M, law: L, tau: W | None) -> M:
         """(1 / tau) log E[exp(tau W) | parents], which is what tilting leaves."""
@@ -260,8 +274,3 @@ class Arrival(eqx.Module, Generic[W, L]):
         self, before: Callable[[Array], Message[W, L]], after: Callable[[Message[W, L]], Array], v: Array
     ) -> tuple[Array, Callable[[Array], Array]]:
         """A whole step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
-
-
-def with_array(message: W, array: Array) -> W:
-    """A message of the same variables with another array."""
-    return message.renewed(array)

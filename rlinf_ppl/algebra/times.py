@@ -5,28 +5,8 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array
 
-from rlinf_ppl.algebra.messages import TIME, Named, Whole, with_array
-
-
-def stacked(message: Whole, array: Array) -> Whole:
-    """Messages of the same variables at several times, from their arrays stacked."""
-    return with_array(message, array).renamed((TIME, *message.axes))
-
-
-def at(message: Whole, t: int) -> Whole:
-    """One of several messages over time."""
-    return with_array(message, message.array[t]).renamed(message.axes[1:])
-
-
-def over_time(message: Whole, axes: tuple[str, ...], size: dict[str, int]) -> Whole:
-    """`over` for a message, or for messages at several times."""
-    if not message.timed:
-        return message.over(axes, size)
-    one = at(message, 0)
-    arrays = jax.vmap(lambda array: with_array(one, array).over(axes, size).array)(message.array)
-    return stacked(one.over(axes, size), arrays)
+from rlinf_ppl.algebra.messages import Named
 
 
 def each_time(times: tuple[str, ...], function: Callable[..., Any], *trees: Any) -> Any:

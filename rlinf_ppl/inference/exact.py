@@ -5,7 +5,6 @@ optimality (Levine 2018, sections 3 and 2). Values and ELBO are in the units of 
 Everything here is differentiable in the program's arrays, and can be vmapped over them.
 """
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
@@ -16,13 +15,12 @@ from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law
 from rlinf_ppl.inference.arguments import check_tolerance
 from rlinf_ppl.inference.chains import answers, trajectories
-from rlinf_ppl.inference.chains.answers import EXACTNESS, Marginals, Posterior, Solution, most_of
-from rlinf_ppl.inference.chains.careful import carefully, kept, posterior_chain, precisely
+from rlinf_ppl.inference.chains.answers import EXACTNESS, Marginals, Posterior, Solution
+from rlinf_ppl.inference.chains.careful import precisely
 from rlinf_ppl.inference.chains.equilibria import Equilibria, equilibria
-from rlinf_ppl.inference.chains.existence import check_exists
+from rlinf_ppl.inference.chains.exactly import exactly
+from rlinf_ppl.inference.chains.existence import check_forgets
 from rlinf_ppl.inference.chains.filtered import Filtered, filter_of, told
-from rlinf_ppl.inference.chains.forbidden import check_possible
-from rlinf_ppl.inference.chains.origins import settled
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends, check_sees
@@ -69,18 +67,11 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
         ValueError: where the program's numbers are no distributions or not finite, or the dtype cannot reach the
             tolerance, or a decision does not see what matters to it.
     """
-    chain = read(program).counting
+    exact = exactly(program)
+    chain = exact.chain()
     check_sees(program, "exact.solve")
     within = check_tolerance(chain, tolerance)
-
-    def once(chain: Chain, dtype: Any = None) -> Solution:
-        return settled(chain, lambda chain, _: answers.solve(chain, within, dtype), most_of(chain, dtype))
-
-    solution = once(chain)
-    if program.structure.gaussian:
-        solution = carefully(program, solution, once)
-        check_exists(chain, solution, algebra.solve_rules())
-    return solution
+    return exact.answer(chain, lambda chain, _, dtype: answers.solve(chain, within, dtype), algebra.solve_rules())
 
 
 def condition(program: ControlProgram, tolerance: float | None = None) -> Posterior:
@@ -94,24 +85,11 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
         ValueError: where the inverse temperatures differ, the numbers are no distributions or not finite, or, at an
             infinite horizon, rewards grow faster than the discount forgets them, so that there is no posterior.
     """
-    chain, tau = read(program, impossible=True).counting, posterior_temperature(program)
-    within = check_tolerance(chain, tolerance)
-
-    def once(chain: Chain, dtype: Any = None) -> Posterior:
-        return settled(chain, lambda chain, _: answers.condition(chain, tau, within, dtype), most_of(chain, dtype))
-
-    posterior = once(chain)
-    if program.structure.gaussian:
-        posterior = carefully(program, posterior, once)
-        check_exists(chain, posterior, algebra.condition_rules(answers.constant(chain, tau)))
-        posterior = answers.unmet(chain, posterior)
-    if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
-        low, high = answers.growth(chain, tau)
-        raise ValueError(
-            "there is no posterior given optimality at an infinite horizon: what one step makes of exp V has a "
-            f"spectral radius between {low:.6g} and {high:.6g}, and it must be below 1. Lower the rewards, the inverse "
-            "temperature or the discount, or condition program.unroll(T)."
-        )
+    exact = exactly(program)
+    chain, tau = exact.chain(impossible=True), posterior_temperature(program)
+    within, rules = check_tolerance(chain, tolerance), algebra.condition_rules(answers.constant(chain, tau))
+    posterior = exact.answer(chain, lambda chain, _, dtype: answers.condition(chain, tau, within, dtype), rules)
+    check_forgets(chain, posterior, tau)
     return posterior
 
 
@@ -126,19 +104,14 @@ def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = 
     Returns:
         The policy over its whole scope, its value and ELBO: -inf where it does what the prior forbids.
     """
-    chain = read(program).counting
+    exact = exactly(program)
+    chain = exact.chain()
     within = check_tolerance(chain, tolerance)
 
-    def once(chain: Chain, dtype: Any = None) -> Solution:
-        laws = as_laws(chain, policy)
-        return settled(
-            chain, lambda chain, laws: answers.evaluate(chain, laws, within, dtype), most_of(chain, dtype), laws
-        )
+    def found(chain: Chain, laws: dict[str, Law], dtype: Any) -> Solution:
+        return answers.evaluate(chain, laws, within, dtype)
 
-    solution = once(chain)
-    if not program.structure.gaussian:
-        return solution
-    return carefully(program, solution, once, lambda program: read(program).counting)
+    return exact.answer(chain, found, given=lambda chain: as_laws(chain, policy))
 
 
 def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
@@ -157,7 +130,7 @@ def elbo(program: ControlProgram, policy: Policy) -> Float[Array, ""]:
             such as the small part of a nearly singular covariance (traced: NaN).
     """
     found = evaluate(program, policy)
-    return kept(found.elbo, found.converged, "this ELBO") if program.structure.gaussian else found.elbo
+    return exactly(program).kept(found.elbo, found.converged, "this ELBO")
 
 
 def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, ""]:
@@ -171,19 +144,16 @@ def kl(program: ControlProgram, policy: Policy, other: Policy) -> Float[Array, "
     Raises:
         ValueError: as in `elbo`.
     """
-    check_program(program)
-    dtype = jnp.zeros(()).dtype
+    exact, dtype = exactly(program), jnp.zeros(()).dtype
 
     def found(program: ControlProgram) -> tuple[Array, Array]:
         chain = read(program)
         check_tolerance(chain)
         return answers.kl(chain, as_laws(chain, policy), as_laws(chain, other), dtype)
 
-    value, off = precisely(program, (policy, other), found)
-    if not program.structure.gaussian:
-        return value
+    value, off = exact.precisely((policy, other), found)
     most = EXACTNESS[dtype.itemsize] * jnp.maximum(1.0, jnp.abs(value))
-    return kept(value, jnp.isfinite(off) & (off <= most), "this KL")
+    return exact.kept(value, jnp.isfinite(off) & (off <= most), "this KL")
 
 
 def marginals(program: ControlProgram, policy: Policy) -> Marginals:
@@ -195,14 +165,14 @@ def marginals(program: ControlProgram, policy: Policy) -> Marginals:
         program: any step program.
         policy: for each decision (T, scope, K) probabilities; without T where stationary, size 1 on ignored axes.
     """
-    check_program(program)
+    exact = exactly(program)
 
     def found(program: ControlProgram) -> Marginals:
         chain = read(program)
         check_tolerance(chain)
         return answers.marginals(chain, as_laws(chain, policy))
 
-    return precisely(program, policy, found)
+    return exact.precisely(policy, found)
 
 
 def posterior_marginals(program: ControlProgram) -> Marginals:
@@ -211,13 +181,9 @@ def posterior_marginals(program: ControlProgram) -> Marginals:
     With a discount, a process that has died collects no more optimality and goes on under its priors and the true
     dynamics; the marginals are over the living and the dead together.
     """
-    check_program(program)
+    exact = exactly(program)
     check_ends(program.horizon, "posterior marginals")
-    if program.structure.gaussian:
-        return of_posterior(program, answers.marginals)
-    found, possible = answers.posterior_marginals(read(program, impossible=True), posterior_temperature(program))
-    check_possible(possible)
-    return found
+    return exact.posterior_marginals()
 
 
 def filtered(program: ControlProgram, policy: Policy | None = None) -> Any:
@@ -250,12 +216,6 @@ def filtered(program: ControlProgram, policy: Policy | None = None) -> Any:
     return told(answer, most)
 
 
-def of_posterior(program: ControlProgram, answer: Callable[[Chain, dict[str, Law]], Answer]) -> Answer:
-    """What a function makes of a program of vectors that follows its posterior, and of the policy there."""
-    dtype = jnp.zeros(()).dtype
-    return precisely(program, None, lambda wide: answer(*posterior_chain(wide, posterior_temperature(wide), dtype)))
-
-
 def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n: int) -> dict[str, Array]:
     """Trajectories under a policy and the true dynamics.
 
@@ -269,27 +229,21 @@ def sample(program: ControlProgram, key: PRNGKeyArray | Array, policy: Policy, n
         Every state variable (n, T + 1), every site of the step (n, T): values of latent sites, log probabilities of
         optimality in its units and of data in nats; with a discount `alive` (n, T + 1).
     """
-    check_program(program)
+    exact = exactly(program)
     check_ends(program.horizon, "trajectories")
 
     def drawn(program: ControlProgram) -> dict[str, Array]:
         chain = read(program)
         return in_nats(program, trajectories.draw(chain, program.supports, key, as_laws(chain, policy), n))
 
-    return precisely(program, policy, drawn)
+    return exact.precisely(policy, drawn)
 
 
 def posterior_sample(program: ControlProgram, key: PRNGKeyArray | Array, n: int) -> dict[str, Array]:
     """Trajectories of the exact posterior given optimality: shapes as in `sample`."""
-    check_program(program)
+    exact = exactly(program)
     check_ends(program.horizon, "trajectories")
-    if program.structure.gaussian:
-        drawn = of_posterior(program, lambda chain, laws: trajectories.draw(chain, program.supports, key, laws, n))
-    else:
-        chain = read(program, impossible=True)
-        tau = answers.constant(chain, posterior_temperature(program))
-        drawn = trajectories.draw_posterior(chain, program.supports, key, tau, n)
-    return in_nats(program, drawn)
+    return in_nats(program, exact.posterior_sample(key, n))
 
 
 def prior_policy(program: ControlProgram) -> Policy:

@@ -9,41 +9,20 @@ import networkx as nx
 from jaxtyping import Array, Float
 
 from rlinf_ppl.program import unrolled
-from rlinf_ppl.program.changes import (
-    UNCHANGED,
-    Changes,
-    as_final,
-    as_initial,
-    as_step,
-    check_times,
-    checked_factor,
-    checked_priors,
-    times,
-    vary,
-)
+from rlinf_ppl.program.changes import UNCHANGED, Changes, checked_factor, checked_priors, times
 from rlinf_ppl.program.checks import (
     check_args,
     check_discount,
-    check_endless,
     check_ends,
-    check_forms,
-    check_functions,
-    check_horizon,
     check_like,
     check_precision,
-    check_sizes,
     have_same_shapes,
-    state_order,
-    state_supports,
 )
-from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.graph import slice_graph
 from rlinf_ppl.program.guides import Guide, as_guide
 from rlinf_ppl.program.point import Part
-from rlinf_ppl.program.sight import sight_of
-from rlinf_ppl.program.structure import Structure
+from rlinf_ppl.program.structure import Constants, Structure
 from rlinf_ppl.program.supports import Real, Support, positions_of
-from rlinf_ppl.program.tracing import check_call, trace_part
 from rlinf_ppl.types import ArrayLike
 
 
@@ -79,7 +58,7 @@ class ControlProgram(eqx.Module):
     args: Any
     changes: Changes
     learned: Guide | None
-    constants: tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]]
+    constants: Constants
 
     def __init__(
         self,
@@ -92,33 +71,12 @@ class ControlProgram(eqx.Module):
         sizes: Mapping[str, int] | None = None,
         changes: Changes = UNCHANGED,
     ):
-        steps = check_horizon(horizon)
-        check_functions(initial, step, final)
         self.initial, self.step, self.final = initial, step, final
         self.discount = check_discount(discount)
         self.args, self.changes, self.learned = check_args(args), changes, None
-        check_times(self.args, steps)
-        read = (self.args, changes)
-        check_call("initial", initial, len(self.args), ())
-        first, first_constants = trace_part("initial", as_initial(initial), read, {}, None)
-        order, timed = state_order(step, len(self.args), [form.name for form in first.following])
-        state = state_supports(first, order, check_sizes(sizes))
-        check_call("step", step, len(self.args), (*state, *["t"] * timed))
-        timed = timed or vary(self.args) or changes.timed
-        if steps is None:
-            check_endless(self.discount, final, timed)
-        times = range(steps or 1) if timed else None
-        every, step_constants = trace_part("step", as_step(step, len(self.args)), read, state, order, times)
-        last: Form | None = None
-        last_constants: tuple[Array, ...] = ()
-        if final is not None:
-            check_call("final", final, len(self.args), tuple(state))
-            last, last_constants = trace_part("final", as_final(final, steps), read, state, None)
-        check_forms(first, every, last)
-        self.constants = (first_constants, step_constants, last_constants)
-        sight = sight_of(first, every, last, order)
-        discounted = steps is None or isinstance(discount, jax.core.Tracer) or float(discount) != 1.0
-        self.structure = Structure(first, every, last, tuple(state.items()), *sight, steps, timed, discounted)
+        self.structure, self.constants = Structure.traced(
+            (initial, step, final), self.args, changes, horizon, self.discount, sizes
+        )
 
     def __reduce__(self) -> Any:
         # Traced code cannot be pickled or copied: a program is made again from what it was made of.

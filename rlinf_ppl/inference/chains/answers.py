@@ -11,9 +11,8 @@ from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Whole
 from rlinf_ppl.algebra.affine_marginals import second_moments
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.quadratics import Gaussian
-from rlinf_ppl.algebra.times import each_time, over_time
+from rlinf_ppl.algebra.times import each_time
 from rlinf_ppl.inference.chains.forbidden import (
     breaches,
     cost_of,
@@ -96,7 +95,9 @@ class Marginals(NamedTuple):
 def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
-    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, None, policies_of, tolerance)
+    walked = algebra.backward(
+        chain.quickest(policies=True), lambda _: rules, None, lambda found: found.policy, tolerance
+    )
     begun = algebra.through(chain.initial, walked.first, rules)[0].whole
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
     return Solution(policy, values, begun.constant, *verdict(chain, walked, begun, tolerance, dtype, policy, values))
@@ -106,7 +107,9 @@ def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None) -> So
 def condition(chain: Chain, tau: Array | None, tolerance: Array | None = None, dtype: Any = None) -> Posterior:
     """The posterior given optimality at the common inverse temperature `tau`."""
     chain, rules = with_impossible(chain), algebra.condition_rules(constant(chain, tau))
-    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, None, policies_of, tolerance)
+    walked = algebra.backward(
+        chain.quickest(policies=True), lambda _: rules, None, lambda found: found.policy, tolerance
+    )
     begun = algebra.through(chain.initial, walked.first, rules)[0].whole
     evidence = begun.constant if tau is None else tau * begun.constant
     evidence = jnp.where(begun.constant < ruled_out(evidence) / 2, -jnp.inf, evidence)
@@ -151,7 +154,7 @@ def growth(chain: Chain, tau: Array | None) -> tuple[Array, Array]:
 
     def sweep(_: Any, state: tuple[Array, Array]) -> tuple[Array, Array]:
         v, _ = state
-        w = algebra.through(chain.step, with_array(nothing, v), rules)[0].over(chain.carried, size).array
+        w = algebra.through(chain.step, nothing.renewed(v), rules)[0].over(chain.carried, size).array
         return w - jnp.max(w), scale * (w - v)
 
     growth = jax.lax.fori_loop(0, 1000, sweep, (nothing.array, nothing.array))[1]
@@ -281,14 +284,9 @@ def weights(chain: Chain) -> Float[Array, " T"]:
     return (1 / (1 - discount))[None] if chain.horizon is None else discount ** jnp.arange(chain.horizon)
 
 
-def policies_of(found: algebra.Found) -> dict[str, Law]:
-    """The policies that a walk found."""
-    return found.policy
-
-
 def over_states(chain: Chain, values: Whole) -> Any:
     """The values over all state variables, with T + 1 rows, as users are given them."""
-    return value_of(over_time(values, chain.state, chain.size()).shifted(chain.home))
+    return value_of(values.over_time(chain.state, chain.size()).shifted(chain.home))
 
 
 def constant(chain: Chain, tau: Array | None) -> Whole | None:

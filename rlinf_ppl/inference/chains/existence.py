@@ -1,16 +1,16 @@
-"""Where a Gaussian integral does not exist: at which time, over which variable, and what to do."""
+"""Where an answer does not exist: a Gaussian integral, at which time and over which variable; a sum without end."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from rlinf_ppl.algebra import Chain, Message, Rules, through
 from rlinf_ppl.algebra.elimination import survive
-from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.times import at_one_time
-from rlinf_ppl.inference.chains.answers import Posterior, Solution
+from rlinf_ppl.inference.chains.answers import Posterior, Solution, growth
 
 
 def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> None:
@@ -29,7 +29,7 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
         matrix, vector, constant = (np.asarray(part[t + 1]) for part in answer.value)
         whole = np.block([[matrix, vector[:, None] / 2], [vector[None] / 2, constant[None, None]]])
         everywhere = chain.zero.over(chain.state, chain.size())
-        following = with_array(everywhere, jnp.asarray(whole)).shifted(chain.origin)
+        following = everywhere.renewed(jnp.asarray(whole)).shifted(chain.origin)
     met = through(step, survive(chain, following, rules), rules)[1].message
     site = culprit(chain, met)
     if site in dict(chain.scopes):
@@ -49,6 +49,21 @@ def check_exists(chain: Chain, answer: Solution | Posterior, rules: Rules) -> No
         f"{when}the expectation of exp(tau V) over {site!r} does not exist: the value grows faster in it than its "
         "density falls. Lower the inverse temperature or the noise; exact.solve needs no such expectation."
     )
+
+
+def check_forgets(chain: Chain, posterior: Posterior, tau: Array | None) -> None:
+    """Raise where it is known that a posterior without end has none.
+
+    Raises:
+        ValueError: rewards grow faster than the discount forgets them.
+    """
+    if chain.horizon is None and not isinstance(posterior.converged, jax.core.Tracer) and not posterior.converged:
+        low, high = growth(chain, tau)
+        raise ValueError(
+            "there is no posterior given optimality at an infinite horizon: what one step makes of exp V has a "
+            f"spectral radius between {low:.6g} and {high:.6g}, and it must be below 1. Lower the rewards, the inverse "
+            "temperature or the discount, or condition program.unroll(T)."
+        )
 
 
 def culprit(chain: Chain, met: dict[str, Message]) -> Any:

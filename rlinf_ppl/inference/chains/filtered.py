@@ -22,7 +22,6 @@ from rlinf_ppl.algebra.affine_marginals import following, walked
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.gaussians import LinearGaussian
 from rlinf_ppl.algebra.marginals import transposed
-from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.quadratics import SAFETY, Gaussian, Quadratic
 from rlinf_ppl.algebra.squares import Squares
 from rlinf_ppl.inference.chains.careful import SPOILT, all_decided, with_sites
@@ -115,7 +114,7 @@ def of_tables(chain: Chain, policy: dict[str, Law]) -> Filtered:
 def first(chain: Chain) -> Array:
     """The probabilities of the first state."""
     nothing = chain.zero.over(chain.state, chain.size())
-    return jax.grad(lambda v: algebra.start(chain, with_array(nothing, v), RULES))(nothing.array)
+    return jax.grad(lambda v: algebra.start(chain, nothing.renewed(v), RULES))(nothing.array)
 
 
 def through(chain: Chain, step: Slice, alive: Array | None) -> tuple[Array, Callable[[Array], Array]]:
@@ -124,7 +123,7 @@ def through(chain: Chain, step: Slice, alive: Array | None) -> tuple[Array, Call
     nothing = chain.zero.over(chain.state, size)
 
     def left(v: Array) -> Array:
-        return algebra.through(step, with_array(nothing, v), RULES)[0].over(chain.state, size).array
+        return algebra.through(step, nothing.renewed(v), RULES)[0].over(chain.state, size).array
 
     found, push = jax.vjp(left, nothing.array)
 
@@ -165,7 +164,7 @@ def constraints(chain: Chain) -> Chain:
         if not site.is_factor:
             return dataclasses.replace(site, content=support(site.law))
         w, least = site.factor.array, ruled_out(site.factor.array)
-        return dataclasses.replace(site, content=with_array(site.factor, jnp.where(w < least / 2, least, 0.0)))
+        return dataclasses.replace(site, content=site.factor.renewed(jnp.where(w < least / 2, least, 0.0)))
 
     return dataclasses.replace(chain, initial=with_sites(chain.initial, one), step=with_sites(chain.step, one))
 

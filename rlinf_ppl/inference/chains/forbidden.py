@@ -19,10 +19,10 @@ from jaxtyping import Array, Bool
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Conditional, Law, Message, Site, Table, Whole
 from rlinf_ppl.algebra.elimination import survive
-from rlinf_ppl.algebra.messages import Integrand, with_array
+from rlinf_ppl.algebra.messages import Integrand
 from rlinf_ppl.algebra.regularizers import kl
 from rlinf_ppl.algebra.tables import union
-from rlinf_ppl.algebra.times import over_time, where_timed
+from rlinf_ppl.algebra.times import where_timed
 
 
 def cost_of(prior: Law, q: Law, tau: Whole | None = None) -> tuple[Whole, Table | None]:
@@ -48,7 +48,7 @@ def cost_of(prior: Law, q: Law, tau: Whole | None = None) -> tuple[Whole, Table 
     cost = Conditional(prior.name, Table(axes, possible), prior.regularizer).cost(q)
     if tau is not None:
         infinite |= (tau.array == 0) & (jnp.abs(cost.array) > 8 * jnp.finfo(cost.array.dtype).eps)
-    return with_array(cost, jnp.where(infinite, 0.0, cost.array)), with_array(cost, infinite)
+    return cost.renewed(jnp.where(infinite, 0.0, cost.array)), cost.renewed(infinite)
 
 
 def evaluated(given: dict[str, Law]) -> algebra.Rules:
@@ -79,7 +79,7 @@ def departures(chain: Chain, policy: dict[str, Law], other: dict[str, Law]) -> d
     """The same of a policy against another one in the place of the priors."""
     tables = [name for name in chain.axes() if isinstance(other[name], Conditional)]
     found = {name: where_timed(lambda p, q: cost_of(p, q)[1], other[name], policy[name]) for name in tables}
-    return {name: timed(with_array(table, table.array.astype(int))) for name, table in found.items()}
+    return {name: timed(table.renewed(table.array.astype(int))) for name, table in found.items()}
 
 
 def timed(table: Table) -> Table:
@@ -131,7 +131,7 @@ def reached(
         walked = algebra.backward(chain.quickest(), reaching, given)
         first, values = walked.first, walked.values
     begun = algebra.start(chain, first, reaching(({}, {})))
-    return begun > 0, over_time(values, chain.state, chain.size()).array > 0
+    return begun > 0, values.over_time(chain.state, chain.size()).array > 0
 
 
 def reaching(given: tuple[dict[str, Law], dict[str, Table]]) -> algebra.Rules:
@@ -157,12 +157,12 @@ def spread(chain: Chain, given: Any) -> Whole:
     nothing = chain.zero.over(chain.carried, size)
 
     def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        v = chain.step.arrival.following(with_array(nothing, state[0]))
+        v = chain.step.arrival.following(nothing.renewed(state[0]))
         w = algebra.through(chain.step, survive(chain, v, rules), rules)[0].over(chain.carried, size).array
         return w, jnp.any(w != state[0])
 
     start = nothing.array, jnp.asarray(True)
-    return with_array(nothing, lax.while_loop(lambda state: state[1], step, start)[0])
+    return nothing.renewed(lax.while_loop(lambda state: state[1], step, start)[0])
 
 
 def possible(chain: Chain) -> Chain:
@@ -202,7 +202,7 @@ def with_impossible(chain: Chain) -> Chain:
         if not site.is_factor:
             return site
         w = site.factor.array
-        factor = with_array(site.factor, jnp.where(jnp.isneginf(w), ruled_out(w), w))
+        factor = site.factor.renewed(jnp.where(jnp.isneginf(w), ruled_out(w), w))
         return dataclasses.replace(site, content=factor)
 
     step = dataclasses.replace(chain.step, sites=tuple(map(one, chain.step.sites)))

@@ -11,7 +11,6 @@ from jaxtyping import Array, PRNGKeyArray
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Law, Site, Slice, Whole
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.inference.chains.forbidden import check_possible, ruled_out, with_impossible
@@ -82,7 +81,7 @@ def draw_posterior_values(
 
     first_key, key = jax.random.split(key)
     state = first_state(chain, first_key, n, whole_messages(met), scale)
-    following = with_array(values, values.array[1:])
+    following = values.renewed(values.array[1:])
     found = sample_steps(chain, key, state, drawn, (messages, following), n, survival)
     return in_values(supports, chain.origin, found), possible
 

@@ -16,11 +16,11 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Found, Law, Site, Table
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.algebra.messages import Whole, with_array
+from rlinf_ppl.algebra.messages import Whole
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.algebra.small_matrices import cholesky
-from rlinf_ppl.algebra.times import stacked, where_timed
+from rlinf_ppl.algebra.times import where_timed
 from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.inference.chains.policies import as_found, laws_of
 from rlinf_ppl.program.forms import Form
@@ -158,8 +158,9 @@ def expected_gain(chain: Chain, logits: Logits) -> Float[Array, ""]:
 def messages(chain: Chain, logits: Logits) -> dict[str, Whole]:
     """Logits as messages over time, scope and the decision itself."""
     size = chain.size()
-    make = with_array if chain.horizon is None else stacked
-    return {name: make(chain.zero.over(axes, size), logits[name]) for name, axes in chain.axes().items()}
+    zeros = {name: chain.zero.over(axes, size) for name, axes in chain.axes().items()}
+    endless = chain.horizon is None
+    return {name: w.renewed(logits[name]) if endless else w.stacked(logits[name]) for name, w in zeros.items()}
 
 
 def moves(prior: dict[str, Any], policy: dict[str, Any]) -> dict[str, Array]:

@@ -21,7 +21,6 @@ from jaxtyping import Array, Float
 from numpyro.infer import ELBO, SVI
 
 from rlinf_ppl.algebra import Chain, Site
-from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.inference.arguments import check_count, check_tabular, check_tolerance
 from rlinf_ppl.inference.fitting import estimators, guides, own
 from rlinf_ppl.inference.fitting.callers import program_of
@@ -284,7 +283,7 @@ def in_nats(chain: Chain, tau: Array | None) -> Chain:
         return chain
 
     def scaled(site: Site) -> Site:
-        content = with_array(site.factor, tau * site.factor.array) if site.is_factor else site.content
+        content = site.factor.renewed(tau * site.factor.array) if site.is_factor else site.content
         return dataclasses.replace(site, content=content, inverse_temperature=None)
 
     step = dataclasses.replace(chain.step, sites=tuple(scaled(site) for site in chain.step.sites))

@@ -16,7 +16,6 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.algebra import Chain, Site, Table
-from rlinf_ppl.algebra.messages import with_array
 from rlinf_ppl.inference.fitting.guides import Logits, bound, natural_target, policy_of, replies
 from rlinf_ppl.inference.fitting.losses import ExactELBO, ProgramELBO
 
@@ -113,7 +112,7 @@ def warmed(chain: Chain, factor: Array) -> Chain:
         if site.kind != "decision":
             return site
         tau = site.inverse_temperature
-        found = Table((), factor) if tau is None else with_array(tau, factor * tau.array)
+        found = Table((), factor) if tau is None else tau.renewed(factor * tau.array)
         return dataclasses.replace(site, inverse_temperature=found)
 
     return dataclasses.replace(chain, step=dataclasses.replace(chain.step, sites=tuple(map(one, chain.step.sites))))
