@@ -14,6 +14,7 @@ from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.algebra.regularizers import tsallis
 from rlinf_ppl.inference import exact, execution, smc, svi
 from rlinf_ppl.inference.fitting import guides
+from rlinf_ppl.inference.fitting.actor_critic import Carried
 from rlinf_ppl.inference.fitting.judging import Judge
 from rlinf_ppl.inference.fitting.walking import fresh, trajectory_elbo, walked
 from rlinf_ppl.program import read
@@ -80,6 +81,25 @@ def test_the_targets_of_the_exact_action_values_are_these_values(name):
     assert float(found) == pytest.approx(float(solution.elbo), abs=0.05)
 
 
+@pytest.mark.parametrize("promised, off", [(0.0, 0.0), (3.0, 3.0), (-1.0, 1.0)])
+def test_the_verdict_is_what_the_critic_promises_beside_what_is_earned(promised, off):
+    """Of the exact policy, whose ELBO is known; in units of a return of size 2."""
+    program = PROGRAMS["two_temperatures"]()
+    loss = svi.ActorCritic()
+    dynamics = loss.read(program)
+    solution, guide, _ = solved(program)
+    carried = Carried(*[None] * 3, jnp.asarray(2.0), *[None] * 3)
+    verdict = jax.jit(lambda recent, steps: loss.residual(dynamics, guide, recent, steps, carried))
+    still = jnp.full(loss.window, -solution.elbo - promised)
+    noise = 4.5 * 0.5 / np.sqrt(1000)
+    assert float(verdict(still, 1500)) == pytest.approx(off / 2, abs=noise)
+    assert float(verdict(still, 1501)) == np.inf
+    assert float(verdict(still.at[0].set(jnp.inf), 1500)) == np.inf
+    assert float(verdict(still.at[-1].set(jnp.nan), 1500)) == np.inf
+    rising = still.at[: loss.window // 2].add(5.0)
+    assert float(verdict(rising, 1500)) == pytest.approx(max(2.5, off / 2), abs=noise)
+
+
 def chain_task(states=6):
     """A walk along a line whose far end pays."""
     move = np.stack([np.maximum(np.arange(states) - 1, 0), np.minimum(np.arange(states) + 1, states - 1)], 1)
@@ -104,7 +124,10 @@ def test_a_fit_comes_near_the_closed_form(horizon):
     best, least = float(exact.solve(program).elbo), float(exact.elbo(program, exact.prior_policy(program)))
     assert float(fit.elbo) > best - 0.1 * (best - least)
     assert float(fit.losses[-100:].mean()) == pytest.approx(-best, abs=0.1 * (best - least))
-    assert not fit.converged and len(fit.losses) == steps
+    assert bool(fit.converged) == (horizon is not None)
+    assert (len(fit.losses) < steps) == bool(fit.converged)
+    soon = svi.fit(program, KEY, 1000, guide=guide, loss=loss, optimizer=decaying(3e-3, steps))
+    assert not soon.converged and np.isfinite(soon.residual)
 
 
 @pytest.mark.slow

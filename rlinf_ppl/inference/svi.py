@@ -102,7 +102,7 @@ def fit(
         step_size: of the natural gradient, in (0, 1]; 1 is coordinate ascent. An optimiser brings its own. Where
             decisions do not see each other it is the first one, and is adapted.
         tolerance: stop once `residual` is at most this; default 1e-6 (6e-6 in float32), with an
-            optimiser 1e-5, with `ParticleELBO` 1. 0 runs every step, and so does `ActorCritic`.
+            optimiser 1e-5, with `ParticleELBO` 1, with `ActorCritic` 0.05. 0 runs every step.
         num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned, with
             the ELBOs of all as `restarts`. Where decisions see all, the natural gradient needs one only.
         schedule: where decisions do not see all, what to multiply the inverse temperatures by in the first steps, such

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 from jaxtyping import Array, Float
@@ -45,6 +44,8 @@ from rlinf_ppl.program.supports import is_finite
 FOLLOWING = 0.02
 DEFAULT_OPTIMIZER = optax.adam(1e-3)
 SUMMARY_TRAJECTORIES = 1000
+VERDICT_WINDOW = 1000
+VERDICT_EVERY = 500
 
 Guide = dict[str, Tilted]
 Critics = dict[str, Network]
@@ -75,7 +76,9 @@ class Carried(NamedTuple):
 class ActorCritic(ProgramELBO):
     """The policy from learned action values of replayed steps: for long or endless tasks that no table holds.
 
-    Its losses are the critic's own view of the ELBO, and no verdict: a fit runs all its steps.
+    Its losses are the critic's own view of the ELBO: what it promises the best policy. The verdict holds it against
+    what trajectories of the policy earn, and against what it was: the larger difference, relative to the size of a
+    return. A critic that has never met what is better does not know of it, so a converged fit may be a local optimum.
 
     Args:
         num_walkers: how many steps of the program are taken for each step of the fit.
@@ -84,7 +87,8 @@ class ActorCritic(ProgramELBO):
         critic_optimizer: an optax optimiser; None: Adam with a rate of 1e-3.
     """
 
-    tolerance = -np.inf
+    tolerance = 0.05
+    window = VERDICT_WINDOW
 
     def __init__(
         self,
@@ -183,9 +187,21 @@ class ActorCritic(ProgramELBO):
         oldest = (carried.oldest + self.num_particles) % kept
         return -value, direction, Carried(critics, slow, inner, carried.scale, walkers, replay, oldest)
 
-    def residual(self, target: Dynamics, guide: Guide, recent: Array | None, steps: Array) -> Float[Array, ""]:
-        """No verdict."""
-        return jnp.asarray(jnp.inf)
+    def residual(
+        self, target: Dynamics, guide: Guide, recent: Array | None, steps: Array, carried: Any = None
+    ) -> Float[Array, ""]:
+        """How far what the critic promises is from what is earned, and from what it was, in sizes of a return."""
+        assert recent is not None
+        before, now = jnp.mean(jnp.reshape(recent, (2, -1)), 1)
+
+        def verdict() -> Array:
+            key = jax.random.fold_in(jax.random.key(0), steps)
+            earned = trajectory_elbo(target, guide, key, SUMMARY_TRAJECTORIES)
+            off = jnp.maximum(jnp.abs(before - now), jnp.abs(now + earned)) / carried.scale
+            return jnp.where(jnp.isnan(off), jnp.inf, off)
+
+        due = (steps % VERDICT_EVERY == 0) & jnp.isfinite(before)
+        return lax.cond(due, verdict, lambda: jnp.asarray(jnp.inf))
 
     @compiled
     def summary(self, target: Dynamics, guide: Guide, key: Array) -> tuple[dict[str, Any], Array]:

@@ -60,8 +60,9 @@ class Fit(NamedTuple):
         residual: how far the guide is from where it would stay. With the natural gradient the largest difference in
             any probability anywhere that one step of size 1 would make; with an optimiser on tables the KL in nats of
             the policy from its best reply, expected along its trajectories, which is blind where it does not go; with
-            `NodeELBO`, and of guides of one's own by the exact ELBO, the largest slope in any free number; with other
-            losses how much the losses still fall, in standard errors.
+            `NodeELBO`, and of guides of one's own by the exact ELBO, the largest slope in any free number; with
+            `ParticleELBO` how much the losses still fall, in standard errors; with `ActorCritic` how far what the
+            critic promises is from what is earned, in sizes of a return.
         guide: what was learned: for tables of logits theta, shapes as the policy's; networks; or a guide of
             one's own, whose `module` is as it was given, with what was learned.
         memory: what the steps to come need of the steps so far, beside the guide.

@@ -80,8 +80,18 @@ class ProgramELBO(ELBO, abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} does not say which way is up.")
 
     @abc.abstractmethod
-    def residual(self, target: Any, guide: Any, recent: Array | None, steps: Array) -> Float[Array, ""]:
-        """How far a guide is from where it would stay, infinite where there is no verdict."""
+    def residual(
+        self, target: Any, guide: Any, recent: Array | None, steps: Array, carried: Any = None
+    ) -> Float[Array, ""]:
+        """How far a guide is from where it would stay, infinite where there is no verdict.
+
+        Args:
+            target: what `read` made of the program.
+            guide: the guide.
+            recent: the latest losses, `window` of them, if any.
+            steps: how many steps were made.
+            carried: what the loss carries along.
+        """
 
     @abc.abstractmethod
     def summary(self, target: Any, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
@@ -170,7 +180,9 @@ class TableELBO(ProgramELBO):
         """Whoever minimises goes the other way, and an inverse temperature of 0 keeps the prior."""
         return guides.tempered(target, gradient, jnp.sign)
 
-    def residual(self, target: Chain, guide: Logits, recent: Array | None, steps: Array) -> Float[Array, ""]:
+    def residual(
+        self, target: Chain, guide: Logits, recent: Array | None, steps: Array, carried: Any = None
+    ) -> Float[Array, ""]:
         """KL in nats of the policy from its best reply, along its own trajectories; every so many steps."""
         due = steps % VERDICT_EVERY == 0
         return lax.cond(due, lambda: guides.expected_gain(target, guide), lambda: jnp.asarray(jnp.inf))

@@ -93,7 +93,9 @@ class NodeELBO(ProgramELBO):
         sign = common_sign(target)
         return jax.tree.map(lambda g: sign * g, gradient)
 
-    def residual(self, target: Dynamics, guide: Any, recent: Array | None, steps: Array) -> Float[Array, ""]:
+    def residual(
+        self, target: Dynamics, guide: Any, recent: Array | None, steps: Array, carried: Any = None
+    ) -> Float[Array, ""]:
         """The largest slope of the ELBO in any of the guide's free numbers; infinite where nodes are too few."""
 
         def verdict() -> Array:

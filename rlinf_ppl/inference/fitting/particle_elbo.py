@@ -78,7 +78,9 @@ class ParticleELBO(ProgramELBO):
         """All decisions share an inverse temperature: where it is negative, all of them minimise."""
         return jax.tree.map(lambda g: jnp.sign(scale(target)) * g, gradient)
 
-    def residual(self, target: Dynamics, guide: Any, recent: Array | None, steps: Array) -> Float[Array, ""]:
+    def residual(
+        self, target: Dynamics, guide: Any, recent: Array | None, steps: Array, carried: Any = None
+    ) -> Float[Array, ""]:
         """How much the losses fell from the first half of the window to the second, in standard errors."""
         assert recent is not None
         halves = jnp.reshape(recent, (2, -1))

@@ -62,7 +62,9 @@ class PolicyELBO(ProgramELBO):
         sign = common_sign(target.dynamics)
         return jax.tree.map(lambda g: sign * g, gradient)
 
-    def residual(self, target: Made, guide: Guide, recent: Array | None, steps: Array) -> Float[Array, ""]:
+    def residual(
+        self, target: Made, guide: Guide, recent: Array | None, steps: Array, carried: Any = None
+    ) -> Float[Array, ""]:
         """The largest slope of the ELBO in any of the free numbers, which is 0 at a local optimum."""
 
         def verdict() -> Array:

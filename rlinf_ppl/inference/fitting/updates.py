@@ -165,7 +165,7 @@ def by_optimizer(optimizer: optax.GradientTransformation, loss: ProgramELBO = EX
         change, inner = optimizer.update(direction, inner, guide)
         moved = optax.apply_updates(guide, change)
         recent = None if recent is None else jnp.roll(recent, -1).at[-1].set(value)
-        return moved, (inner, carried, key, recent), value, loss.residual(target, moved, recent, steps)
+        return moved, (inner, carried, key, recent), value, loss.residual(target, moved, recent, steps, carried)
 
     return Update(f"an optimizer on {loss!r}", loss, initial, step, apart)
 
