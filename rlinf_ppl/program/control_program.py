@@ -75,7 +75,7 @@ class ControlProgram(eqx.Module):
         self.discount = check_discount(discount)
         self.args, self.changes, self.learned = check_args(args), changes, None
         self.structure, self.constants = Structure.traced(
-            (initial, step, final), self.args, changes, horizon, self.discount, sizes
+            (initial, step, final), self.args, changes, horizon, discount, sizes
         )
 
     def __reduce__(self) -> Any:

@@ -9,6 +9,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.chain import TIME
 from rlinf_ppl.program.changes import Changes, as_final, as_initial, as_step, check_times, vary
 from rlinf_ppl.program.checks import (
+    check_discount,
     check_endless,
     check_forms,
     check_functions,
@@ -52,7 +53,7 @@ class Structure(NamedTuple):
 
     @classmethod
     def traced(
-        cls, functions: Functions, args: tuple[Any, ...], changes: Changes, horizon: Any, discount: Array, sizes: Any
+        cls, functions: Functions, args: tuple[Any, ...], changes: Changes, horizon: Any, discount: Any, sizes: Any
     ) -> "tuple[Structure, Constants]":
         """What one abstract trace of initial, step and final finds, and the arrays that each of them holds.
 
@@ -70,7 +71,7 @@ class Structure(NamedTuple):
         check_call("step", step, number, (*state, *["t"] * timed))
         timed = timed or vary(args) or changes.timed
         if steps is None:
-            check_endless(discount, final, timed)
+            check_endless(check_discount(discount), final, timed)
         times = range(steps or 1) if timed else None
         every, step_held = trace_part("step", as_step(step, number), read, state, order, times)
         last: Form | None = None

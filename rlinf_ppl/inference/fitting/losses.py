@@ -86,11 +86,9 @@ class ProgramELBO(ELBO, abc.ABC):
         """How far a guide is from where it would stay, infinite where there is no verdict.
 
         Args:
-            target: what `read` made of the program.
-            guide: the guide.
+            target, guide, carried: what `read` made of the program, the guide, and what the loss carries along.
             recent: the latest losses, `window` of them, if any.
             steps: how many steps were made.
-            carried: what the loss carries along.
         """
 
     @abc.abstractmethod
