@@ -4,6 +4,7 @@ log(q / p) = theta - log Z needs no log p, and is finite in value and gradient w
 Omega(q) = <q, theta> - Omega*(theta), as theta is where q maximises it.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -205,3 +206,16 @@ def check_one_aim(step: Form, chain: Chain) -> None:
                 "not see all that matters to them besides: no engine finds the equilibrium of such a game. Give them "
                 "one inverse temperature, or let them see the rest."
             )
+
+
+def in_nats(chain: Chain, tau: Array | None) -> Chain:
+    """The same program in nats: optimality multiplied by the inverse temperature that all decisions share."""
+    if tau is None:
+        return chain
+
+    def scaled(site: Site) -> Site:
+        content = site.factor.renewed(tau * site.factor.array) if site.is_factor else site.content
+        return dataclasses.replace(site, content=content, inverse_temperature=None)
+
+    step = dataclasses.replace(chain.step, sites=tuple(scaled(site) for site in chain.step.sites))
+    return dataclasses.replace(chain, step=step, final=tuple(scaled(site) for site in chain.final))

@@ -9,7 +9,6 @@ optimum; none of them raises. They cannot be told apart from inside a guide, so 
 """
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float
 from numpyro.infer import ELBO, SVI
 
-from rlinf_ppl.algebra import Chain, Site
+from rlinf_ppl.algebra import Chain
 from rlinf_ppl.inference.arguments import check_count, check_tabular, check_tolerance
 from rlinf_ppl.inference.fitting import estimators, guides, own
 from rlinf_ppl.inference.fitting.callers import program_of
@@ -86,9 +85,11 @@ class ProgramELBO(ELBO, abc.ABC):
         """How far a guide is from where it would stay, infinite where there is no verdict.
 
         Args:
-            target, guide, carried: what `read` made of the program, the guide, and what the loss carries along.
+            target: what `read` made of the program.
+            guide: the guide.
             recent: the latest losses, `window` of them, if any.
             steps: how many steps were made.
+            carried: what the loss carries along.
         """
 
     @abc.abstractmethod
@@ -197,7 +198,7 @@ class TableELBO(ProgramELBO):
         else:
             with jax.ensure_compile_time_eval():
                 chain = read(program)
-        chain = in_nats(chain, common_inverse_temperature(program))
+        chain = guides.in_nats(chain, common_inverse_temperature(program))
         return self.of_own(program, chain, guide) if isinstance(guide, Guide) else self.estimate(chain, guide, key)
 
     def of_own(self, program: ControlProgram, chain: Chain, guide: Guide) -> Float[Array, ""]:
@@ -285,16 +286,3 @@ def in_numpyro(program: ControlProgram, optim: Any, loss: ELBO | None = None) ->
             "TraceGraph_ELBO."
         )
     return SVI(program.model, program.guide, optim, loss)
-
-
-def in_nats(chain: Chain, tau: Array | None) -> Chain:
-    """The same program in nats: optimality multiplied by the inverse temperature that all decisions share."""
-    if tau is None:
-        return chain
-
-    def scaled(site: Site) -> Site:
-        content = site.factor.renewed(tau * site.factor.array) if site.is_factor else site.content
-        return dataclasses.replace(site, content=content, inverse_temperature=None)
-
-    step = dataclasses.replace(chain.step, sites=tuple(scaled(site) for site in chain.step.sites))
-    return dataclasses.replace(chain, step=step, final=tuple(scaled(site) for site in chain.final))
