@@ -5,7 +5,7 @@ optimality (Levine 2018, sections 3 and 2). Values and ELBO are in the units of 
 Everything here is differentiable in the program's arrays, and can be vmapped over them.
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from rlinf_ppl.inference.chains.exactly import exactly
 from rlinf_ppl.inference.chains.existence import check_forgets
 from rlinf_ppl.inference.chains.filtered import Filtered, filter_of, told
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
+from rlinf_ppl.inference.histories.likelihood import log_prob, log_prob_terms
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends, check_sees
 from rlinf_ppl.program.evaluation import in_nats, posterior_temperature
@@ -38,6 +39,8 @@ __all__ = [
     "evaluate",
     "filtered",
     "kl",
+    "log_prob",
+    "log_prob_terms",
     "marginals",
     "posterior_marginals",
     "posterior_sample",
@@ -45,8 +48,6 @@ __all__ = [
     "sample",
     "solve",
 ]
-
-Answer = TypeVar("Answer")
 
 
 def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:

@@ -1,0 +1,124 @@
+"""The log probability of behaviour: `exact.log_prob` and its terms."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra.compiled import compiled
+from rlinf_ppl.inference.histories.masses import Seen
+from rlinf_ppl.inference.histories.observed import as_seen, rows_of, steps_of
+from rlinf_ppl.inference.histories.plan import plan_of
+from rlinf_ppl.inference.histories.recursion import Histories
+from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.reading import check_program
+from rlinf_ppl.types import ArrayLike
+
+Names = tuple[str, ...]
+
+
+def log_prob(
+    program: ControlProgram,
+    policy: Any,
+    data: Mapping[str, Any],
+    of: str | Sequence[str] | None = None,
+    lengths: ArrayLike | None = None,
+) -> Float[Array, " n"]:
+    """Log probability of what somebody did: of each decision that was seen, given all that was seen before it.
+
+    All that was not seen is summed over exactly: options, terminations, memories, states. What was seen of other sites
+    and of the state is conditioned on, and does not count itself. Optimality is left out, and so is the discount:
+    behaviour is that of a process that goes on. State variables that the data determine may be of any kind, such as
+    the values of a learner; they are computed.
+
+        exact.log_prob(prog, exact.solve(prog).policy, {"s": states, "a": actions})          # n sequences: (n,) nats
+
+    Args:
+        program: any step program; what is hidden must have finitely many values.
+        policy: what decisions follow: arrays as a solution's, functions, a solution or fit; None: their priors.
+        data: by name what was seen of sites, (n, T), and of state variables, (n, T) or (n, T + 1); values as
+            `exact.sample` returns them. Where some are missing (values, seen), with `seen` (n, T) true where a value
+            was seen; or a masked array of NumPy.
+        of: the sites whose probabilities count, any that were seen; None: the decisions.
+        lengths: how many steps of each sequence there are, (n,); what stands behind is no matter. None: T.
+
+    Returns:
+        Nats; -inf where something was seen that has probability zero, NaN where traced values are none of a variable.
+
+    Raises:
+        TypeError, ValueError: data, names or lengths that do not fit; values that a variable does not take; a hidden
+            variable without a finite number of values.
+    """
+    terms = log_prob_terms(program, policy, data, of, lengths)
+    return jnp.sum(jnp.stack(list(terms.values())), (0, 2))
+
+
+def log_prob_terms(
+    program: ControlProgram,
+    policy: Any,
+    data: Mapping[str, Any],
+    of: str | Sequence[str] | None = None,
+    lengths: ArrayLike | None = None,
+) -> dict[str, Float[Array, "n T"]]:
+    """The terms of `log_prob` one by one, by site: what leave-one-out and figures are made of.
+
+    Returns:
+        For each site (n, T) nats, 0 where nothing was seen of it.
+    """
+    check_program(program)
+    structure = program.structure
+    seen, length = as_seen(structure, data, lengths)
+    state, steps = {name for name, _ in structure.state}, steps_of(structure, seen)
+    scored = check_scored(program, seen, of)
+    lacking = tuple(name for name in seen if name in state and rows_of(seen[name]) == steps)
+    whole = {name: each.there is None for name, each in seen.items()}
+    plan = plan_of(structure, whole, scored, lacking)
+    laws = {} if policy is None and program.learned is None else as_policy(program, policy, weighed=False)
+    parts = {name: part for name, part in program.parts.items() if name != "final"}
+    histories = Histories(structure, plan, steps, parts, laws)
+    states = {name: each for name, each in seen.items() if name in state}
+    sites = {name: each for name, each in seen.items() if name not in state}
+    return terms_of(histories, states, sites, length)
+
+
+@compiled
+def terms_of(
+    histories: Histories, states: dict[str, Seen], sites: dict[str, Seen], lengths: Array | None
+) -> dict[str, Array]:
+    """The terms of all sequences."""
+    return jax.vmap(histories.terms)(states, sites, lengths)
+
+
+def check_scored(program: ControlProgram, seen: dict[str, Seen], of: Any) -> Names:
+    """The sites whose terms are wanted: the decisions that were seen, or those that are named.
+
+    Raises:
+        TypeError: they are no names.
+        ValueError: one is no site of the step, or was not seen.
+    """
+    form, state = program.structure.step, dict(program.structure.state)
+    sources = {each.source: each.name for each in form.following if each.source is not None}
+    data = {site.name for site in form.sites if site.kind == "data"}
+    there = data | {name for name in form.supports() if name in seen or sources.get(name) in seen}
+    if of is None:
+        names = tuple(site.name for site in form.decisions if site.name in there)
+        if not names:
+            raise ValueError(
+                f"data hold no decision, whose probabilities are asked for; the program's are {list(program.scopes)}. "
+                "Name the sites that count by of=..."
+            )
+        return names
+    names = (of,) if isinstance(of, str) else tuple(of)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"of must be names of sites; got {name!r}.")
+        if name in state:
+            site = next((each.source for each in form.following if each.name == name), None)
+            hint = f": its site is {site!r}" if site is not None else ", and the next one is computed"
+            raise ValueError(f"of must name sites, and {name!r} is a state variable{hint}.")
+        if name not in there:
+            raise ValueError(f"of names {name!r}; the sites of the step that were seen are {sorted(there)}.")
+    return names

@@ -1,0 +1,73 @@
+"""Probabilities of hidden variables, and what becomes of them where something was seen."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from rlinf_ppl.algebra.tables import Table, union
+
+
+class Seen(NamedTuple):
+    """What was seen of one variable: at one time, or over time.
+
+    Attributes:
+        value: its value; any, where it was not seen.
+        there: whether it was seen; None: at every time.
+    """
+
+    value: Any
+    there: Bool[Array, "..."] | None
+
+
+class Known(NamedTuple):
+    """What is known before a step.
+
+    Attributes:
+        computed: the state variables that the data determine.
+        mass: probabilities of the hidden ones.
+    """
+
+    computed: dict[str, Any]
+    mass: Array
+
+
+def met(mass: Table, weight: tuple[Table, Table], there: Array | None = None) -> tuple[Table, Float[Array, ""]]:
+    """The probabilities given something that was seen, and the log probability of that.
+
+    Args:
+        mass: the probabilities before.
+        weight: of what was seen, a probability and the log of a density, whose product counts.
+        there: whether it was seen at all.
+    """
+    axes = union(mass.axes, *(part.axes for part in weight))
+    before, p, log_p = (part.aligned(axes) for part in (mass, *weight))
+    peak = lax.stop_gradient(jnp.max(jnp.where((before > 0) & (p > 0), log_p, -jnp.inf)))
+    peak = jnp.where(jnp.isneginf(peak), 0.0, peak)
+    joint = before * p * jnp.exp(log_p - peak)
+    total = jnp.sum(joint)
+    possible = (total > 0) | jnp.isnan(total)
+    term = jnp.where(possible, jnp.log(jnp.where(possible, total, 1.0)) + peak, -jnp.inf)
+    after = jnp.where(possible, joint / jnp.where(possible, total, 1.0), jnp.broadcast_to(before, joint.shape))
+    if there is not None:
+        after = jnp.where(there, after, jnp.broadcast_to(before, joint.shape))
+        term = jnp.where(there, term, 0.0)
+    return Table(axes, after), term
+
+
+def certain(p: Table) -> tuple[Table, Table]:
+    """A weight that is a probability."""
+    return p, Table((), jnp.zeros(()))
+
+
+def times(mass: Table, law: Table) -> Table:
+    """The product of probabilities."""
+    axes = union(mass.axes, law.axes)
+    return Table(axes, mass.aligned(axes) * law.aligned(axes))
+
+
+def at_row(seen: Seen, row: int) -> Seen:
+    """What was seen at one time."""
+    return jax.tree.map(lambda x: x[row], seen)

@@ -1,0 +1,402 @@
+"""The likelihood of behaviour against every history that the data leave open."""
+
+import json
+import os
+from functools import partial
+from itertools import cycle, product
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from numpyro.distributions import Bernoulli, Categorical, Normal
+from oracles import behaviour
+from programs_more import PAIRS
+from scipy.special import logsumexp
+from scipy.stats import norm
+from selection import quick_rows
+
+from rlinf_ppl import ControlProgram, decide, models, optimality
+from rlinf_ppl.inference import exact
+from rlinf_ppl.tasks import MDP
+
+KEY = jax.random.key(0)
+
+
+def seen_of(pair, rng, share):
+    """Trajectories under the prior, and what of them was seen: whole variables, or each value with a probability."""
+    program, n = pair.control(), 3
+    drawn = exact.sample(program, KEY, exact.prior_policy(program), n)
+    data = {}
+    for name in (*program.state, *(site.name for site in program.structure.step.latent)):
+        if rng.random() < 0.35:
+            continue
+        values = np.asarray(drawn[name])
+        if name in program.state and rng.random() < 0.5:
+            values = values[:, :-1]
+        there = np.ones(values.shape, bool) if rng.random() < 0.5 else rng.random(values.shape) < share
+        data[name] = values, there
+    return drawn, data
+
+
+def listed(data, i):
+    return {
+        name: [v if s else None for v, s in zip(values[i].tolist(), there[i].tolist(), strict=True)]
+        for name, (values, there) in data.items()
+    }
+
+
+@pytest.mark.parametrize("name, seed", quick_rows(zip(PAIRS, cycle(range(4)), strict=False), product(PAIRS, range(4))))
+def test_what_was_seen_is_as_probable_as_the_histories_that_it_leaves(name, seed):
+    pair, rng = PAIRS[name], np.random.default_rng([seed, len(name)])
+    program = pair.control()
+    solution = exact.solve(program)
+    policy = {d: np.asarray(q) for d, q in solution.policy.items()}
+    supports, scopes = pair.truth.supports, program.scopes
+
+    def rows(t, decision, values):
+        places = [supports[axis].index(values[axis]) for axis in scopes[decision]]
+        return policy[decision][(t, *places)]
+
+    _, data = seen_of(pair, rng, 0.6)
+    sites = [site.name for site in program.structure.step.latent]
+    scored = [site for site in sites if site in data]
+    if not scored:
+        pytest.skip("no site was seen")
+    given = {name: values if there.all() else (values, there) for name, (values, there) in data.items()}
+    for own, table in ((None, None), (policy, rows)):
+        found = exact.log_prob_terms(program, own, given, of=scored)
+        for i in range(3):
+            wanted = behaviour.prequential(pair.truth, table, listed(data, i), scored)
+            for site in scored:
+                steps = len(wanted[site])
+                np.testing.assert_allclose(found[site][i][:steps], wanted[site], rtol=1e-10, atol=1e-12)
+
+
+# ---- latent options: what was seen are states and actions ----------------------------------------------------------
+S, A, M, T, N = 3, 2, 2, 5, 6
+RNG = np.random.default_rng(0)
+TASK = MDP(RNG.dirichlet(np.ones(S), (S, A)), RNG.normal(size=(S, A)), RNG.dirichlet(np.ones(S)))
+OPTION_PRIOR = RNG.dirichlet(np.ones(A), (S, M))
+
+
+def options(beta):
+    return models.soft_options(TASK, T, M, beta=beta, action_prior=OPTION_PRIOR)
+
+
+@pytest.fixture(scope="module")
+def walks():
+    program = options(1.3)
+    drawn = exact.sample(program, KEY, exact.solve(program).policy, N)
+    return {name: np.asarray(drawn[name]) for name in ("s", "a")}
+
+
+def of_options(beta, data):
+    program = options(beta)
+    return exact.log_prob(program, exact.solve(program).policy, data)
+
+
+def test_options_that_nobody_saw_are_summed_over(walks):
+    """Against every history of options and terminations, one by one; with and without the state after the last step."""
+    program = options(1.3)
+    policy = {name: np.asarray(q) for name, q in exact.solve(program).policy.items()}
+    first = np.asarray(exact.marginals(program, policy).state[0]).sum(0)
+    first = first / first.sum()
+    found = of_options(1.3, walks)
+    for i in range(N):
+        total = 0.0
+        for before in range(M):
+            for path in product(product(range(2), range(M)), repeat=T):
+                weight, held = first[before], before
+                for t, (b, z) in enumerate(path):
+                    s, a = walks["s"][i, t], walks["a"][i, t]
+                    weight *= policy["b"][t, s, held, b] * policy["z"][t, s, held, b, z] * policy["a"][t, s, z, a]
+                    held = z
+                total += weight
+        assert float(found[i]) == pytest.approx(np.log(total), rel=1e-12)
+    np.testing.assert_array_equal(of_options(1.3, walks | {"s": walks["s"][:, :T]}), found)
+
+
+def test_slopes_are_those_of_differences_and_subjects_are_vmapped(walks):
+    def total(beta):
+        return of_options(beta, walks).sum()
+
+    h = 1e-5
+    slope = jax.jit(jax.grad(total))(1.3)
+    assert float(slope) == pytest.approx(float(total(1.3 + h) - total(1.3 - h)) / (2 * h), rel=1e-7)
+    each = jax.vmap(lambda beta, s, a: of_options(beta, {"s": s[None], "a": a[None]})[0])
+    betas = jnp.linspace(0.5, 2.0, N)
+    found = jax.jit(each)(betas, walks["s"], walks["a"])
+    one_by_one = [of_options(beta, jax.tree.map(lambda x, i=i: x[i : i + 1], walks))[0] for i, beta in enumerate(betas)]
+    np.testing.assert_allclose(found, one_by_one, rtol=1e-12)
+
+
+def test_what_stands_behind_the_end_of_a_sequence_is_no_matter(walks):
+    lengths = np.array([5, 4, 3, 2, 1, 0])
+    after = np.arange(T) >= lengths[:, None]
+    ragged = {"s": np.where(np.arange(T + 1) > lengths[:, None], -1, walks["s"]), "a": np.where(after, 77, walks["a"])}
+    program = options(1.3)
+    policy = exact.solve(program).policy
+    found = exact.log_prob_terms(program, policy, ragged, lengths=lengths)["a"]
+    whole = exact.log_prob_terms(program, policy, walks)["a"]
+    np.testing.assert_allclose(found, np.where(after, 0.0, whole), rtol=1e-12)
+    masked = exact.log_prob(program, policy, walks | {"a": (walks["a"], ~after)})
+    np.testing.assert_allclose(found.sum(1), masked, rtol=1e-12)
+    slopes = jax.grad(lambda q: exact.log_prob(program, policy | {"a": q}, ragged, lengths=lengths).sum())(policy["a"])
+    assert np.isfinite(np.asarray(slopes)).all()
+
+
+def test_all_that_was_seen_together_has_the_evidence_of_conditioning_on_it():
+    """The terms of all sites, with a noisy signal of a hidden state, against the elimination with the data inside."""
+    keep, signal = jnp.array([[0.9, 0.1], [0.3, 0.7]]), jnp.array([[0.8, 0.2], [0.1, 0.9]])
+    prior = jnp.array([[0.7, 0.3], [0.2, 0.8]])
+
+    def initial():
+        return {"h": numpyro.sample("h0", Categorical(probs=jnp.array([0.4, 0.6]))), "m": 0}
+
+    def step(h, m):
+        o = numpyro.sample("o", Categorical(probs=signal[h]))
+        a = decide("a", Categorical(probs=prior[(m + o) % 2]), unseen=("h",))
+        optimality(1.0 * (a == h))
+        return {"h": numpyro.sample("h_next", Categorical(probs=keep[h])), "m": o}
+
+    program = ControlProgram(initial, step, 4, sizes={"m": 2})
+    o, a = RNG.integers(2, size=(2, 3, 4))
+    found = exact.log_prob(program, None, {"o": o, "a": a}, of=["o", "a"])
+
+    def seen(o, a):
+        def observed(o, a, h, m, t):
+            numpyro.sample("o", Categorical(probs=signal[h]), obs=o[t])
+            numpyro.sample("a", Categorical(probs=prior[(m + o[t]) % 2]), obs=a[t])
+            return {"h": numpyro.sample("h_next", Categorical(probs=keep[h])), "m": o[t]}
+
+        args = jnp.asarray(o), jnp.asarray(a)
+        program = ControlProgram(lambda *_: initial(), observed, 4, args=args, sizes={"m": 2})
+        return exact.condition(program).log_evidence
+
+    np.testing.assert_allclose(found, [seen(*each) for each in zip(o, a, strict=True)], rtol=1e-12)
+
+
+# ---- learners: what they have learned is computed from the data ----------------------------------------------------
+def bandit(rate, beta, pays):
+    def step(rate, beta, value, last):
+        choice = decide("choice", Categorical(logits=beta * value + 0.3 * last))
+        pay = numpyro.sample("pay", Bernoulli(probs=pays[choice]))
+        here = jnp.arange(2) == choice
+        return {"value": value + rate * (pay - value) * here, "last": 1.0 * here - 0.5}
+
+    def initial(rate, beta):
+        return {"value": jnp.zeros(2), "last": jnp.zeros(2)}
+
+    return ControlProgram(initial, step, 30, args=(rate, beta))
+
+
+def test_a_learner_has_the_likelihood_of_a_recursion_by_hand():
+    choice, pay = RNG.integers(2, size=(2, N, 30))
+    data, pays = {"choice": choice, "pay": pay}, jnp.array([0.3, 0.7])
+    found = exact.log_prob_terms(bandit(0.2, 3.0, pays), None, data, of=("choice", "pay"))
+    for i in range(N):
+        value, last = np.zeros(2), np.zeros(2)
+        for t in range(30):
+            logits = 3.0 * value + 0.3 * last
+            c, r = choice[i, t], pay[i, t]
+            assert float(found["choice"][i, t]) == pytest.approx(logits[c] - logsumexp(logits), rel=1e-12, abs=1e-14)
+            p = float(pays[c])
+            assert float(found["pay"][i, t]) == pytest.approx(np.log(p if r else 1 - p), rel=1e-12)
+            value[c] += 0.2 * (r - value[c])
+            last = np.eye(2)[c] - 0.5
+
+
+def test_slopes_of_a_learner_are_those_of_differences():
+    choice, pay = RNG.integers(2, size=(2, N, 30))
+
+    def total(theta):
+        return exact.log_prob(
+            bandit(theta[0], theta[1], jnp.array([0.3, 0.7])), None, {"choice": choice, "pay": pay}
+        ).sum()
+
+    at, h = jnp.array([0.2, 3.0]), 1e-5
+    slope = jax.jit(jax.grad(total))(at)
+    for i, e in enumerate(np.eye(2)):
+        assert float(slope[i]) == pytest.approx(float(total(at + h * e) - total(at - h * e)) / (2 * h), rel=1e-6)
+
+
+SHARED = Path(os.environ.get("RLINF_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the data of hBayesDM stand beside the project, if at all")
+def test_a_bandit_has_the_log_likelihoods_of_hbayesdm():
+    fixtures = json.loads((SHARED / "hbayesdm_loglik_fixtures.json").read_text())
+    rows = np.genfromtxt(SHARED / "hbayesdm_bandit2arm_exampleData.txt", names=True, delimiter="\t")
+    subjects = list(dict.fromkeys(rows["subjID"]))
+    data = {
+        "choice": np.stack([rows["choice"][rows["subjID"] == i] - 1 for i in subjects]).astype(int),
+        "outcome": np.stack([rows["outcome"][rows["subjID"] == i] for i in subjects]),
+    }
+
+    def step(rate, tau, value):
+        choice = decide("choice", Categorical(logits=tau * value))
+        outcome = numpyro.sample("outcome", Normal(0.0, 1.0))
+        return {"value": value + rate * (outcome - value) * (jnp.arange(2) == choice)}
+
+    program = ControlProgram(lambda rate, tau: {"value": jnp.zeros(2)}, step, 100, args=(0.5, 1.0))
+    found = np.asarray(exact.log_prob(program, None, data))
+    assert found.sum() == pytest.approx(-1296.838, abs=1e-3)
+    assert "bandit2arm" in json.dumps(list(fixtures))
+
+
+# ---- decisions of real numbers, endless horizons, float32, zeros ----------------------------------------------------
+def test_real_decisions_have_the_densities_of_their_policy():
+    def step(x):
+        u = decide("u", Normal(0.0, 1.0))
+        optimality(-(x**2) - u**2)
+        return {"x": numpyro.sample("x_next", Normal(x + u, 0.5))}
+
+    program = ControlProgram(lambda: {"x": numpyro.sample("x0", Normal(1.0, 1.0))}, step, 4)
+    gain, offset, cov = policy = exact.solve(program).policy["u"]
+    x, u = RNG.normal(size=(N, 5)), RNG.normal(size=(N, 4))
+    found = exact.log_prob_terms(program, {"u": policy}, {"x": x, "u": u}, of=("u", "x_next"))
+    mean = np.asarray(gain)[:, 0, 0] * x[:, :4] + np.asarray(offset)[:, 0]
+    np.testing.assert_allclose(found["u"], norm.logpdf(u, mean, np.sqrt(cov[:, 0, 0])), rtol=1e-9)
+    np.testing.assert_allclose(found["x_next"], norm.logpdf(x[:, 1:], x[:, :4] + u, 0.5), rtol=1e-9)
+    function = {"u": lambda x: Normal(-0.5 * x, 0.7)}
+    found = exact.log_prob(program, function, {"x": x, "u": u})
+    np.testing.assert_allclose(found, norm.logpdf(u, -0.5 * x[:, :4], 0.7).sum(1), rtol=1e-9)
+
+
+def test_behaviour_without_end_follows_one_policy():
+    program = models.single_agent(TASK, None, beta=2.0, discount=0.9)
+    policy = exact.solve(program).policy
+    s, a = RNG.integers(S, size=(N, 8)), RNG.integers(A, size=(N, 8))
+    wanted = np.log(np.asarray(policy["a"])[s, a]).sum(1)
+    np.testing.assert_allclose(exact.log_prob(program, policy, {"s": s, "a": a}), wanted, rtol=1e-12)
+    with jax.enable_x64(False):
+        task = MDP(*(np.asarray(x, np.float32) for x in (TASK.transition, TASK.reward, TASK.initial)))
+        program = models.single_agent(task, None, beta=2.0, discount=0.9)
+        found = exact.log_prob(program, exact.solve(program).policy, {"s": s, "a": a})
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_what_has_probability_zero_has_no_slope_that_is_no_number():
+    policy = np.array([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8]])
+    program = models.single_agent(TASK, None, discount=0.9)
+    data = {"s": np.array([[0, 1], [1, 2]]), "a": np.array([[1, 0], [0, 1]])}
+
+    def total(q):
+        return exact.log_prob(program, {"a": q}, data)
+
+    found, slopes = total(policy), jax.jacobian(total)(jnp.asarray(policy))
+    assert found[0] == -np.inf and float(found[1]) == pytest.approx(np.log(0.5 * 0.8))
+    assert np.isfinite(np.asarray(slopes)).all() and float(slopes[1, 2, 1]) == pytest.approx(1 / 0.8)
+
+
+def test_traced_values_that_a_variable_does_not_take_are_no_number():
+    program = models.single_agent(TASK, None, discount=0.9)
+    policy = exact.prior_policy(program)
+    found = jax.jit(lambda a: exact.log_prob(program, policy, {"s": np.zeros((2, 1), int), "a": a}))(
+        jnp.array([[0], [7]])
+    )
+    assert np.isfinite(found[0]) and np.isnan(found[1])
+
+
+# ---- bad input -------------------------------------------------------------------------------------------------------
+ENDLESS = partial(models.single_agent, TASK, None, discount=0.9)
+
+
+def of_data(data, of=None, lengths=None, program=ENDLESS, policy=None):
+    return lambda: exact.log_prob(program(), policy, data, of, lengths)
+
+
+def noisy():
+    def step(x):
+        u = decide("u", Normal(0.0, 1.0))
+        return {"x": numpyro.sample("x_next", Normal(x + u, 0.5))}
+
+    return ControlProgram(lambda: {"x": numpyro.sample("x0", Normal(1.0, 1.0))}, step, 3)
+
+
+GOOD = {"s": np.zeros((2, 4), int), "a": np.zeros((2, 3), int)}
+WRONG = {
+    "no data": (of_data({}), TypeError, "data must be a dict of what was seen"),
+    "an array": (of_data(np.zeros((2, 3))), TypeError, "data must be a dict .* got ndarray"),
+    "a name that is none": (
+        of_data(GOOD | {"b": GOOD["a"]}),
+        ValueError,
+        r"data name \['b'\]; .* are \['s', 'a', 's_next'\]",
+    ),
+    "words": (of_data(GOOD | {"a": [["left"]]}), TypeError, r"data\['a'\] must be"),
+    "one sequence without its axis": (
+        of_data({"s": [0, 1], "a": [0, 1]}),
+        ValueError,
+        r"data\['s'\] has shape \(2,\); it must be \(n, T or T \+ 1\)",
+    ),
+    "sequences of other numbers": (
+        of_data(GOOD | {"a": np.zeros((3, 3), int)}),
+        ValueError,
+        "different numbers of sequences: {'s': 2, 'a': 3}",
+    ),
+    "steps of other numbers": (of_data(GOOD | {"a": np.zeros((2, 5), int)}), ValueError, "different numbers of steps"),
+    "too many steps": (
+        of_data({"x": np.zeros((1, 6)), "u": np.zeros((1, 5))}, program=noisy),
+        ValueError,
+        "data have 5 steps, and the program's horizon is 3",
+    ),
+    "a state outside": (
+        of_data(GOOD | {"s": np.array([[0, 1, 2, 3], [0, 0, 0, 0]])}),
+        ValueError,
+        r"data\['s'\]\[0, 3\] is 3, and 's' takes the values 0 to 2",
+    ),
+    "half a state": (of_data(GOOD | {"s": np.full((2, 4), 0.5)}), ValueError, r"data\['s'\]\[0, 0\] is 0.5"),
+    "NaN": (
+        of_data(GOOD | {"a": np.array([[0, 1, np.nan], [0, 0, 0]])}),
+        ValueError,
+        r"data\['a'\]\[0, 2\] is nan.* Give \(values, seen\)",
+    ),
+    "a mask of another shape": (
+        of_data(GOOD | {"a": (GOOD["a"], np.ones((2, 2), bool))}),
+        ValueError,
+        "seen must be an array",
+    ),
+    "a mask of numbers": (of_data(GOOD | {"a": (GOOD["a"], np.ones((2, 3)))}), ValueError, "truth values"),
+    "no decision": (of_data({"s": GOOD["s"]}), ValueError, r"data hold no decision, .* are \['a'\]. Name the sites"),
+    "a state to score": (of_data(GOOD, of="s"), ValueError, "'s' is a state variable: its site is 's_next'"),
+    "a name to score": (of_data(GOOD, of=["a", "b"]), ValueError, r"of names 'b'; .* are \['a', 's_next'\]"),
+    "a number to score": (of_data(GOOD, of=[3]), TypeError, "of must be names of sites; got 3"),
+    "lengths of another number": (of_data(GOOD, lengths=[3]), ValueError, "there are 2 sequences"),
+    "lengths that are long": (of_data(GOOD, lengths=[3, 4]), ValueError, "from 0 to the 3 steps"),
+    "lengths that are no numbers": (of_data(GOOD, lengths=[3.0, 2.0]), TypeError, "whole numbers"),
+    "a real state that nobody saw": (
+        of_data({"u": np.zeros((1, 3))}, program=noisy),
+        ValueError,
+        "'x' has no finite number of values, and the data do not determine it",
+    ),
+    "a learner with a choice missing": (
+        of_data(
+            {"choice": (np.zeros((1, 30), int), np.arange(30)[None] != 3), "pay": np.zeros((1, 30), int)},
+            program=lambda: bandit(0.1, 1.0, jnp.ones(2)),
+        ),
+        ValueError,
+        "'value' has no finite number of values, and the data do not determine it",
+    ),
+    "a policy without its decision": (of_data(GOOD, policy={}), ValueError, r"policy has the decisions \[\]"),
+    "no program": (lambda: exact.log_prob(TASK, None, GOOD), TypeError, "an engine takes a ControlProgram first"),
+}
+
+
+@pytest.mark.parametrize("call, error, message", WRONG.values(), ids=WRONG)
+def test_bad_data_are_refused(call, error, message, monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_masked_arrays_are_those_of_numpy():
+    """Whose masks are true where values are missing."""
+    program, policy = ENDLESS(), exact.prior_policy(ENDLESS())
+    masked = np.ma.masked_array([[0, 1, 99]], mask=[[False, False, True]])
+    found = exact.log_prob(program, policy, {"s": np.array([[0, 1, 2]]), "a": masked})
+    pair = exact.log_prob(program, policy, {"s": np.array([[0, 1, 2]]), "a": ([[0, 1, 0]], [[True, True, False]])})
+    np.testing.assert_array_equal(found, pair)
