@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.coordinates import stacked_values, union, unit_row
+from rlinf_ppl.algebra.fixed_point import Linearized
 from rlinf_ppl.algebra.gaussians import LinearGaussian, Noise, aligned_map, by_noise
 from rlinf_ppl.algebra.messages import Arrival
 from rlinf_ppl.algebra.times import is_named
@@ -41,10 +42,10 @@ class AffineArrival(Arrival[Any, Any]):
         return form
 
     def linearized(
-        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array
-    ) -> tuple[Array, Callable[[Array], Array]]:
+        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array, state: tuple[str, ...]
+    ) -> Linearized:
         """A step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
-        return jax.linearize(lambda v: after(before(v)), v)
+        return Linearized(*jax.linearize(lambda v: after(before(v)), v))
 
     def positions_at(self, at: dict[str, Array]) -> dict[str, Array]:
         """The next state (n, size) from values of the variables of this step."""

@@ -7,9 +7,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.columns import Gather, contiguous, gather
+from rlinf_ppl.algebra.fixed_point import MOST_DIRECT, Linearized
 from rlinf_ppl.algebra.messages import Arrival, Step
 from rlinf_ppl.algebra.tables import Conditional, Table, union
 
@@ -53,10 +54,11 @@ class FiniteArrival(Arrival[Table, Conditional]):
         return contiguous(form, tuple(state)) if repeated else form
 
     def linearized(
-        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array
-    ) -> tuple[Array, Callable[[Array], Array]]:
+        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array, state: tuple[str, ...]
+    ) -> Linearized:
         """A sweep at v and its derivative: `before` pulls the next message v, `after` walks the step."""
-        return jax.linearize(lambda v: after(before(v)), v)
+        image, push = jax.linearize(lambda v: after(before(v)), v)
+        return Linearized(image, push, jacobian(before, after, v, state) if v.size <= MOST_DIRECT else None)
 
     def positions_at(self, positions: dict[str, Array]) -> dict[str, Array]:
         """The positions of the next state, each of shape (n,), from those of the variables of this step."""
@@ -64,3 +66,24 @@ class FiniteArrival(Arrival[Table, Conditional]):
             name: self.positions[name].rows(positions) if source is None else positions[source]
             for name, source in self.sources
         }
+
+
+def jacobian(
+    before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array, state: tuple[str, ...]
+) -> Float[Array, "n n"]:
+    """The derivative of a sweep as a matrix over all entries of v.
+
+    What is pulled is laid out for each state apart, and the value of a state depends on its own part only. So one
+    derivative, of the sum of all values, holds every slope, and each state's are pushed back to the next states.
+    """
+    pulled = before(v)
+    sizes = dict(zip(pulled.axes, pulled.array.shape, strict=True)) | dict(zip(state, v.shape, strict=True))
+    rest = tuple(name for name in pulled.axes if name not in state)
+    slopes = jax.vjp(after, pulled.over((*state, *rest), sizes))[1](jnp.ones_like(v))[0].array
+    if rest == pulled.axes:
+        rows, axes = slopes.reshape(v.size, *slopes.shape[v.ndim :]), rest
+    else:
+        own = jnp.eye(v.size, dtype=v.dtype).reshape(v.size, *v.shape, *[1] * len(rest))
+        rows, axes = own * slopes[None], (*state, *rest)
+    back = jax.vjp(lambda v: before(v).over(axes, sizes).array, v)[1]
+    return jax.vmap(lambda row: back(row)[0])(rows).reshape(v.size, v.size)

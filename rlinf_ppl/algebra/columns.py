@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from rlinf_ppl.algebra.fixed_point import Linearized
 from rlinf_ppl.algebra.messages import Arrival, Message
 from rlinf_ppl.algebra.numerics import soft_maximum_of_columns
 from rlinf_ppl.algebra.regularizers import kl
@@ -166,8 +167,8 @@ class Gather(Arrival[Table, Conditional]):
         return unrolled(v.state, shared(*parts.values()), gathered)
 
     def linearized(
-        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array
-    ) -> tuple[Array, Callable[[Array], Array]]:
+        self, before: Callable[[Array], Any], after: Callable[[Any], Array], v: Array, state: tuple[str, ...]
+    ) -> Linearized:
         """A sweep at v and its derivative: `before` pulls the next message v, `after` walks the step.
 
         The value of a state depends on what is pulled to that state only. So the derivative of the sum of all values
@@ -183,7 +184,7 @@ class Gather(Arrival[Table, Conditional]):
         pulled, push = jax.linearize(whole, v)
         image, back = jax.vjp(after, pulled)
         slopes = back(jnp.ones_like(image))[0].columns
-        return image, lambda d: products(slopes, push(d).columns)
+        return Linearized(image, lambda d: products(slopes, push(d).columns))
 
 
 def gather(sources: tuple[tuple[str, str | None], ...], positions: dict[str, Table], state: dict[str, int]) -> Gather:

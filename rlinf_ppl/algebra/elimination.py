@@ -202,7 +202,7 @@ def endless(
         lambda v: value(pulled(v)),
         nothing.array,
         goal,
-        lambda v: step.arrival.linearized(pulled, value, v),
+        lambda v: step.arrival.linearized(pulled, value, v, chain.carried),
         nothing.monotone,
     )
     again, met = walked(pulled(solved.value))

@@ -11,7 +11,6 @@ are taken on trust: PATIENCE of them may fail to halve the least residual so far
 does not halve it is undone, and a plain sweep from the best v is taken instead.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +27,25 @@ PATIENCE = 50
 SWEEPS = 30
 ROUNDINGS = 2
 
-Linearize = Callable[[Array], tuple[Array, Callable[[Array], Array]]]
+# Up to how many numbers linear systems are solved directly.
+MOST_DIRECT = 256
+
+
+class Linearized(NamedTuple):
+    """An operator at v.
+
+    Attributes:
+        image: its value.
+        push: the product of its derivative J with a direction.
+        matrix: J, where it is small enough to be written out, over all entries of v; else None.
+    """
+
+    image: Float[Array, "..."]
+    push: Callable[[Array], Array]
+    matrix: Float[Array, "n n"] | None = None
+
+
+Linearize = Callable[[Array], Linearized]
 
 
 class FixedPoint(NamedTuple):
@@ -63,7 +80,7 @@ class FixedPoint(NamedTuple):
             operator: a contraction, in the maximum norm where it is monotone.
             start: where to begin.
             tolerance: what to aim for; the iteration also ends where only rounding is left.
-            linearize: gives operator(v) and the product of the derivative at v with a direction; None: `jax.linearize`.
+            linearize: gives the operator at v; None: by `jax.linearize`.
             monotone: whether J has no negative entries. If so (I - J)^-1 1, where it is at least 1 everywhere, proves
                 that there is a fixed point and bounds the error. Otherwise plain iteration takes the place of Newton's
                 method, and one of its steps stands for the error.
@@ -77,7 +94,7 @@ class FixedPoint(NamedTuple):
             return operator(v) - v
 
         def solve(_: Callable[[Array], Array], guess: Array) -> "tuple[Array, FixedPoint]":
-            derivative = linearize or functools.partial(jax.linearize, operator)
+            derivative = linearize or (lambda v: Linearized(*jax.linearize(operator, v)))
             found = newton(derivative, guess, tolerance) if monotone else sweep(operator, guess, tolerance)
             bound = error_bound(derivative, monotone, found.value)
             value = jnp.where(jnp.isnan(found.residual), jnp.nan, found.value)
@@ -145,7 +162,7 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
 
     def step(search: Search) -> Search:
         v, best = search.at, search.best
-        image, push = linearize(v)
+        image, push, matrix = linearize(v)
         residual = largest(image - v)
         here = Iterate(v, residual, jnp.max(push(jnp.ones_like(v))), best.steps)
         helps = residual <= 0.5 * best.residual
@@ -155,8 +172,11 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
         )
         onwards = (helps | search.swept | (jnp.isfinite(residual) & (trusted >= 0))) & unsolved(best)
         # Nothing is to be solved for where the search is over: under vmap it goes on for the others.
-        forcing = jnp.where(onwards, jnp.clip(residual / search.best.residual, *FORCING), 2.0)
-        direction = bicgstab(lambda d: d - push(d), image - v, forcing)
+        if matrix is None:
+            forcing = jnp.where(onwards, jnp.clip(residual / search.best.residual, *FORCING), 2.0)
+            direction = bicgstab(lambda d: d - push(d), image - v, forcing)
+        else:
+            direction = solve_directly(jnp.eye(v.size) - matrix, image - v)
         at = jnp.where(onwards, v + direction, best_image)
         return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted)
 
@@ -205,10 +225,15 @@ def select(condition: Array, yes: Any, no: Any) -> Any:
 def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
     """Solve matrix(x) = right for a linear function 1 - J; differentiable and transposable.
 
+    A small system is written out and solved directly.
     BiCGSTAB may break down, for instance where a chain is nearly deterministic. Where it does not halve what is left,
     SWEEPS plain iterations x <- right + J x are made instead, which always come closer in the end.
     """
     eps = float(jnp.finfo(right.dtype).eps)
+
+    def direct(matrix: Callable[[Array], Array], right: Array) -> Array:
+        units = jnp.eye(right.size, dtype=right.dtype).reshape(-1, *right.shape)
+        return solve_directly(jax.vmap(matrix)(units).reshape(right.size, right.size).T, right)
 
     def solve(matrix: Callable[[Array], Array], right: Array) -> Array:
         def unsolved(state: tuple[Array, ...]) -> Array:
@@ -233,7 +258,14 @@ def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
         start = jnp.zeros_like(right), right, jnp.asarray(False), jnp.zeros(())
         return lax.while_loop(unsolved, step, start)[0]
 
-    return lax.custom_linear_solve(matrix, right, solve, transpose_solve=solve)
+    chosen = direct if right.size <= MOST_DIRECT else solve
+    return lax.custom_linear_solve(matrix, right, chosen, transpose_solve=chosen)
+
+
+@jax.custom_batching.sequential_vmap
+def solve_directly(matrix: Float[Array, "n n"], right: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Solve matrix x = right, several systems one after the other: batches of them hang in some versions of jaxlib."""
+    return jnp.linalg.solve(matrix, right.reshape(-1)).reshape(right.shape)
 
 
 def error_bound(linearize: Linearize, monotone: bool, v: Array) -> Float[Array, ""]:
@@ -242,7 +274,7 @@ def error_bound(linearize: Linearize, monotone: bool, v: Array) -> Float[Array, 
     Where J has no negative entries, e = (I - J)^-1 1 is at least 1 if and only if the spectral radius of J is below 1,
     and then the error is at most (residual + rounding) max e. Of a soft Bellman operator e is 1 / (1 - discount).
     """
-    image, push = linearize(v)
+    image, push, _ = linearize(v)
     residual = image - v
     if not monotone:
         return largest(solve_linear(lambda d: d - push(d), residual)) + rounding(v)

@@ -19,6 +19,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.fixed_point import Linearized
+
 TIME = "t"
 
 N = TypeVar("N", bound="Named")
@@ -271,6 +273,17 @@ class Arrival(eqx.Module, Generic[W, L]):
 
     @abstractmethod
     def linearized(
-        self, before: Callable[[Array], Message[W, L]], after: Callable[[Message[W, L]], Array], v: Array
-    ) -> tuple[Array, Callable[[Array], Array]]:
-        """A whole step at v and its derivative: `before` pulls the next message v, `after` walks the step."""
+        self,
+        before: Callable[[Array], Message[W, L]],
+        after: Callable[[Message[W, L]], Array],
+        v: Array,
+        state: tuple[str, ...],
+    ) -> Linearized:
+        """A whole step at v and its derivative.
+
+        Args:
+            before: pulls the next message v.
+            after: walks the step.
+            v: over the variables in `state`.
+            state: the state variables that the value depends on.
+        """
