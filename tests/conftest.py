@@ -1,6 +1,7 @@
 """Settings that every test runs under; they have to be made before the package is imported."""
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -31,13 +32,29 @@ MAPS = Path("/proc/self/maps")
 SLOW = frozenset((Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines())
 
 
+# A test with at least as many slow cases may run one half of them at a time.
+MANY = 6
+
+
+def pytest_addoption(parser):
+    parser.addoption("--half", choices=["0", "1"], help="of tests with many slow cases, run every other one")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Mark what is listed as slow, a test with all of its cases or one of these."""
+def pytest_collection_modifyitems(config, items):
+    """Mark what is listed as slow, a test with all of its cases or one of these; leave out half of many slow cases."""
+    slow = defaultdict(list)
     for item in items:
         name = f"{item.path.name}::{item.nodeid.partition('::')[2]}"
         if name in SLOW or name.partition("[")[0] in SLOW:
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow"):
+            slow[name.partition("[")[0]].append(item)
+    if config.getoption("half") is not None:
+        other = 1 - int(config.getoption("half"))
+        left_out = {item for cases in slow.values() if len(cases) >= MANY for item in cases[other::2]}
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_runtest_teardown():
