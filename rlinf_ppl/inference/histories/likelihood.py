@@ -14,6 +14,7 @@ from rlinf_ppl.inference.histories.plan import plan_of
 from rlinf_ppl.inference.histories.recursion import Histories
 from rlinf_ppl.inference.particles.proposals import as_policy
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.types import ArrayLike
 
@@ -69,6 +70,14 @@ def log_prob_terms(
         For each site (n, T) nats, 0 where nothing was seen of it.
     """
     check_program(program)
+    laws = {} if policy is None and program.learned is None else as_policy(program, policy, weighed=False)
+    return terms_under(program, laws, data, of, lengths)
+
+
+def terms_under(
+    program: ControlProgram, laws: dict[str, ConditionalLaw], data: Mapping[str, Any], of: Any, lengths: Any
+) -> dict[str, Array]:
+    """The terms where decisions follow some laws, and their priors where there are none."""
     structure = program.structure
     seen, length = as_seen(structure, data, lengths)
     state, steps = {name for name, _ in structure.state}, steps_of(structure, seen)
@@ -76,7 +85,6 @@ def log_prob_terms(
     lacking = tuple(name for name in seen if name in state and rows_of(seen[name]) == steps)
     whole = {name: each.there is None for name, each in seen.items()}
     plan = plan_of(structure, whole, scored, lacking)
-    laws = {} if policy is None and program.learned is None else as_policy(program, policy, weighed=False)
     parts = {name: part for name, part in program.parts.items() if name != "final"}
     histories = Histories(structure, plan, steps, parts, laws)
     states = {name: each for name, each in seen.items() if name in state}

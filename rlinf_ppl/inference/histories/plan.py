@@ -8,6 +8,7 @@ must have finitely many values. Nothing here depends on numbers.
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from rlinf_ppl.inference.histories.lapses import Lapsed
 from rlinf_ppl.program.conditionals import Affine, ConditionalLaw, Rows
 from rlinf_ppl.program.forms import Form, NextForm, SiteForm
 from rlinf_ppl.program.structure import Structure
@@ -156,6 +157,7 @@ def axes_of(site: SiteForm, policy: Mapping[str, ConditionalLaw], scope: Names, 
         alive: the hidden variables up to here.
     """
     law = policy.get(site.name)
+    law = law.law if isinstance(law, Lapsed) else law
     parents = site.parents
     if isinstance(law, Rows | Affine):
         parents = scope

@@ -1,0 +1,186 @@
+"""Estimates by maximum likelihood: the numbers, how sure they are, and what follows from them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
+from numpyro.distributions import biject_to, constraints
+from scipy.optimize import minimize
+from scipy.stats import norm
+
+from rlinf_ppl.behaviour.likelihood import Likelihood, described
+
+KINDS = ("hessian", "bhhh", "sandwich", "clustered")
+# A slope of the log likelihood that is too small to matter, in standard errors of its parameter.
+SMALL = 1e-4
+
+
+class Estimates:
+    """Maximum-likelihood estimates.
+
+    Attributes:
+        estimate: the parameters by name.
+        log_likelihood: the largest log likelihood, in nats.
+        converged: whether no parameter would move by more than 1e-4 of its standard error.
+        evaluations: how many values of the likelihood that took.
+        panel: the data, in the order of ids and times.
+    """
+
+    def __init__(self, likelihood: Likelihood, estimate: dict[str, Array], evaluations: int):
+        self.likelihood, self.panel = likelihood, likelihood.panel
+        self.estimate, self.evaluations = estimate, evaluations
+        self._flat, self._unflatten = ravel_pytree(estimate)
+        total = jax.jit(lambda x: likelihood.total(self._unflatten(x)))
+        terms = jax.jit(jax.jacfwd(lambda x: likelihood.terms(self._unflatten(x))))
+        self.log_likelihood = float(total(self._flat))
+        self._slope = np.asarray(jax.grad(total)(self._flat))
+        self._information = -np.asarray(jax.jit(jax.jacfwd(jax.grad(total)))(self._flat))
+        scores = self.panel.rows(terms(self._flat)) * self.panel.rows(self.panel.weights)[:, None]
+        self._scores = scores
+        step = self.covariance() @ self._slope
+        self.converged = bool(np.all(np.abs(step) <= SMALL * np.sqrt(np.diag(self.covariance()))))
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters' names, those of arrays with the place in brackets."""
+        return [
+            name if not np.ndim(value) else f"{name}[{', '.join(map(str, place))}]"
+            for name, value in sorted(self.estimate.items())
+            for place in np.ndindex(np.shape(value))
+        ]
+
+    def covariance(self, kind: str = "hessian") -> np.ndarray:
+        """The covariance of the estimates.
+
+        Args:
+            kind: "hessian", the inverse of the curvature; "bhhh", of the outer products of the rows' slopes (Berndt,
+                Hall, Hall & Hausman 1974); "sandwich" of both (White 1982), which holds where the model is wrong;
+                "clustered", the same by ids, where the rows of one depend on each other beyond the model.
+
+        Raises:
+            ValueError: it is none of these; the data do not tell some parameters apart.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"errors must be one of {KINDS}; got {kind!r}.")
+        rows = self._scores
+        if kind == "bhhh":
+            return inverse(rows.T @ rows, self.names)
+        bread = inverse(self._information, self.names)
+        if kind == "hessian":
+            return bread
+        if kind == "clustered":
+            rows = np.stack([rows[self.panel.places[0] == i].sum(0) for i in range(len(self.panel.ids))])
+            if len(rows) < 2:
+                raise ValueError("errors that are clustered by ids want at least two of them.")
+            rows = rows * np.sqrt(len(rows) / (len(rows) - 1))
+        return bread @ (rows.T @ rows) @ bread
+
+    def table(self, errors: str = "hessian", level: float = 0.95) -> pd.DataFrame:
+        """Estimates, standard errors and intervals.
+
+        Args:
+            errors: the kind of `covariance`.
+            level: of the intervals, by the normal distribution.
+        """
+        deviation = np.sqrt(np.diag(self.covariance(errors)))
+        width = norm.ppf(0.5 + level / 2) * deviation
+        value = np.asarray(self._flat)
+        columns = {"estimate": value, "standard error": deviation, "lower": value - width, "upper": value + width}
+        return pd.DataFrame(columns, index=pd.Index(self.names, name="parameter"))
+
+    @property
+    def params(self) -> pd.DataFrame:
+        """Estimates with standard errors from the curvature and 95 % intervals."""
+        return self.table()
+
+    def summary(self, errors: str = "hessian") -> str:
+        """What was found, to be printed."""
+        head = (
+            f"maximum likelihood: log likelihood {self.log_likelihood:.4f}, {len(self.panel.frame)} rows, "
+            f"{len(self.panel.ids)} sequences{'' if self.converged else ', NOT CONVERGED'}"
+        )
+        return f"{head}\n{self.table(errors).to_string(float_format=lambda x: f'{x:.4f}')}\nstandard errors: {errors}"
+
+    def derived(self, function: Callable[[dict[str, Array]], Any], errors: str = "hessian") -> pd.DataFrame:
+        """Anything that follows from the parameters, with standard errors by the delta method: counterfactuals.
+
+        Args:
+            function: of the parameters, to an array: what another task would have led to, say.
+            errors: the kind of `covariance`.
+        """
+
+        def of_flat(x: Array) -> Array:
+            return jnp.ravel(jnp.asarray(function(self._unflatten(x)), dtype=float))
+
+        value, slope = np.asarray(of_flat(self._flat)), np.asarray(jax.jacfwd(of_flat)(self._flat))
+        deviation = np.sqrt(np.einsum("ij,jk,ik->i", slope, self.covariance(errors), slope))
+        return pd.DataFrame({"estimate": value, "standard error": deviation})
+
+    @property
+    def log_likelihoods(self) -> pd.Series:
+        """The log probability of each row, in the order of the data frame that was given."""
+        rows = self.panel.rows(jax.jit(self.likelihood.terms)(self.estimate))
+        return pd.Series(rows, self.panel.frame.index, name="log likelihood").sort_index()
+
+    def __repr__(self) -> str:
+        found = f"log_likelihood={self.log_likelihood:.6g}, converged={self.converged}"
+        return f"Estimates({described(self.estimate)}, {found})"
+
+
+def inverse(information: np.ndarray, names: list[str]) -> np.ndarray:
+    """The inverse of an information matrix.
+
+    Raises:
+        ValueError: the data do not tell some parameters apart.
+    """
+    size = np.sqrt(np.abs(np.diag(information)))
+    size = np.where(size > 0, size, 1.0)
+    values, vectors = np.linalg.eigh(information / np.outer(size, size))
+    if not values[0] > 1e-10 * max(values[-1], 1.0):
+        flat = vectors[:, 0] / size
+        flat = flat / np.max(np.abs(flat))
+        mix = ", ".join(f"{x:+.3g} {name}" for x, name in zip(flat, names, strict=True) if abs(x) > 1e-3)
+        raise ValueError(
+            f"the data do not tell apart parameters along ({mix}): the likelihood has no curvature there, or the "
+            "estimate is no maximum. Fix one of them, or give a prior (behaviour.sample)."
+        )
+    return vectors @ np.diag(1 / values) @ vectors.T / np.outer(size, size)
+
+
+def maximised(
+    likelihood: Likelihood, start: Mapping[str, Any], bounds: Mapping[str, Any] | None, max_steps: int
+) -> Estimates:
+    """The parameters of the largest likelihood, by Newton's method in a trust region."""
+    transforms = {name: biject_to((bounds or {}).get(name, constraints.real)) for name in start}
+    unbounded = {name: transforms[name].inv(jnp.asarray(value, dtype=float)) for name, value in start.items()}
+    flat, unflatten = ravel_pytree(unbounded)
+    bad = [name for name, value in unbounded.items() if not np.all(np.isfinite(value))]
+    if bad:
+        raise ValueError(f"start has {bad} at or beyond its bounds.")
+
+    def parameters(x: Any) -> dict[str, Array]:
+        return {name: transforms[name](value) for name, value in unflatten(x).items()}
+
+    likelihood.check(parameters(flat))
+    loss = lambda x: -likelihood.total(parameters(x))  # noqa: E731
+    both, curvature = jax.jit(jax.value_and_grad(loss)), jax.jit(jax.jacfwd(jax.grad(loss)))
+
+    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+        # Where the likelihood has no value is no place to go.
+        found, slope = both(x)
+        return (float(found), np.asarray(slope)) if np.isfinite(found) else (np.inf, np.zeros_like(x))
+
+    found = minimize(
+        value,
+        np.asarray(flat),
+        jac=True,
+        hess=lambda x: np.asarray(curvature(x)),
+        method="trust-exact",
+        options={"maxiter": max_steps, "gtol": 1e-6},
+    )
+    return Estimates(likelihood, parameters(jnp.asarray(found.x)), int(found.nfev))

@@ -1,0 +1,105 @@
+"""The likelihood of a panel as a function of the numbers that a program is made from."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from rlinf_ppl.behaviour.panel import Panel
+from rlinf_ppl.inference.histories.lapses import Lapsed
+from rlinf_ppl.inference.histories.likelihood import terms_under
+from rlinf_ppl.inference.histories.site import Sequences, Solver, solved
+from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.conditionals import ConditionalLaw
+
+Parameters = Mapping[str, Any]
+
+
+class Likelihood:
+    """What a panel says of parameters.
+
+    Args:
+        panel: the panel.
+        program: makes the program from the parameters.
+        policy: makes the policy from a program.
+        of: the sites whose probabilities count; None: the decisions.
+        lapse: the parameter that is the probability of a lapse; None: there are none.
+    """
+
+    def __init__(
+        self, panel: Panel, program: Callable[[Any], ControlProgram], policy: Solver | None, of: Any, lapse: str | None
+    ):
+        self.panel, self.program, self.of, self.lapse = panel, program, of, lapse
+        self.policy = solved if policy is None else policy
+
+    def laws(self, program: ControlProgram, parameters: Parameters) -> dict[str, ConditionalLaw]:
+        """What the decisions follow."""
+        found = self.policy(program)
+        laws = {} if found is None else as_policy(program, found, weighed=False)
+        if self.lapse is None:
+            return laws
+        rate = jnp.asarray(parameters[self.lapse], dtype=float)
+        return {name: Lapsed(laws.get(name), rate) for name in program.scopes}
+
+    def terms(self, parameters: Parameters) -> Float[Array, "n T"]:
+        """The log probability of each row, 0 behind the end of a sequence."""
+        program = self.program(parameters)
+        terms = terms_under(program, self.laws(program, parameters), self.panel.data, self.of, self.panel.lengths)
+        return jnp.sum(jnp.stack(list(terms.values())), 0)
+
+    def total(self, parameters: Parameters) -> Float[Array, ""]:
+        """The weighted sum of all rows."""
+        return jnp.sum(weighted(self.terms(parameters), jnp.asarray(self.panel.weights)))
+
+    def of_sequences(self, shared: Parameters, each: Parameters) -> Sequences:
+        """The law of all sequences in a NumPyro model.
+
+        Args:
+            shared: parameters that everybody has.
+            each: those that every sequence has its own of, leading with it.
+        """
+        panel, n = self.panel, len(self.panel.ids)
+
+        def one(own: Any, data: Any, lengths: Any, weights: Any) -> Array:
+            parameters = dict(shared) | dict(own)
+            program = self.program(parameters)
+            terms = terms_under(program, self.laws(program, parameters), data, self.of, lengths)
+            return weighted(jnp.sum(jnp.stack(list(terms.values())), 0), weights)
+
+        def of_values(_: Array) -> Array:
+            if not each:
+                return one({}, panel.data, panel.lengths, jnp.asarray(panel.weights))
+            rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], (panel.data, panel.lengths, panel.weights))
+            return jax.vmap(one)(dict(each), *rows)[:, 0]
+
+        return Sequences(of_values, n, 1)
+
+    def check(self, parameters: Parameters) -> None:
+        """Raise where a row has probability zero, or no probability, at some parameters.
+
+        Raises:
+            ValueError: so it is.
+        """
+        rows = self.panel.rows(jax.jit(self.terms)(parameters))
+        wrong = np.flatnonzero(~np.isfinite(rows))
+        if len(wrong):
+            row = self.panel.frame.iloc[wrong[0]]
+            what = "probability zero" if np.isneginf(rows[wrong[0]]) else "no probability (NaN)"
+            raise ValueError(
+                f"row {row.name} has {what} at {described(parameters)}: {dict(row)}. What was done must be possible "
+                "under the prior of its decision and at finite parameters; a lapse makes anything possible that is."
+            )
+
+
+def weighted(terms: Float[Array, "n T"], weights: Float[Array, "n T"]) -> Float[Array, " n"]:
+    """The sums of weighted rows; a weight of 0 leaves a row out, whatever its probability is."""
+    return jnp.sum(jnp.where(weights > 0, weights * jnp.where(weights > 0, terms, 0.0), 0.0), 1)
+
+
+def described(parameters: Parameters) -> str:
+    """Parameters in a message."""
+    return ", ".join(f"{name} = {np.asarray(value).tolist()}" for name, value in parameters.items())

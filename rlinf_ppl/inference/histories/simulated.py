@@ -1,0 +1,39 @@
+"""Behaviour that is drawn: trajectories of any program under any policy, for predictions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, PRNGKeyArray
+
+from rlinf_ppl.algebra.compiled import compiled
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
+
+
+@compiled
+def simulated(dynamics: Dynamics, key: PRNGKeyArray | Array, n: int, steps: int) -> Values:
+    """N trajectories: state variables (n, steps + 1, ...) and sites of the step (n, steps, ...) by name.
+
+    Nobody dies: a discount says what is ahead of a decision, not how long somebody was watched.
+
+    Args:
+        dynamics: the program, its decisions proposed from the policy.
+        key: a random key.
+        n: number of trajectories.
+        steps: of each.
+    """
+    structure, alive = dynamics.structure, jnp.asarray(True)
+    start_key, key = jax.random.split(key)
+    noise = noise_of(structure.initial, start_key, n, False)
+    start = jax.vmap(lambda noise: dynamics.start(noise).state, axis_size=n)(noise)
+
+    def body(state: Values, t: Array) -> tuple[Values, tuple[Values, Values]]:
+        noise = noise_of(structure.step, jax.random.fold_in(key, t), n, structure.discounted)
+        move = jax.vmap(lambda state, noise: dynamics.step(state, t, alive, noise))(state, noise)
+        return move.state, (state, move.sites)
+
+    last, (states, sites) = lax.scan(body, start, jnp.arange(steps))
+    every = jax.tree.map(lambda x, end: jnp.concatenate([x, end[None]]), states, last)
+    found: Any = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), every | sites)
+    return found
