@@ -119,6 +119,7 @@ def test_options_that_nobody_saw_are_summed_over(walks):
     np.testing.assert_array_equal(of_options(1.3, walks | {"s": walks["s"][:, :T]}), found)
 
 
+@pytest.mark.slow
 def test_slopes_are_those_of_differences_and_subjects_are_vmapped(walks):
     def total(beta):
         return of_options(beta, walks).sum()

@@ -96,7 +96,7 @@ def panel_of(
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(
-            f"behaviour takes a pandas data frame, one row for each id and time; got {type(frame).__name__}."
+            f"behaviour takes a data frame of pandas, a row for each id and time; got {type(frame).__name__}."
         )
     if not len(frame):
         raise ValueError("the data frame has no rows.")
@@ -150,10 +150,10 @@ def ordered(frame: pd.DataFrame, id: str | None, time: str | None, gaps: str) ->
             same &= (found[id] == found[id].shift()).to_numpy()
         wide = np.flatnonzero(same & (step != 1))
         if len(wide):
-            now, before = found.iloc[wide[0]], found.iloc[wide[0] - 1]
-            who = "" if id is None else f"{id} {now[id]!r} "
+            who = "" if id is None else f"{id} {found[id].iloc[wide[0]]} "
+            before, now = found[time].iloc[[wide[0] - 1, wide[0]]]
             raise ValueError(
-                f"{who}has times {before[time]} and {now[time]}, and none in between. Where what lacks is no matter, "
+                f"{who}has times {before} and {now}, and none in between. Where what lacks is no matter, "
                 'such as where the state is seen at each time, give gaps="close"; else add rows with missing values.'
             )
     return found

@@ -42,7 +42,7 @@ class Posterior:
 
         ids = [str(each) for each in self.panel.ids]
         dims = {name: ["id"] for name in self.samples if name.endswith("_each")}
-        return arviz.from_numpyro(self.mcmc, coords={"id": ids}, dims=dims | {"behaviour": ["id"]})
+        return arviz.from_numpyro(self.mcmc, coords={"id": ids}, dims=dims, log_likelihood=True)
 
     @property
     def params(self) -> pd.DataFrame:
