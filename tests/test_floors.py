@@ -18,10 +18,11 @@ FLOORS = {
     "tasks": 2,
     "models": 3,
     "inference": 3,
+    "behaviour": 4,
     "report": 4,
     "cli": 5,
 }
-STEPS = ("arguments", "chains", "particles", "fitting")
+STEPS = ("arguments", "chains", "particles", "histories", "fitting")
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("matplotlib", "gymnasium", "arviz", "arviz_base", "xarray", "typer", "rich")
 LONGEST_FILE = 300

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlinf_ppl.algebra import Conditional, Table
-from rlinf_ppl.algebra.fixed_point import dot
+from rlinf_ppl.algebra.linear_systems import dot
 from rlinf_ppl.algebra.numerics import expm1_over, log1p_over, relative_entropy, soft_maximum
 
 P = jnp.array([0.0, 0.2, 0.3, 0.5])

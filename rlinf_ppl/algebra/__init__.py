@@ -5,6 +5,7 @@
     times                   what holds at each time, and at all
     elimination             the walk: a step from last to first, then backwards in time, or without end
     fixed_point             where a walk without end arrives, and how that depends on the program
+    linear_systems          what its steps and derivatives solve
     marginals               forwards in time, as the derivative of the walk
     replies                 decisions that do not see all, one after the other
     equilibrium             decisions that do not see each other

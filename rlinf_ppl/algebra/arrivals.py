@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.columns import Gather, contiguous, gather
-from rlinf_ppl.algebra.fixed_point import MOST_DIRECT, Linearized
+from rlinf_ppl.algebra.fixed_point import Linearized
+from rlinf_ppl.algebra.linear_systems import MOST_DIRECT
 from rlinf_ppl.algebra.messages import Arrival, Step
 from rlinf_ppl.algebra.tables import Conditional, Table, union
 

@@ -2,9 +2,9 @@
 
 Newton's step for v = T(v) solves (I - J) d = T(v) - v with the Jacobian J of T at v. For a soft Bellman operator J is
 gamma times the chain under the current policy, and the step is policy iteration: about ten of them do what takes
-thousands of sweeps at gamma = .9999 (Puterman & Brumelle 1979). The linear systems are solved inexactly, by BiCGSTAB
-(van der Vorst 1992) on the linearised operator, which is never written out as a matrix: to one digit as long as the
-steps do little, to two once they converge.
+thousands of sweeps at gamma = .9999 (Puterman & Brumelle 1979). Where J is small it is written out, and the system
+solved directly; else inexactly, by products with J alone: to one digit as long as the steps do little, to two once they
+converge (see `linear_systems`).
 
 Policy iteration comes closer at every step, but its residual may rise for a while before it falls. So Newton's steps
 are taken on trust: PATIENCE of them may fail to halve the least residual so far. Once trust is used up, a step that
@@ -19,16 +19,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-FORCING = 0.01, 0.1
-MOST_STEPS = 1000
-MOST_SWEEPS = 200_000
-MOST_PRODUCTS = 300
-PATIENCE = 50
-SWEEPS = 30
-ROUNDINGS = 2
+from rlinf_ppl.algebra.linear_systems import (
+    MOST_STEPS,
+    ROUNDINGS,
+    bicgstab,
+    largest,
+    solve_directly,
+    solve_linear,
+)
 
-# Up to how many numbers linear systems are solved directly.
-MOST_DIRECT = 256
+FORCING = 0.01, 0.1
+MOST_SWEEPS = 200_000
+PATIENCE = 50
 
 
 class Linearized(NamedTuple):
@@ -185,87 +187,9 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
     return lax.while_loop(lambda search: unsolved(search.best), step, first).best
 
 
-def bicgstab(matrix: Callable[[Array], Array], right: Array, precision: Array | float) -> Array:
-    """An x with |right - matrix(x)| <= precision |right| (2-norm), as far as MOST_PRODUCTS and rounding allow."""
-    goal = precision**2 * dot(right, right)
-
-    def unsolved(state: Any) -> Array:
-        _, residual, _, rho, products = state
-        return (dot(residual, residual) > goal) & (rho != 0) & (products < MOST_PRODUCTS)
-
-    def step(state: Any) -> Any:
-        x, residual, p, rho, products = state
-        image = matrix(p)
-        alpha = rho / dot(right, image)
-        half = residual - alpha * image
-        turned = matrix(half)
-        square = dot(turned, turned)
-        # Half a step may be the whole way: then nothing is left to turn.
-        omega = jnp.where(square > 0, dot(turned, half) / square, 0.0)
-        x = x + alpha * p + omega * half
-        residual = half - omega * turned
-        following = dot(right, residual)
-        p = residual + following / rho * alpha / omega * (p - omega * image)
-        return x, residual, p, following, products + 2
-
-    start = jnp.zeros_like(right), right, right, dot(right, right), jnp.zeros(())
-    return lax.while_loop(unsolved, step, start)[0]
-
-
-def dot(x: Array, y: Array) -> Array:
-    """The sum of products. XLA's own product of two long vectors adds one by one, slowly and with its rounding."""
-    return jnp.sum(x * y)
-
-
 def select(condition: Array, yes: Any, no: Any) -> Any:
     """One of two trees of arrays."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
-def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
-    """Solve matrix(x) = right for a linear function 1 - J; differentiable and transposable.
-
-    A small system is written out and solved directly.
-    BiCGSTAB may break down, for instance where a chain is nearly deterministic. Where it does not halve what is left,
-    SWEEPS plain iterations x <- right + J x are made instead, which always come closer in the end.
-    """
-    eps = float(jnp.finfo(right.dtype).eps)
-
-    def direct(matrix: Callable[[Array], Array], right: Array) -> Array:
-        units = jnp.eye(right.size, dtype=right.dtype).reshape(-1, *right.shape)
-        return solve_directly(jax.vmap(matrix)(units).reshape(right.size, right.size).T, right)
-
-    def solve(matrix: Callable[[Array], Array], right: Array) -> Array:
-        def unsolved(state: tuple[Array, ...]) -> Array:
-            x, left, stalled, steps = state
-            scale = jnp.maximum(largest(x), largest(right))
-            rough = largest(left) > jnp.where(stalled, eps**0.75, ROUNDINGS * eps) * scale
-            return rough & (steps < MOST_STEPS)
-
-        def step(state: Any) -> Any:
-            x, left, _, steps = state
-            closer = x + bicgstab(matrix, left, eps**0.5)
-            remaining = right - matrix(closer)
-            helps = largest(remaining) <= 0.5 * largest(left)
-
-            def swept() -> tuple[Array, Array]:
-                y = lax.fori_loop(0, SWEEPS, lambda _, y: y + right - matrix(y), x)
-                return y, right - matrix(y)
-
-            x, left = lax.cond(helps, lambda: (closer, remaining), swept)
-            return x, left, ~helps, steps + 1
-
-        start = jnp.zeros_like(right), right, jnp.asarray(False), jnp.zeros(())
-        return lax.while_loop(unsolved, step, start)[0]
-
-    chosen = direct if right.size <= MOST_DIRECT else solve
-    return lax.custom_linear_solve(matrix, right, chosen, transpose_solve=chosen)
-
-
-@jax.custom_batching.sequential_vmap
-def solve_directly(matrix: Float[Array, "n n"], right: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Solve matrix x = right, several systems one after the other: batches of them hang in some versions of jaxlib."""
-    return jnp.linalg.solve(matrix, right.reshape(-1)).reshape(right.shape)
 
 
 def error_bound(linearize: Linearize, monotone: bool, v: Array) -> Float[Array, ""]:
@@ -295,8 +219,3 @@ def certified(matrix: Callable[[Array], Array], one: Array) -> Float[Array, ""]:
 def rounding(v: Array) -> Float[Array, ""]:
     """What rounding may do to a value of this size in one step."""
     return ROUNDINGS * jnp.finfo(v.dtype).eps * largest(v)
-
-
-def largest(x: Array) -> Float[Array, ""]:
-    """The maximum norm."""
-    return jnp.max(jnp.abs(x))

@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.chain import Chain, Slice
 from rlinf_ppl.algebra.elimination import Rules, expectation_rules, start, survive, through, walk
-from rlinf_ppl.algebra.fixed_point import solve_linear
+from rlinf_ppl.algebra.linear_systems import solve_linear
 from rlinf_ppl.algebra.messages import Law
 from rlinf_ppl.algebra.times import at_time, by_time
 

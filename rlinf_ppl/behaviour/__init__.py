@@ -12,7 +12,7 @@ What is inferred are the numbers that a program is made from: any function of a 
 
 from typing import Any
 
-from rlinf_ppl.inference.histories.site import site
+from rlinf_ppl.inference.sites import site
 
 __all__ = ["example", "maximum_likelihood", "sample", "site"]
 

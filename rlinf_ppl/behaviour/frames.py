@@ -12,7 +12,7 @@ from rlinf_ppl.behaviour.likelihood import Likelihood
 from rlinf_ppl.behaviour.panel import Columns, names_of, panel_of
 from rlinf_ppl.behaviour.sampling import Posterior, centre, sampled
 from rlinf_ppl.inference.arguments import check_key
-from rlinf_ppl.inference.histories.site import Solver
+from rlinf_ppl.inference.sites import Solver
 from rlinf_ppl.program import ControlProgram
 
 

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.inference.histories.lapses import Lapsed
 from rlinf_ppl.inference.histories.likelihood import terms_under
-from rlinf_ppl.inference.histories.site import Sequences, Solver, solved
 from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.inference.sites import Sequences, Solver, solved
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw
 

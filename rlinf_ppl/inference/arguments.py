@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Chain
-from rlinf_ppl.algebra.fixed_point import ROUNDINGS
+from rlinf_ppl.algebra.linear_systems import ROUNDINGS
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_numbers
 from rlinf_ppl.program.supports import Arrays, Support, first_value, is_finite, of_arrays
