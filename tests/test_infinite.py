@@ -328,3 +328,23 @@ def test_same_numbers_for_a_program_that_is_copied_and_unrolled():
     assert again.horizon == 7 and control.horizon is None
     expected = exact.solve(models.single_agent(MDP(P, R, P0), 7, 1.0, PRIOR, 0.9))
     np.testing.assert_array_equal(exact.solve(again).value, expected.value)
+
+
+def test_where_it_begins_is_no_matter():
+    """Values of another program to begin at: the same answer, and the same slopes."""
+    program = models.single_agent(MDP(P, R, P0), None, beta=2.0, discount=0.99)
+    near = exact.solve(models.single_agent(MDP(P, R, P0), None, beta=1.9, discount=0.99)).value
+    cold, warm = exact.solve(program), exact.solve(program, start=near)
+    np.testing.assert_allclose(warm.value, cold.value, rtol=1e-12)
+    assert warm.converged and warm.iterations < cold.iterations
+
+    def value(beta, start):
+        return exact.solve(models.single_agent(MDP(P, R, P0), None, beta=beta, discount=0.99), start=start).value
+
+    slopes = jax.jacobian(value)(2.0, near)
+    np.testing.assert_allclose(slopes, jax.jacobian(value)(2.0, None), rtol=1e-9)
+    assert not np.any(jax.jacobian(value, argnums=1)(2.0, near))
+    with pytest.raises(ValueError, match="start has shape"):
+        exact.solve(program, start=near[:-1])
+    with pytest.raises(ValueError, match="start is for an infinite horizon"):
+        exact.solve(program.unroll(3), start=near)

@@ -1,5 +1,6 @@
 """How the next state depends on the variables of a step, for tables."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +60,8 @@ class FiniteArrival(Arrival[Table, Conditional]):
     ) -> Linearized:
         """A sweep at v and its derivative: `before` pulls the next message v, `after` walks the step."""
         image, push = jax.linearize(lambda v: after(before(v)), v)
-        return Linearized(image, push, jacobian(before, after, v, state) if v.size <= MOST_DIRECT else None)
+        matrix = functools.partial(jacobian, before, after, v, state)
+        return Linearized(image, push, matrix if v.size <= MOST_DIRECT else None)
 
     def positions_at(self, positions: dict[str, Array]) -> dict[str, Array]:
         """The positions of the next state, each of shape (n,), from those of the variables of this step."""

@@ -149,6 +149,7 @@ def backward(
     given: Any = None,
     found: Callable[[Found], Any] | None = None,
     tolerance: Array | None = None,
+    start: Array | None = None,
 ) -> Walked:
     """Walk all steps from the last to the first; without a last one, find the message that a step leaves as it is.
 
@@ -158,9 +159,10 @@ def backward(
         given: a pytree of tables with the leading axes `chain.times`, or None.
         found: picks what to keep of what each walk found; None keeps nothing.
         tolerance: without end, the relative error to aim for; None: about as good as the dtype allows.
+        start: without end, values to begin at, over the carried state variables; None: 0.
     """
     if chain.horizon is None:
-        return endless(chain, rules(given), found, tolerance)
+        return endless(chain, rules(given), found, tolerance, start)
     size = chain.size()
     last = walk(chain.final, chain.zero, expectation_rules({}))[0].over(chain.carried, size)
     varying, constant = by_time(chain.step)
@@ -181,6 +183,7 @@ def endless(
     rules: Rules,
     found: Callable[[Found], Any] | None,
     tolerance: Array | None,
+    start: Array | None = None,
 ) -> Walked:
     """The message that one more step leaves as it is."""
     size, step = chain.size(), chain.step
@@ -200,7 +203,7 @@ def endless(
     goal = jnp.asarray(precision**0.75) if tolerance is None else tolerance
     solved = FixedPoint.of(
         lambda v: value(pulled(v)),
-        nothing.array,
+        nothing.array if start is None else lax.stop_gradient(start),
         goal,
         lambda v: step.arrival.linearized(pulled, value, v, chain.carried),
         nothing.monotone,

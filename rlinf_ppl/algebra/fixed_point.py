@@ -39,12 +39,12 @@ class Linearized(NamedTuple):
     Attributes:
         image: its value.
         push: the product of its derivative J with a direction.
-        matrix: J, where it is small enough to be written out, over all entries of v; else None.
+        matrix: makes J over all entries of v, where it is small enough to be written out; else None.
     """
 
     image: Float[Array, "..."]
     push: Callable[[Array], Array]
-    matrix: Float[Array, "n n"] | None = None
+    matrix: Callable[[], Float[Array, "n n"]] | None = None
 
 
 Linearize = Callable[[Array], Linearized]
@@ -178,7 +178,10 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
             forcing = jnp.where(onwards, jnp.clip(residual / search.best.residual, *FORCING), 2.0)
             direction = bicgstab(lambda d: d - push(d), image - v, forcing)
         else:
-            direction = solve_directly(jnp.eye(v.size) - matrix, image - v)
+            # Where the search is over nothing is solved for.
+            direction = lax.cond(
+                onwards, lambda: solve_directly(jnp.eye(v.size) - matrix(), image - v), lambda: jnp.zeros_like(v)
+            )
         at = jnp.where(onwards, v + direction, best_image)
         return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted)
 

@@ -167,6 +167,7 @@ def maximised(
         return {name: transforms[name](value) for name, value in unflatten(x).items()}
 
     likelihood.check(parameters(flat))
+    likelihood.begin(parameters(flat))
     loss = lambda x: -likelihood.total(parameters(x))  # noqa: E731
     both, curvature = jax.jit(jax.value_and_grad(loss)), jax.jit(jax.jacfwd(jax.grad(loss)))
 

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.behaviour.panel import Panel
+from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.histories.lapses import Lapsed
 from rlinf_ppl.inference.histories.likelihood import terms_under
 from rlinf_ppl.inference.particles.proposals import as_policy
-from rlinf_ppl.inference.sites import Sequences, Solver, solved
+from rlinf_ppl.inference.sites import Sequences, Solver, is_rewarded, solved
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw
 
@@ -34,7 +35,17 @@ class Likelihood:
         self, panel: Panel, program: Callable[[Any], ControlProgram], policy: Solver | None, of: Any, lapse: str | None
     ):
         self.panel, self.program, self.of, self.lapse = panel, program, of, lapse
-        self.policy = solved if policy is None else policy
+        self.own_policy, self.start = policy, None
+
+    def begin(self, parameters: Parameters) -> None:
+        """Let endless programs be solved from the values at some parameters on: those of others are near."""
+        program = self.program(parameters)
+        if self.own_policy is None and program.horizon is None and is_rewarded(program):
+            self.start = None if program.structure.gaussian else exact.solve(program).value
+
+    def policy(self, program: ControlProgram) -> Any:
+        """What the decisions of a program follow."""
+        return solved(program, self.start) if self.own_policy is None else self.own_policy(program)
 
     def laws(self, program: ControlProgram, parameters: Parameters) -> dict[str, ConditionalLaw]:
         """What the decisions follow."""

@@ -120,6 +120,8 @@ def sampled(
     """Draws by NUTS from where the posterior is largest, with the curvature there as its metric."""
     model = model_of(likelihood, priors, by_id)
     start, covariance = mode(model, key)
+    if not by_id:
+        likelihood.begin({name: start[name] for name in priors})
     kernel = NUTS(model, init_strategy=init_to_value(values=start), dense_mass=True, inverse_mass_matrix=covariance)
     method = "parallel" if jax.local_device_count() >= num_chains else "vectorized"
     mcmc = MCMC(

@@ -111,6 +111,24 @@ def check_tolerance(chain: Chain, tolerance: Any = None) -> Array | None:
     return None if tolerance is None else wanted
 
 
+def check_start(chain: Chain, start: Any) -> Array | None:
+    """Values over the carried state variables to begin at, from those over all; what others add is no matter.
+
+    Raises:
+        ValueError: there is an end, or the variables are vectors; or they have another shape.
+    """
+    if start is None:
+        return None
+    size = chain.size()
+    shape = tuple(size[name] for name in chain.state)
+    if chain.horizon is not None or chain.origin:
+        raise ValueError("start is for an infinite horizon of finitely many states.")
+    array = check_numbers("start", start, "an array of values")
+    if array.shape != shape:
+        raise ValueError(f"start has shape {array.shape}; values are over {chain.state}, so {shape}.")
+    return array[tuple(slice(None) if name in chain.carried else 0 for name in chain.state)]
+
+
 def check_tabular(program: ControlProgram, what: str) -> None:
     """Raise where the variables of a program are vectors of real numbers."""
     if program.structure.gaussian:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law
-from rlinf_ppl.inference.arguments import check_tolerance
+from rlinf_ppl.inference.arguments import check_start, check_tolerance
 from rlinf_ppl.inference.chains import answers, trajectories
 from rlinf_ppl.inference.chains.answers import EXACTNESS, Marginals, Posterior, Solution
 from rlinf_ppl.inference.chains.careful import precisely
@@ -50,7 +50,9 @@ __all__ = [
 ]
 
 
-def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
+def solve(
+    program: ControlProgram, tolerance: float | None = None, start: Float[Array, "..."] | None = None
+) -> Solution:
     """The policy that maximises the ELBO under the true dynamics, and its value.
 
     Q is what is left of the later messages, V = (1 / tau) log sum p exp(tau Q), the policy p exp(tau (Q - V)).
@@ -63,16 +65,21 @@ def solve(program: ControlProgram, tolerance: float | None = None) -> Solution:
         program: any step program; inverse temperatures may differ between decisions.
         tolerance: at an infinite horizon, the error of V to stop at, relative to the largest |V| (or to 1); by default
             it is as small as the dtype allows, and at most the square root of its precision.
+        start: at an infinite horizon, values to begin at, such as those of a similar program; what is found does not
+            depend on them. None: 0.
 
     Raises:
         ValueError: where the program's numbers are no distributions or not finite, or the dtype cannot reach the
-            tolerance, or a decision does not see what matters to it.
+            tolerance, or a decision does not see what matters to it, or a start has another shape than the values.
     """
     exact = exactly(program)
     chain = exact.chain()
     check_sees(program, "exact.solve")
     within = check_tolerance(chain, tolerance)
-    return exact.answer(chain, lambda chain, _, dtype: answers.solve(chain, within, dtype), algebra.solve_rules())
+    begin = check_start(chain, start)
+    return exact.answer(
+        chain, lambda chain, _, dtype: answers.solve(chain, within, dtype, begin), algebra.solve_rules()
+    )
 
 
 def condition(program: ControlProgram, tolerance: float | None = None) -> Posterior:

@@ -53,10 +53,15 @@ class Sequences(dist.Distribution):
         )
 
 
-def solved(program: ControlProgram) -> Any:
+def solved(program: ControlProgram, start: Array | None = None) -> Any:
     """The soft-optimal policy where there is something to optimise; None, the priors, where there is not."""
+    return exact.solve(program, start=start).policy if is_rewarded(program) else None
+
+
+def is_rewarded(program: ControlProgram) -> bool:
+    """Whether there is something to optimise."""
     rewarded = any(site.kind == "optimality" for site in program.structure.step.sites)
-    return exact.solve(program).policy if rewarded or program.structure.final is not None else None
+    return rewarded or program.structure.final is not None
 
 
 def site(

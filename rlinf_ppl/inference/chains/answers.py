@@ -92,11 +92,11 @@ class Marginals(NamedTuple):
 
 
 @compiled
-def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None) -> Solution:
+def solve(chain: Chain, tolerance: Array | None = None, dtype: Any = None, start: Array | None = None) -> Solution:
     """Soft-optimal control."""
     rules = algebra.solve_rules()
     walked = algebra.backward(
-        chain.quickest(policies=True), lambda _: rules, None, lambda found: found.policy, tolerance
+        chain.quickest(policies=True), lambda _: rules, None, lambda found: found.policy, tolerance, start
     )
     begun = algebra.through(chain.initial, walked.first, rules)[0].whole
     policy, values = as_kept(chain, walked.kept), over_states(chain, walked.values)
