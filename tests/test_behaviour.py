@@ -292,6 +292,29 @@ def test_ids_that_differ_have_parameters_of_their_own(panel):
     assert posterior.params["r_hat"].max() < 1.05
 
 
+def test_the_example_is_recovered():
+    """The parameters that its data were drawn at, and what cheaper engines would lead to."""
+    made = behaviour.example()
+    found = behaviour.maximum_likelihood(made.frame, program=made.program, start=made.start, **made.columns)
+    table = found.table("sandwich")
+    for name, value in made.truth.items():
+        assert abs(table.loc[name, "estimate"] - value) < 4 * table.loc[name, "standard error"] < value
+    assert behaviour.example().frame.equals(made.frame)
+    with jax.enable_x64(False):
+        again = behaviour.maximum_likelihood(made.frame, program=made.program, start=made.start, **made.columns)
+        assert again.converged and "NOT CONVERGED" not in again.summary()
+        assert again.log_likelihood == pytest.approx(found.log_likelihood, rel=1e-12)
+        again.derived(lambda p: p["upkeep"])
+
+    def cheaper(p):
+        return exact.solve(made.program(p | {"replacement": 0.5 * p["replacement"]})).policy["replaced"][:, 1]
+
+    derived = found.derived(cheaper)
+    wanted = cheaper({name: float(x) for name, x in found.estimate.items()})
+    np.testing.assert_allclose(derived["estimate"], wanted, rtol=1e-9)
+    assert (derived["standard error"] > 0).all()
+
+
 # ---- bad data --------------------------------------------------------------------------------------------------------
 FRAME = pd.DataFrame({"who": [1, 1, 2, 2], "when": [0, 1, 0, 1], "s": [0, 1, 2, 0], "a": [0, 1, 1, 0], "w": 1.0})
 START = {"beta": 1.0, "bonus": 0.0}

@@ -13,7 +13,7 @@ from numpyro.distributions import biject_to, constraints
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from rlinf_ppl.behaviour.likelihood import Likelihood, described
+from rlinf_ppl.behaviour.likelihood import Likelihood, described, in_double
 
 KINDS = ("hessian", "bhhh", "sandwich", "clustered")
 # A slope of the log likelihood that is too small to matter, in standard errors of its parameter.
@@ -106,6 +106,7 @@ class Estimates:
         )
         return f"{head}\n{self.table(errors).to_string(float_format=lambda x: f'{x:.4f}')}\nstandard errors: {errors}"
 
+    @in_double
     def derived(self, function: Callable[[dict[str, Array]], Any], errors: str = "hessian") -> pd.DataFrame:
         """Anything that follows from the parameters, with standard errors by the delta method: counterfactuals.
 
@@ -122,6 +123,7 @@ class Estimates:
         return pd.DataFrame({"estimate": value, "standard error": deviation})
 
     @property
+    @in_double
     def log_likelihoods(self) -> pd.Series:
         """The log probability of each row, in the order of the data frame that was given."""
         rows = self.panel.rows(jax.jit(self.likelihood.terms)(self.estimate))

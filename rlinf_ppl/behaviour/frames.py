@@ -7,15 +7,19 @@ import pandas as pd
 from jaxtyping import Array, PRNGKeyArray
 from numpyro.distributions import Distribution, constraints
 
+from rlinf_ppl.behaviour.buses import Example, example
 from rlinf_ppl.behaviour.estimates import Estimates, maximised
-from rlinf_ppl.behaviour.likelihood import Likelihood
+from rlinf_ppl.behaviour.likelihood import Likelihood, in_double
 from rlinf_ppl.behaviour.panel import Columns, names_of, panel_of
 from rlinf_ppl.behaviour.sampling import Posterior, centre, sampled
 from rlinf_ppl.inference.arguments import check_key
 from rlinf_ppl.inference.sites import Solver
 from rlinf_ppl.program import ControlProgram
 
+__all__ = ["Estimates", "Example", "Posterior", "example", "maximum_likelihood", "sample"]
 
+
+@in_double
 def maximum_likelihood(
     frame: pd.DataFrame,
     *,
@@ -34,7 +38,7 @@ def maximum_likelihood(
     gaps: str = "error",
     max_steps: int = 200,
 ) -> Estimates:
-    """The parameters under which what was done is most probable.
+    """The parameters under which what was done is most probable, in float64 whatever JAX counts in.
 
         fit = behaviour.maximum_likelihood(
             frame, program=lambda p: bus(p["RC"], p["cost"]), start={"RC": 8.0, "cost": 2.0},
@@ -70,6 +74,7 @@ def maximum_likelihood(
     return maximised(likelihood, start, with_lapse(bounds, lapse), max_steps)
 
 
+@in_double
 def sample(
     frame: pd.DataFrame,
     *,

@@ -1,7 +1,8 @@
 """The likelihood of a panel as a function of the numbers that a program is made from."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,19 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw
 
 Parameters = Mapping[str, Any]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def in_double(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function in float64, whatever JAX counts in: sums over thousands of rows have no slopes in float32."""
+
+    @wraps(function)
+    def wide(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with jax.enable_x64(True):
+            return function(*args, **kwargs)
+
+    return wide
 
 
 class Likelihood:

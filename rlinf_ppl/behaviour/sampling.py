@@ -15,7 +15,7 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 from numpyro.infer.util import log_density
 from scipy.optimize import minimize
 
-from rlinf_ppl.behaviour.likelihood import Likelihood, described
+from rlinf_ppl.behaviour.likelihood import Likelihood, described, in_double
 
 # How far apart ids are before they are seen, on the unbounded scale of a parameter.
 SPREAD = HalfNormal(1.0)
@@ -36,6 +36,7 @@ class Posterior:
         found = mcmc.get_samples(group_by_chain=True)
         self.samples = {name: draws for name, draws in found.items() if not name.endswith("_raw")}
 
+    @in_double
     def to_arviz(self) -> Any:
         """The draws, what the sampler went through and the log likelihood of each sequence, as ArviZ has them."""
         import arviz

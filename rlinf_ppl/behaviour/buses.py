@@ -1,0 +1,84 @@
+"""A panel to begin with: simulated bus engines, replaced now and then, in the manner of Rust (1987)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pandas as pd
+from numpyro.distributions import Categorical
+
+from rlinf_ppl.inference import exact
+from rlinf_ppl.inference.arguments import check_count
+from rlinf_ppl.inference.histories.simulated import simulated
+from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.program import ControlProgram, decide, optimality
+
+BINS = 30
+WEAR = np.array([0.35, 0.55, 0.10])
+TRUTH = {"replacement": 6.0, "upkeep": 0.3}
+
+
+class Example(NamedTuple):
+    """Data and what they were drawn from.
+
+    Attributes:
+        frame: a row for each bus and month: its mileage, in bins, and whether its engine was replaced.
+        program: makes the program from {"replacement": cost of an engine, "upkeep": cost of a bin of mileage}.
+        start: parameters to begin at.
+        columns: what the columns are, for `maximum_likelihood` and `sample`.
+        truth: the parameters that the data were drawn at.
+    """
+
+    frame: pd.DataFrame
+    program: Callable[[Any], ControlProgram]
+    start: dict[str, float]
+    columns: dict[str, str]
+    truth: dict[str, float]
+
+
+def program(parameters: Any) -> ControlProgram:
+    """Keep the engine of a bus and pay for its upkeep, or pay for a new one; without end, at a discount of .95."""
+    wear = np.zeros((BINS, BINS))
+    for mileage in range(BINS):
+        np.add.at(wear[mileage], np.minimum(mileage + np.arange(3), BINS - 1), WEAR)
+    moves = jnp.asarray(np.stack([wear, np.tile(wear[:1], (BINS, 1))], 1))
+
+    def initial(moves: Any, replacement: Any, upkeep: Any) -> dict[str, Any]:
+        return {"mileage": numpyro.sample("first", Categorical(probs=jnp.ones(BINS) / BINS))}
+
+    def step(moves: Any, replacement: Any, upkeep: Any, mileage: Any) -> dict[str, Any]:
+        replaced = decide("replaced", Categorical(probs=jnp.ones(2) / 2))
+        optimality(jnp.where(replaced, -replacement, -upkeep * mileage))
+        return {"mileage": numpyro.sample("next", Categorical(probs=moves[mileage, replaced]))}
+
+    args = moves, parameters["replacement"], parameters["upkeep"]
+    return ControlProgram(initial, step, None, discount=0.95, args=args)
+
+
+def example(num_buses: int = 50, num_months: int = 60, seed: int = 0) -> Example:
+    """Simulate buses.
+
+    Args:
+        num_buses: how many.
+        num_months: how long each is watched.
+        seed: of the random numbers; the same seed gives the same data.
+    """
+    n, months = check_count("num_buses", num_buses), check_count("num_months", num_months)
+    made = program(TRUTH)
+    laws = as_policy(made, exact.solve(made).policy, weighed=False)
+    dynamics = Dynamics(made.structure, made.parts, made.discount, None, laws, None)
+    drawn = simulated(dynamics, jax.random.key(seed), n, months)
+    frame = pd.DataFrame(
+        {
+            "bus": np.repeat(np.arange(n), months),
+            "month": np.tile(np.arange(months), n),
+            "mileage": np.asarray(drawn["mileage"])[:, :-1].ravel(),
+            "replaced": np.asarray(drawn["replaced"]).ravel(),
+        }
+    )
+    columns = {"state": "mileage", "decision": "replaced", "id": "bus", "time": "month"}
+    return Example(frame, program, {"replacement": 1.0, "upkeep": 0.1}, columns, dict(TRUTH))
