@@ -4,18 +4,20 @@ import json
 import math
 import re
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
 import xarray
+from jaxtyping import Array
 from numpyro.distributions import Categorical
 
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact
 from rlinf_ppl.models import single_agent
-from rlinf_ppl.report import arviz, cases, graphs, plots, recovery, results, table
+from rlinf_ppl.report import arviz, cases, engines, graphs, plots, recovery, results, table
 from rlinf_ppl.tasks import gallery
 
 GROUPS = {"posterior", "sample_stats", "conditioned", "policies", "values"}
@@ -81,6 +83,31 @@ def test_a_program_that_no_model_file_holds_has_a_row(strange):
     assert (row.states, row.actions, row.horizon, row.discount) == (6, 4, 3, 0.9)
     assert row.elbo <= row.soft_value + 1e-12 <= row.log_evidence + 2e-12
     assert row.policy_error < 1e-6
+
+
+@pytest.mark.slow
+def test_a_guide_of_ones_own_is_what_a_report_fits():
+    """A softmax of few numbers: its ELBO is below that of all tables, by samples and without."""
+
+    class Few(eqx.Module):
+        tilt: Array
+
+        def gear(self, place):
+            return Categorical(logits=self.tilt[0] * place * jnp.array([0.0, 1.0]))
+
+        def move(self, place, last):
+            free = jax.nn.softmax(jnp.array([0.0, 1.0]) * self.tilt[1])
+            return Categorical(probs=jnp.where(last == 1, free, jnp.array([1.0, 0.0])))
+
+    def guided(task, horizon, beta, discount):
+        return two_moves(task, horizon, beta, discount).with_guide(Few(jnp.zeros(2)))
+
+    case = cases.Case("few", "a guide of few numbers", guided, lambda: None, horizon=3, beta=2.0, discount=1.0)
+    answers = recovery.answer(case, jax.random.key(0))
+    row = recovery.summarize(answers, engines.estimate(answers.program, jax.random.key(1)))
+    assert answers.fit.params["tilt"].shape == (2,)
+    assert row.elbo < row.soft_value - 1e-3 and row.kl > 1e-3
+    assert row.sampled_elbo == pytest.approx(row.elbo, abs=0.1)
 
 
 def test_policy_error_looks_only_where_the_prior_can_go(lottery):

@@ -110,7 +110,8 @@ def sampled_fit(program: ControlProgram, key: Array) -> svi.Fit:
         ValueError: As `svi.fit`: an infinite horizon has no trajectories to sample.
         FloatingPointError: Where the steps were too long for the program.
     """
-    fit = svi.fit(program, key, SAMPLED_STEPS, loss=svi.SampledELBO(NUM_TRAJECTORIES), optimizer=OPTIMIZER)
+    loss = svi.SampledELBO if program.learned is None else svi.ParticleELBO
+    fit = svi.fit(program, key, SAMPLED_STEPS, loss=loss(NUM_TRAJECTORIES), optimizer=OPTIMIZER)
     if not jnp.isfinite(fit.elbo):
         raise FloatingPointError(f"the fit diverged: after {len(fit.losses)} steps its ELBO is {float(fit.elbo)}.")
     return fit

@@ -30,7 +30,7 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import common_inverse_temperature
 from rlinf_ppl.report import horizons, kinds
 from rlinf_ppl.report.case import Case
-from rlinf_ppl.report.engines import Estimates, asked, estimate, ignore
+from rlinf_ppl.report.engines import OPTIMIZER, Estimates, asked, estimate, ignore
 
 FIT_STEPS = 1000
 LOG_EVIDENCE = "log evidence"
@@ -138,7 +138,9 @@ def answer(case: Case, key: Array, progress: Callable[[str], None] = ignore) -> 
     progress("solving")
     solution = jax.block_until_ready(exact.solve(program))
     progress("fitting")
-    fit = jax.block_until_ready(svi.fit(program, key, num_steps=FIT_STEPS))
+    # A guide of one's own has no natural gradient.
+    optimizer = None if program.learned is None else OPTIMIZER
+    fit = jax.block_until_ready(svi.fit(program, key, num_steps=FIT_STEPS, optimizer=optimizer))
     progress("conditioning")
     posterior, missing = asked(lambda: exact.condition(program))
     seconds = time.perf_counter() - start
