@@ -83,21 +83,24 @@ def test_the_targets_of_the_exact_action_values_are_these_values(name):
 
 @pytest.mark.parametrize("promised, off", [(0.0, 0.0), (3.0, 3.0), (-1.0, 1.0)])
 def test_the_verdict_is_what_the_critic_promises_beside_what_is_earned(promised, off):
-    """Of the exact policy, whose ELBO is known; in units of a return of size 2."""
+    """Of the exact policy, whose ELBO is known, by the spread of its action values."""
     program = PROGRAMS["two_temperatures"]()
     loss = svi.ActorCritic()
     dynamics = loss.read(program)
-    solution, guide, _ = solved(program)
-    carried = Carried(*[None] * 3, jnp.asarray(2.0), *[None] * 3)
+    solution, guide, critics = solved(program)
+    _, met = walked(dynamics, guide, fresh(dynamics, KEY, 500), KEY)
+    values = jax.vmap(Judge(dynamics, guide, critics, 1.0).action_values)(met)
+    spread = max(float(np.std(each)) for each in values.values())
+    carried = Carried(critics, None, None, jnp.asarray(1.0), None, met, None)
     verdict = jax.jit(lambda recent, steps: loss.residual(dynamics, guide, recent, steps, carried))
     still = jnp.full(loss.window, -solution.elbo - promised)
-    noise = 4.5 * 0.5 / np.sqrt(1000)
-    assert float(verdict(still, 1500)) == pytest.approx(off / 2, abs=noise)
+    noise = 4.5 / np.sqrt(1000) / spread
+    assert float(verdict(still, 1500)) == pytest.approx(off / spread, abs=noise)
     assert float(verdict(still, 1501)) == np.inf
     assert float(verdict(still.at[0].set(jnp.inf), 1500)) == np.inf
     assert float(verdict(still.at[-1].set(jnp.nan), 1500)) == np.inf
     rising = still.at[: loss.window // 2].add(5.0)
-    assert float(verdict(rising, 1500)) == pytest.approx(max(2.5, off / 2), abs=noise)
+    assert float(verdict(rising, 1500)) == pytest.approx(max(5.0, off) / spread, abs=noise)
 
 
 def chain_task(states=6):

@@ -365,6 +365,22 @@ WRONG = {
     "no decision": (of_data({"s": GOOD["s"]}), ValueError, r"data hold no decision, .* are \['a'\]. Name the sites"),
     "a state to score": (of_data(GOOD, of="s"), ValueError, "'s' is a state variable: its site is 's_next'"),
     "a name to score": (of_data(GOOD, of=["a", "b"]), ValueError, r"of names 'b'; .* are \['a', 's_next'\]"),
+    "nothing to score": (of_data(GOOD, of=[]), ValueError, "of names no site"),
+    "one number to score": (of_data(GOOD, of=3), TypeError, "of must be names of sites; got 3"),
+    "lengths that lack": (of_data(GOOD, lengths=[3, None]), TypeError, "lengths must be"),
+    "lengths that are words": (of_data(GOOD, lengths="ab"), TypeError, "lengths must be"),
+    "a learner that was seen in places": (
+        of_data(
+            {
+                "choice": np.zeros((1, 30), int),
+                "pay": np.zeros((1, 30), int),
+                "value": (np.zeros((1, 30, 2)), np.ones((1, 30), bool)),
+            },
+            program=lambda: bandit(0.1, 1.0, jnp.ones(2) / 2),
+        ),
+        ValueError,
+        "'value' is computed from the other data, and was seen in places",
+    ),
     "a number to score": (of_data(GOOD, of=[3]), TypeError, "of must be names of sites; got 3"),
     "lengths of another number": (of_data(GOOD, lengths=[3]), ValueError, "there are 2 sequences"),
     "lengths that are long": (of_data(GOOD, lengths=[3, 4]), ValueError, "from 0 to the 3 steps"),
@@ -401,3 +417,110 @@ def test_masked_arrays_are_those_of_numpy():
     found = exact.log_prob(program, policy, {"s": np.array([[0, 1, 2]]), "a": masked})
     pair = exact.log_prob(program, policy, {"s": np.array([[0, 1, 2]]), "a": ([[0, 1, 0]], [[True, True, False]])})
     np.testing.assert_array_equal(found, pair)
+
+
+# ---- what cannot be, what ends, and what is nothing ------------------------------------------------------------------
+PRIOR = jnp.array([[0.9, 0.1], [0.4, 0.6]])
+
+
+def climbing(horizon=3):
+    """A state that is computed: it goes up with the decision, and may leave its two values."""
+
+    def step(s):
+        return {"s": s + decide("a", Categorical(probs=PRIOR[s]))}
+
+    return ControlProgram(lambda: {"s": 0}, step, horizon, sizes={"s": 2})
+
+
+def test_a_computed_state_that_leaves_its_values_is_no_state():
+    program, data = climbing(), {"a": np.array([[1, 1, 1]])}
+    with pytest.raises(
+        ValueError, match="the probability of 'a' in sequence 0 at step 2 is no number.*leaves its values"
+    ):
+        exact.log_prob(program, None, data)
+    traced = jax.jit(lambda a: exact.log_prob_terms(program, None, {"a": a})["a"])(data["a"])
+    np.testing.assert_allclose(traced[0, :2], np.log([0.1, 0.6]), rtol=1e-12)
+    assert np.isnan(traced[0, 2])
+
+
+def test_what_contradicts_itself_has_probability_zero():
+    """A state that the decisions do not lead to, seen in places or at every time; a step that no law takes."""
+    seen = {"a": np.array([[1, 0, 0]])}
+    for s in (np.array([[0, 0, 0]]), (np.array([[0, 0, 0]]), np.array([[True, False, True]]))):
+        assert exact.log_prob(climbing(), None, seen | {"s": s})[0] == -np.inf
+    agreeing = exact.log_prob(climbing(), None, seen | {"s": np.array([[0, 1, 1]])})
+    np.testing.assert_allclose(agreeing, exact.log_prob(climbing(), None, seen), rtol=1e-12)
+    moves = jnp.array([[[0.5, 0.5, 0.0]] * 2, [[0.0, 1.0, 0.0]] * 2, [[0.2, 0.3, 0.5]] * 2])
+    program = models.single_agent(MDP(moves, TASK.reward, TASK.initial), None, discount=0.9)
+    never = exact.log_prob_terms(program, None, {"s": np.array([[0, 2, 2], [0, 1, 1]]), "a": np.zeros((2, 3), int)})[
+        "a"
+    ]
+    np.testing.assert_array_equal(never, [[-np.inf] * 3, [np.log(0.5)] * 3])
+    # Where somebody was seen first is taken as it is.
+    assert np.isfinite(exact.log_prob(climbing(), None, {"s": np.array([[1, 1]]), "a": np.array([[0, 0]])})[0])
+
+
+@pytest.mark.parametrize("pad", [0, 1, 2, -1])
+def test_padding_behind_the_end_is_no_state_that_was_seen(pad):
+    def step(s):
+        h = decide("h", Categorical(probs=jnp.array([0.2, 0.3, 0.5])))
+        decide("a", Categorical(probs=jnp.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])[h]))
+        return {"s": h}
+
+    program = ControlProgram(lambda: {"s": 0}, step, None, discount=0.9, sizes={"s": 3})
+    padded = {"s": np.array([[0, pad]]), "a": np.array([[1, 0]])}
+    found = exact.log_prob_terms(program, None, padded, of="a", lengths=[1])["a"]
+    cut = exact.log_prob_terms(program, None, {"s": np.array([[0]]), "a": np.array([[1]])}, of="a")["a"]
+    np.testing.assert_allclose(found, [[cut[0, 0], 0.0]], rtol=1e-12)
+    several = jax.jit(lambda n: exact.log_prob(program, None, {"a": np.zeros((1, 2), int)}, of="a", lengths=n))
+    assert np.isnan(several(jnp.array([9]))[0]) and np.isnan(several(jnp.array([-1]))[0])
+
+
+def test_whole_numbers_are_whole_and_plates_too():
+    from numpyro.distributions import Poisson
+
+    def counting(x):
+        return {"x": x + decide("u", Poisson(2.0))}
+
+    def flipping(x):
+        with numpyro.plate("i", 3):
+            u = decide("u", Bernoulli(jnp.array([0.2, 0.5, 0.9])))
+        return {"x": x + u.sum()}
+
+    counted = ControlProgram(lambda: {"x": 0}, counting, 2)
+    flipped = ControlProgram(lambda: {"x": 0}, flipping, 1)
+    np.testing.assert_allclose(
+        exact.log_prob(counted, None, {"u": np.array([[0.0, 2.0]])}), -4 + np.log(2.0), rtol=1e-12
+    )
+    for program, u in ((counted, [[0, 1.5]]), (counted, [[0, np.nan]]), (flipped, [[[0, 1, np.nan]]])):
+        with pytest.raises(ValueError, match=r"data\['u'\]\[0, .*takes whole numbers"):
+            exact.log_prob(program, None, {"u": np.array(u)})
+    with pytest.raises(TypeError, match="is traced and holds real numbers"):
+        jax.jit(lambda u: exact.log_prob(counted, None, {"u": u}))(np.array([[0.0, 1.0]]))
+    with pytest.raises(TypeError, match="holds complex numbers"):
+        exact.log_prob(counted, None, {"u": np.array([[0, 1j]])})
+
+
+@pytest.mark.parametrize("seen", [[True, True], [True, False], [False, False]])
+def test_real_numbers_that_nothing_depends_on_may_be_missing(seen):
+    def step(s):
+        a = decide("a", Bernoulli(0.3))
+        numpyro.sample("y", Normal(1.0 * a, 1.0))
+        return {"s": a}
+
+    program = ControlProgram(lambda: {"s": 0}, step, 2, sizes={"s": 2})
+    y, there = np.array([[0.4, -0.2]]), np.array([seen])
+    found = exact.log_prob_terms(program, None, {"a": np.array([[0, 1]]), "y": (y, there)}, of=["a", "y"])
+    np.testing.assert_allclose(found["y"], np.where(there, norm.logpdf(y, [[0.0, 1.0]]), 0.0), rtol=1e-12)
+    np.testing.assert_allclose(found["a"], np.log([[0.7, 0.3]]), rtol=1e-12)
+
+
+def test_what_was_drawn_is_data_as_it_is(walks):
+    program = options(1.3)
+    policy = exact.solve(program).policy
+    drawn = exact.sample(program, KEY, policy, N)
+    assert "optimality" in drawn
+    every = exact.log_prob_terms(program, policy, drawn, of=["b", "z", "a"])
+    assert all(np.isfinite(np.asarray(each)).all() for each in every.values())
+    only = {name: drawn[name] for name in ("s", "a")}
+    np.testing.assert_allclose(exact.log_prob(program, policy, only), of_options(1.3, only), rtol=1e-12)

@@ -31,6 +31,8 @@ from rlinf_ppl.algebra.linear_systems import (
 FORCING = 0.01, 0.1
 MOST_SWEEPS = 200_000
 PATIENCE = 50
+# A residual of so many roundings hardly falls any more, and so many steps that fail there are the last ones.
+FLOOR, STALLS = 8, 4
 
 
 class Linearized(NamedTuple):
@@ -124,6 +126,7 @@ class Search(NamedTuple):
         best: the v of the least residual so far.
         image: T(best).
         trusted: how many more steps may fail to halve the residual.
+        stalled: how many failed to where it was rounding, nearly.
     """
 
     at: Float[Array, "..."]
@@ -131,6 +134,7 @@ class Search(NamedTuple):
     best: Iterate
     image: Float[Array, "..."]
     trusted: Float[Array, ""]
+    stalled: Float[Array, ""]
 
 
 def sweep(operator: Callable[[Array], Array], start: Array, tolerance: Array) -> Iterate:
@@ -183,11 +187,12 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
                 onwards, lambda: solve_directly(jnp.eye(v.size) - matrix(), image - v), lambda: jnp.zeros_like(v)
             )
         at = jnp.where(onwards, v + direction, best_image)
-        return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted)
+        stalled = search.stalled + (~helps & (best.residual <= FLOOR * rounding(best.value)))
+        return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted, stalled)
 
     unknown = Iterate(start, jnp.asarray(jnp.inf, start.dtype), jnp.zeros_like(start, shape=()), jnp.zeros(()))
-    first = Search(start, jnp.asarray(True), unknown, start, jnp.asarray(float(PATIENCE)))
-    return lax.while_loop(lambda search: unsolved(search.best), step, first).best
+    first = Search(start, jnp.asarray(True), unknown, start, jnp.asarray(float(PATIENCE)), jnp.zeros(()))
+    return lax.while_loop(lambda search: unsolved(search.best) & (search.stalled < STALLS), step, first).best
 
 
 def select(condition: Array, yes: Any, no: Any) -> Any:

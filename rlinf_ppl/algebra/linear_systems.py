@@ -17,8 +17,9 @@ MOST_PRODUCTS = 300
 SWEEPS = 30
 ROUNDINGS = 2
 
-# Up to how many numbers a system is written out and solved directly.
-MOST_DIRECT = 256
+# Up to how many numbers a system is written out and solved directly: above, LAPACK takes several threads, which wait
+# for each other a hundred times as long as they work where a machine is busy.
+MOST_DIRECT = 128
 
 
 def bicgstab(matrix: Callable[[Array], Array], right: Array, precision: Array | float) -> Array:

@@ -77,8 +77,9 @@ class ActorCritic(ProgramELBO):
     """The policy from learned action values of replayed steps: for long or endless tasks that no table holds.
 
     Its losses are the critic's own view of the ELBO: what it promises the best policy. The verdict holds it against
-    what trajectories of the policy earn, and against what it was: the larger difference, relative to the size of a
-    return. A critic that has never met what is better does not know of it, so a converged fit may be a local optimum.
+    what trajectories of the policy earn, and against what it was: the larger difference, relative to how far the action
+    values of replayed steps are apart. A critic that has never met what is better does not know of it, so a converged
+    fit may be a local optimum.
 
     Args:
         num_walkers: how many steps of the program are taken for each step of the fit.
@@ -190,14 +191,17 @@ class ActorCritic(ProgramELBO):
     def residual(
         self, target: Dynamics, guide: Guide, recent: Array | None, steps: Array, carried: Any = None
     ) -> Float[Array, ""]:
-        """How far what the critic promises is from what is earned, and from what it was, in sizes of a return."""
+        """How far what the critic promises is from what is earned, or from what it was, by the spread of its values."""
         assert recent is not None
         before, now = jnp.mean(jnp.reshape(recent, (2, -1)), 1)
 
         def verdict() -> Array:
             key = jax.random.fold_in(jax.random.key(0), steps)
             earned = trajectory_elbo(target, guide, key, SUMMARY_TRAJECTORIES)
-            off = jnp.maximum(jnp.abs(before - now), jnp.abs(now + earned)) / carried.scale
+            judge = Judge(target, guide, carried.critics, carried.scale)
+            values = jax.vmap(judge.action_values)(carried.replay)
+            spread = jnp.max(jnp.stack([jnp.std(each) for each in values.values()]))
+            off = jnp.maximum(jnp.abs(before - now), jnp.abs(now + earned)) / spread
             return jnp.where(jnp.isnan(off), jnp.inf, off)
 
         due = (steps % VERDICT_EVERY == 0) & jnp.isfinite(before)

@@ -62,7 +62,7 @@ class Fit(NamedTuple):
             the policy from its best reply, expected along its trajectories, which is blind where it does not go; with
             `NodeELBO`, and of guides of one's own by the exact ELBO, the largest slope in any free number; with
             `ParticleELBO` how much the losses still fall, in standard errors; with `ActorCritic` how far what the
-            critic promises is from what is earned, in sizes of a return.
+            critic promises is from what is earned, by the spread of its action values.
         guide: what was learned: for tables of logits theta, shapes as the policy's; networks; or a guide of
             one's own, whose `module` is as it was given, with what was learned.
         memory: what the steps to come need of the steps so far, beside the guide.

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.compiled import compiled
@@ -47,7 +48,8 @@ def log_prob(
         lengths: how many steps of each sequence there are, (n,); what stands behind is no matter. None: T.
 
     Returns:
-        Nats; -inf where something was seen that has probability zero, NaN where traced values are none of a variable.
+        Nats; -inf where something was seen that has probability zero, of whatever site; where somebody was seen first
+        may be anywhere. NaN where traced numbers are no values or no laws.
 
     Raises:
         TypeError, ValueError: data, names or lengths that do not fit; values that a variable does not take; a hidden
@@ -89,7 +91,9 @@ def terms_under(
     histories = Histories(structure, plan, steps, parts, laws)
     states = {name: each for name, each in seen.items() if name in state}
     sites = {name: each for name, each in seen.items() if name not in state}
-    return terms_of(histories, states, sites, length)
+    terms = terms_of(histories, states, sites, length)
+    check_terms(terms)
+    return terms
 
 
 @compiled
@@ -98,6 +102,22 @@ def terms_of(
 ) -> dict[str, Array]:
     """The terms of all sequences."""
     return jax.vmap(histories.terms)(states, sites, lengths)
+
+
+def check_terms(terms: dict[str, Array]) -> None:
+    """Raise where a known probability is no number.
+
+    Raises:
+        ValueError: one is none.
+    """
+    for name, each in terms.items():
+        if isinstance(each, jax.core.Tracer) or not bool(jnp.any(jnp.isnan(each))):
+            continue
+        i, t = np.argwhere(np.isnan(np.asarray(each)))[0]
+        raise ValueError(
+            f"the probability of {name!r} in sequence {i} at step {t} is no number: up to there a law is no "
+            "distribution, a look-up is out of its array, or a state variable that is computed leaves its values."
+        )
 
 
 def check_scored(program: ControlProgram, seen: dict[str, Seen], of: Any) -> Names:
@@ -119,7 +139,11 @@ def check_scored(program: ControlProgram, seen: dict[str, Seen], of: Any) -> Nam
                 "Name the sites that count by of=..."
             )
         return names
+    if not isinstance(of, str | Sequence):
+        raise TypeError(f"of must be names of sites; got {of!r}.")
     names = (of,) if isinstance(of, str) else tuple(of)
+    if not names:
+        raise ValueError(f"of names no site; those of the step that were seen are {sorted(there)}.")
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"of must be names of sites; got {name!r}.")

@@ -71,3 +71,23 @@ def times(mass: Table, law: Table) -> Table:
 def at_row(seen: Seen, row: int) -> Seen:
     """What was seen at one time."""
     return jax.tree.map(lambda x: x[row], seen)
+
+
+def ahead_of(seen: Seen, steps: int, length: Array | None) -> Seen:
+    """A state variable at the ends of all steps; not seen at the end of the last one where the data end before."""
+    rows = jax.tree.leaves(seen.value)[0].shape[0]
+    if rows > steps:
+        return jax.tree.map(lambda x: x[1:], seen)
+    value = jax.tree.map(lambda x: jnp.concatenate([x[1:], x[:1]]), seen.value)
+    there = jnp.ones(steps, bool) if seen.there is None else jnp.append(seen.there[1:], False)
+    last = steps if length is None else length
+    return Seen(value, there & (jnp.arange(steps) < last - 1))
+
+
+def ended(terms: Float[Array, " T"], lost: Bool[Array, " T"], length: Array | None) -> Float[Array, " T"]:
+    """Terms over time, -inf from the step on that cannot have been, and 0 behind the end."""
+    within = jnp.ones(len(terms), bool) if length is None else jnp.arange(len(terms)) < length
+    never = jnp.cumsum(lost & within) > 0
+    found = jnp.where(within, jnp.where(never & ~jnp.isnan(terms), -jnp.inf, terms), 0.0)
+    # Of an end that is none nothing is known.
+    return found if length is None else jnp.where((length >= 0) & (length <= len(terms)), found, jnp.nan)

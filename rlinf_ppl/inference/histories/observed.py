@@ -30,15 +30,18 @@ def as_seen(structure: Structure, data: Any, lengths: Any) -> tuple[dict[str, Se
             "data must be a dict of what was seen, such as exact.sample returns: arrays (n, T) by the names of sites, "
             f"(n, T) or (n, T + 1) of state variables; got {type(data).__name__ if data is not None else None}."
         )
-    unknown = [name for name in data if name not in supports]
+    # Trajectories that were drawn hold these, too; they say nothing of what was done.
+    beside = {"alive", *(site.name for site in structure.step.sites if site.is_factor)}
+    unknown = [name for name in data if name not in supports and name not in beside]
     if unknown:
         raise ValueError(f"data name {unknown}; the program's state variables and sites are {list(supports)}.")
-    seen = {name: one(name, supports[name], entry) for name, entry in data.items()}
-    check_shapes(structure, seen)
-    length = check_lengths(lengths, len(jax.tree.leaves(seen)[0]), steps_of(structure, seen))
-    state, found = {name for name, _ in structure.state}, {}
+    seen = {name: one(name, supports[name], entry) for name, entry in data.items() if name in supports}
+    steps = check_shapes(structure, seen)
+    length, found = check_lengths(lengths, len(jax.tree.leaves(seen)[0]), steps), {}
     for name, each in seen.items():
-        within = None if length is None else jnp.arange(rows_of(each))[None] < (length + (name in state))[:, None]
+        ends = rows_of(each) - steps
+        within = None if length is None else jnp.arange(rows_of(each))[None] < (length + ends)[:, None]
+        check_kind(name, supports[name], kept_values(each, within))
         check_values(name, supports[name], each, within)
         found[name] = sound(supports[name], each, within)
     return found, length
@@ -70,8 +73,8 @@ def one(name: str, support: Support, entry: Any) -> Seen:
     return Seen(array, there)
 
 
-def check_shapes(structure: Structure, seen: dict[str, Seen]) -> None:
-    """Raise where arrays do not fit each other or the program.
+def check_shapes(structure: Structure, seen: dict[str, Seen]) -> int:
+    """The number of steps; raises where arrays do not fit each other or the program.
 
     Raises:
         ValueError: so it is.
@@ -96,6 +99,7 @@ def check_shapes(structure: Structure, seen: dict[str, Seen]) -> None:
         raise ValueError("data have no steps.")
     if structure.horizon is not None and steps > structure.horizon:
         raise ValueError(f"data have {steps} steps, and the program's horizon is {structure.horizon}.")
+    return steps
 
 
 def steps_of(structure: Structure, seen: dict[str, Seen]) -> int:
@@ -112,6 +116,42 @@ def rows_of(seen: Seen) -> int:
 def event_of(support: Support) -> tuple[int, ...]:
     """The shape of one value."""
     return jnp.shape(jax.tree.leaves(first_value(support))[0])
+
+
+def kept_values(seen: Seen, within: Array | None) -> Any:
+    """The values that count, where it is known which; zeros in the place of others."""
+    counts = [x for x in (seen.there, within) if x is not None]
+    if not counts or any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((seen.value, counts))):
+        return seen.value
+    with jax.ensure_compile_time_eval():
+        kept = jnp.all(jnp.stack(counts), 0)
+        return jax.tree.map(lambda x: filled(x, jnp.zeros((), x.dtype), kept), seen.value)
+
+
+def check_kind(name: str, support: Support, value: Any) -> None:
+    """Raise on numbers of another kind than those of a variable.
+
+    Raises:
+        TypeError: they are complex, or traced real ones where whole numbers are wanted.
+        ValueError: they are no whole numbers where these are wanted.
+    """
+    for x, like in zip(jax.tree.leaves(value), jax.tree.leaves(first_value(support)), strict=True):
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            raise TypeError(f"data[{name!r}] holds complex numbers, and {name!r} is none.")
+        whole = not jnp.issubdtype(like.dtype, jnp.floating) and not is_finite(support)
+        if not whole or not jnp.issubdtype(x.dtype, jnp.floating):
+            continue
+        if isinstance(x, jax.core.Tracer):
+            raise TypeError(
+                f"data[{name!r}] is traced and holds real numbers; {name!r} takes whole ones: give integers."
+            )
+        bad = ~(np.asarray(x) == np.round(np.asarray(x)))
+        if bad.any():
+            place = [int(i) for i in np.argwhere(bad)[0]]
+            raise ValueError(
+                f"data[{name!r}]{place} is {np.asarray(x)[tuple(place)]}, and {name!r} takes whole numbers; give "
+                "(values, seen) for what is missing in places."
+            )
 
 
 def check_values(name: str, support: Support, seen: Seen, within: Array | None) -> None:
@@ -177,13 +217,11 @@ def check_lengths(lengths: Any, n: int, steps: int) -> Array | None:
     """
     if lengths is None:
         return None
-    array = jnp.asarray(lengths)
+    array = check_numbers("lengths", lengths, "whole numbers, one for each sequence", dtype=None)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"lengths must be whole numbers, one for each sequence; got {array.dtype}.")
     if array.shape != (n,):
         raise ValueError(f"lengths has shape {array.shape}; there are {n} sequences.")
     if not isinstance(array, jax.core.Tracer) and (np.any(array < 0) or np.any(array > steps)):
-        raise ValueError(
-            f"lengths must be from 0 to the {steps} steps that there are data for; got {np.asarray(array)}."
-        )
+        raise ValueError(f"lengths must be from 0 to the {steps} steps that there are data for; got {array}.")
     return array

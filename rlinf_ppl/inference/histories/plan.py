@@ -73,7 +73,7 @@ def plan_of(structure: Structure, seen: Mapping[str, bool], scored: Names, lacks
     computed = determined(structure, given, set(initial.known), set(step.known))
     hidden = tuple(name for name in state if name not in given and name not in computed)
     plan = Plan(given, computed, hidden, initial, step, scored)
-    check_finite(structure, plan)
+    check_finite(structure, plan, [name for name, always in of_states.items() if not always])
     return plan
 
 
@@ -105,12 +105,23 @@ def determined(structure: Structure, given: Names, first_known: set[str], known:
         left = kept
 
 
-def check_finite(structure: Structure, plan: Plan) -> None:
+def check_finite(structure: Structure, plan: Plan, partly: list[str]) -> None:
     """Raise where something must be summed over that has no finite number of values.
+
+    Args:
+        structure: of the program.
+        plan: what is done with each variable.
+        partly: the state variables that were seen at some times.
 
     Raises:
         ValueError: so it is.
     """
+    for name in plan.computed:
+        if name in partly and not is_finite(dict(structure.state)[name]):
+            raise ValueError(
+                f"the state variable {name!r} is computed from the other data, and was seen in places besides: leave "
+                "it out, or give it at every time."
+            )
     for name in plan.hidden:
         if not is_finite(dict(structure.state)[name]):
             raise ValueError(

@@ -9,8 +9,8 @@ program's own arithmetic at the values that are known, over the hidden variables
 where all is known a site is one look-up, and a state variable is the number that the step computes.
 """
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -20,14 +20,14 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.tables import Table, union
-from rlinf_ppl.inference.histories.masses import Known, Seen, at_row, certain, met, times
+from rlinf_ppl.inference.histories.masses import Known, Seen, ahead_of, at_row, certain, ended, met, times
 from rlinf_ppl.inference.histories.plan import Names, Plan, axes_of
 from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import Form, SiteForm
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
 from rlinf_ppl.program.point import Part, Point
 from rlinf_ppl.program.structure import Structure
-from rlinf_ppl.program.supports import first_value, positions_of, values_of
+from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
 
 Values = dict[str, Any]
 Terms = dict[str, Array]
@@ -60,28 +60,20 @@ class Histories(eqx.Module):
         """
         time = jnp.arange(self.steps)
         now = jax.tree.map(lambda x: x[: self.steps], (states, sites))
-        ahead = {name: self.ahead(seen) for name, seen in states.items()}
+        ahead = {name: ahead_of(seen, self.steps, length) for name, seen in states.items()}
         here = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
 
-        def body(before: Known, row: Any) -> tuple[Known, Terms]:
+        def body(before: Known, row: Any) -> tuple[Known, tuple[Terms, Array]]:
             t, (state, site), following = row
-            known, terms = self.step(before, t, state, site, following)
-            if length is not None:
-                terms = {name: jnp.where(t < length, term, 0.0) for name, term in terms.items()}
-            return known, terms
+            known, terms, lost = self.step(before, t, state, site, following)
+            return known, (terms, lost)
 
+        rows = time, now, ahead
         if not self.plan.computed and not self.plan.hidden:
-            return jax.vmap(lambda row: body(here, row)[1])((time, now, ahead))
-        return lax.scan(body, here, (time, now, ahead))[1]
-
-    def ahead(self, seen: Seen) -> Seen:
-        """A state variable at the ends of all steps; not seen at the end of the last one where the data end before."""
-        rows, steps = jax.tree.leaves(seen.value)[0].shape[0], self.steps
-        if rows > steps:
-            return jax.tree.map(lambda x: x[1:], seen)
-        value = jax.tree.map(lambda x: jnp.concatenate([x[1:], x[:1]]), seen.value)
-        there = jnp.ones(steps, bool) if seen.there is None else jnp.append(seen.there[1:], False)
-        return Seen(value, there.at[-1].set(False))
+            terms, lost = jax.vmap(lambda row: body(here, row)[1])(rows)
+        else:
+            terms, lost = lax.scan(body, here, rows)[1]
+        return {name: ended(term, lost, length) for name, term in terms.items()}
 
     def begun(self, states: dict[str, Seen]) -> Known:
         """What is known of the first state."""
@@ -90,15 +82,15 @@ class Histories(eqx.Module):
 
     def step(
         self, before: Known, t: Array, states: dict[str, Seen], sites: dict[str, Seen], following: dict[str, Seen]
-    ) -> tuple[Known, Terms]:
-        """What is known after a step, and the terms of its sites."""
+    ) -> tuple[Known, Terms, Array]:
+        """What is known after a step, the terms of its sites, and whether it cannot have been."""
         seen = sites | {site: following[state] for site, state in self.plan.step.sources}
         at = {name: states[name].value for name in self.plan.given} | before.computed | {"t": t}
         return self.slice("step", at, Table(self.plan.hidden, before.mass), seen, following)
 
     def slice(
         self, name: str, at: Values, mass: Table, seen: dict[str, Seen], following: dict[str, Seen]
-    ) -> tuple[Known, Terms]:
+    ) -> tuple[Known, Terms, Array]:
         """Go through the sites of a part in order.
 
         Args:
@@ -107,6 +99,9 @@ class Histories(eqx.Module):
             mass: the probabilities of the hidden variables.
             seen: what was seen of its sites.
             following: what was seen of the state that it leads to.
+
+        Returns:
+            What is known of that state, the terms of the sites, and whether what was seen has probability zero.
         """
         part, terms, at = self.parts[name], {}, dict(at)
         sites, policy = (self.plan.step, self.policy) if name == "step" else (self.plan.initial, {})
@@ -116,16 +111,18 @@ class Histories(eqx.Module):
             axes = self.axes(site, policy, mass.axes)
             if site.kind == "data":
                 mass, terms[site.name] = met(mass, self.factor(part, at, site, axes))
-            elif site.name in sites.known:
+            elif site.name in sites.known or (site.name in sites.partly and not is_finite(site.support)):
                 at[site.name] = seen[site.name].value
-                if axes or site.name in self.plan.scored:
+                # Where somebody was seen first may be anywhere.
+                if axes or name == "step":
                     weight = self.density(part, at, site, axes, policy)
                     mass, terms[site.name] = met(mass, weight, seen[site.name].there)
             elif site.name in self.needed(part.form, i + 1, policy) or site.name in seen:
                 mass, terms[site.name] = self.summed(part, at, site, axes, policy, mass, seen.get(site.name))
             mass = self.kept(mass, self.needed(part.form, i + 1, policy))
-        terms = {each: terms[each] for each in self.plan.scored if each in terms}
-        return self.arrived(part, at, mass, following, {state for _, state in sites.sources}), terms
+        known, lost = self.arrived(name, at, mass, following, {state for _, state in sites.sources})
+        lost = functools.reduce(jnp.logical_or, map(jnp.isneginf, terms.values()), lost)
+        return known, {each: terms[each] for each in self.plan.scored if each in terms}, lost
 
     def axes(self, site: SiteForm, policy: dict[str, ConditionalLaw], alive: Names) -> Names:
         """The hidden variables that the law of a site depends on."""
@@ -216,23 +213,42 @@ class Histories(eqx.Module):
         gone = tuple(i for i, name in enumerate(mass.axes) if name not in needed)
         return Table(kept, jnp.sum(mass.array, gone))
 
-    def arrived(self, part: Part, at: Values, mass: Table, following: dict[str, Seen], told: set[str]) -> Known:
-        """What is known of the state that a part leads to; of `told` it was seen where a site was drawn."""
+    def arrived(
+        self, which: str, at: Values, mass: Table, following: dict[str, Seen], told: set[str]
+    ) -> tuple[Known, Array]:
+        """What is known of the state that a part leads to, and whether what was seen of it cannot be.
+
+        Of the variables in `told` it was seen where a site was drawn.
+        """
+        part, lost = self.parts[which], jnp.asarray(False)
         forms = {each.name: each for each in part.form.following}
-        computed = {}
+        computed, wrong = {}, jnp.asarray(False)
         for name in self.plan.computed:
-            like = first_value(self.supports[name])
-            value = part.at(at).following(name)
-            computed[name] = jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), value, like)
+            support, point = self.supports[name], part.at(at)
+            value = jax.tree.map(
+                lambda x, y: jnp.asarray(x).astype(y.dtype), point.following(name), first_value(support)
+            )
+            wrong |= point.beyond("following", name)
+            if is_finite(support):
+                wrong |= positions_of(support, value) >= len(support)
+                if name in following:
+                    seen = following[name]
+                    lost |= (value != seen.value) & (True if seen.there is None else seen.there)
+            computed[name] = value
         for name, seen in following.items():
             axes = tuple(axis for axis in mass.axes if axis in forms[name].parents)
-            if name not in told and name not in self.plan.hidden and axes:
-                mass, _ = met(mass, self.agrees(part, at, name, axes, seen.value), seen.there)
+            # The first state may be anywhere; real numbers are compared where they tell of hidden ones.
+            compared = axes or (is_finite(self.supports[name]) and which == "step")
+            everything = set(forms[name].parents) <= {*at, *mass.axes}
+            if name not in told and name in self.plan.given and compared and everything:
+                mass, term = met(mass, self.agrees(part, at, name, axes, seen.value), seen.there)
+                lost |= jnp.isneginf(term)
         mass = self.moved(part, at, mass)
         for name, seen in following.items():
             if name in self.plan.hidden:
-                mass, _ = self.shown(mass, name, self.supports[name], seen)
-        return Known(computed, mass.array)
+                mass, term = self.shown(mass, name, self.supports[name], seen)
+                lost |= jnp.isneginf(term)
+        return Known(computed, jnp.where(wrong, jnp.nan, mass.array)), lost
 
     def agrees(self, part: Part, at: Values, name: str, axes: Names, value: Any) -> tuple[Table, Table]:
         """Over hidden variables, whether the next value of a state variable is the one that was seen."""
@@ -255,7 +271,7 @@ class Histories(eqx.Module):
         beyond = Table((), jnp.asarray(False))
         for name, size in zip(hidden, sizes, strict=True):
             own = tuple(axis for axis in mass.axes if axis in forms[name].parents)
-            place = Table(own, self.over(part, at, own, partial(self.place, name=name)))
+            place = Table(own, self.over(part, at, own, functools.partial(self.place, name=name)))
             every = union(index.axes, own)
             index = Table(every, index.aligned(every) * size + place.aligned(every))
             beyond = Table(every, beyond.aligned(every) | (place.aligned(every) >= size))
