@@ -9,6 +9,7 @@ import pytest
 from game_programs import random_game
 from numpyro.distributions import Categorical, MixtureSameFamily, Normal
 from programs_more import PAIRS
+from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.algebra.regularizers import tsallis
@@ -81,10 +82,10 @@ def test_the_targets_of_the_exact_action_values_are_these_values(name):
     assert float(found) == pytest.approx(float(solution.elbo), abs=0.05)
 
 
-@pytest.mark.parametrize("promised, off", [(0.0, 0.0), (3.0, 3.0), (-1.0, 1.0)])
-def test_the_verdict_is_what_the_critic_promises_beside_what_is_earned(promised, off):
+@pytest.mark.parametrize("promised", quick([3.0], [0.0, 3.0, -1.0]))
+def test_the_verdict_is_what_the_critic_promises_beside_what_is_earned(promised):
     """Of the exact policy, whose ELBO is known, by the spread of its action values."""
-    program = PROGRAMS["two_temperatures"]()
+    program, off = PROGRAMS["two_temperatures"](), abs(promised)
     loss = svi.ActorCritic()
     dynamics = loss.read(program)
     solution, guide, critics = solved(program)

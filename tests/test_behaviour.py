@@ -120,6 +120,7 @@ def test_weights_count_rows_and_nothing_hangs_on_their_order(panel, fit):
     assert without.log_likelihood == pytest.approx(left_out.log_likelihood, rel=1e-10)
 
 
+@pytest.mark.slow
 def test_lapses_take_any_alternative(panel):
     lapsed = behaviour.maximum_likelihood(
         panel,
@@ -135,6 +136,7 @@ def test_lapses_take_any_alternative(panel):
     assert lapsed.log_likelihood == pytest.approx(np.log((1 - at[2]) * p + at[2] / A).sum(), rel=1e-8)
 
 
+@pytest.mark.slow
 def test_missing_decisions_are_summed_over(panel):
     some = panel.assign(a=panel["a"].astype(float)).reset_index(drop=True)
     some.loc[::3, "a"] = np.nan
@@ -292,6 +294,7 @@ def test_ids_that_differ_have_parameters_of_their_own(panel):
     assert posterior.params["r_hat"].max() < 1.05
 
 
+@pytest.mark.slow
 def test_the_example_is_recovered():
     """The parameters that its data were drawn at, and what cheaper engines would lead to."""
     made = behaviour.example()

@@ -330,6 +330,7 @@ def test_same_numbers_for_a_program_that_is_copied_and_unrolled():
     np.testing.assert_array_equal(exact.solve(again).value, expected.value)
 
 
+@pytest.mark.slow
 def test_where_it_begins_is_no_matter():
     """Values of another program to begin at: the same answer, and the same slopes."""
     program = models.single_agent(MDP(P, R, P0), None, beta=2.0, discount=0.99)

@@ -48,7 +48,9 @@ def listed(data, i):
     }
 
 
-@pytest.mark.parametrize("name, seed", quick_rows(zip(PAIRS, cycle(range(2)), strict=False), product(PAIRS, range(2))))
+@pytest.mark.parametrize(
+    "name, seed", quick_rows(list(zip(PAIRS, cycle(range(2)), strict=False))[::2], product(PAIRS, range(2)))
+)
 def test_what_was_seen_is_as_probable_as_the_histories_that_it_leaves(name, seed):
     pair, rng = PAIRS[name], np.random.default_rng([seed, len(name)])
     program = pair.control()
@@ -457,7 +459,9 @@ def test_what_contradicts_itself_has_probability_zero():
     ]
     np.testing.assert_array_equal(never, [[-np.inf] * 3, [np.log(0.5)] * 3])
     # Where somebody was seen first is taken as it is.
-    assert np.isfinite(exact.log_prob(climbing(), None, {"s": np.array([[1, 1]]), "a": np.array([[0, 0]])})[0])
+    first = {"a": np.array([[0, 0]]), "s": np.array([[1, 1]])}
+    assert np.isfinite(exact.log_prob(climbing(), None, first)[0])
+    assert exact.log_prob(climbing(), None, first | {"s": (first["s"], np.array([[True, False]]))})[0] == -np.inf
 
 
 @pytest.mark.parametrize("pad", [0, 1, 2, -1])

@@ -48,8 +48,8 @@ def log_prob(
         lengths: how many steps of each sequence there are, (n,); what stands behind is no matter. None: T.
 
     Returns:
-        Nats; -inf where something was seen that has probability zero, of whatever site; where somebody was seen first
-        may be anywhere. NaN where traced numbers are no values or no laws.
+        Nats; -inf where something was seen that has probability zero, of whatever site; the first value of a state that
+        was seen at every time may be any. NaN where traced numbers are no values or no laws.
 
     Raises:
         TypeError, ValueError: data, names or lengths that do not fit; values that a variable does not take; a hidden

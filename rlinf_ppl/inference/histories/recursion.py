@@ -61,7 +61,7 @@ class Histories(eqx.Module):
         time = jnp.arange(self.steps)
         now = jax.tree.map(lambda x: x[: self.steps], (states, sites))
         ahead = {name: ahead_of(seen, self.steps, length) for name, seen in states.items()}
-        here = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
+        here, never = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
 
         def body(before: Known, row: Any) -> tuple[Known, tuple[Terms, Array]]:
             t, (state, site), following = row
@@ -73,12 +73,14 @@ class Histories(eqx.Module):
             terms, lost = jax.vmap(lambda row: body(here, row)[1])(rows)
         else:
             terms, lost = lax.scan(body, here, rows)[1]
+        lost = lost.at[0].set(lost[0] | never)
         return {name: ended(term, lost, length) for name, term in terms.items()}
 
-    def begun(self, states: dict[str, Seen]) -> Known:
-        """What is known of the first state."""
+    def begun(self, states: dict[str, Seen]) -> tuple[Known, Array]:
+        """What is known of the first state, and whether it cannot have been."""
         seen = {site: states[state] for site, state in self.plan.initial.sources}
-        return self.slice("initial", {}, Table((), jnp.ones(())), seen, states)[0]
+        known, _, lost = self.slice("initial", {}, Table((), jnp.ones(())), seen, states)
+        return known, lost
 
     def step(
         self, before: Known, t: Array, states: dict[str, Seen], sites: dict[str, Seen], following: dict[str, Seen]
