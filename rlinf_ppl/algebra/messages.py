@@ -24,9 +24,9 @@ from rlinf_ppl.algebra.fixed_point import Linearized
 TIME = "t"
 
 N = TypeVar("N", bound="Named")
-M = TypeVar("M", bound="Message[Any, Any]")
-W = TypeVar("W", bound="Whole[Any, Any]")
-L = TypeVar("L", bound="Law[Any]")
+M = TypeVar("M", bound="Message")
+W = TypeVar("W", bound="Whole")
+L = TypeVar("L", bound="Law")
 Step = TypeVar("Step")
 
 
