@@ -1,5 +1,7 @@
 """From behaviour to parameters: estimates, their errors and posteriors, against NumPy and grids."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -222,6 +224,44 @@ def test_a_site_has_the_probability_of_the_behaviour(seen):
         assert float(found) == pytest.approx(sum(rows), rel=1e-10)
         pointwise = log_likelihood(model, {"beta": values[None]}, seen)["choices"]
         np.testing.assert_allclose(pointwise[0], rows, rtol=1e-10)
+
+
+def test_missing_decisions_are_missing_in_a_site_too(seen):
+    """As (values, seen), or in a masked array of NumPy; lists are arrays."""
+    there = np.arange(5 * T).reshape(5, T) % 3 > 0
+    masked = np.ma.masked_array(seen["a"], ~there)
+    made = program(TRUE)
+    wanted = exact.log_prob(made, exact.solve(made).policy, seen | {"a": (seen["a"], there)}).sum()
+    for a in ((seen["a"], there), masked):
+        for model in (alike, each):
+            betas = jnp.full((5,), 1.5) if model is each else jnp.array(1.5)
+            found = (
+                log_density(model, (seen | {"a": a},), {}, {"beta": betas})[0]
+                - LogNormal(0.0, 1.0).log_prob(betas).sum()
+            )
+            assert float(found) == pytest.approx(float(wanted), rel=1e-10)
+    listed = {name: x.tolist() for name, x in seen.items()}
+    assert (
+        log_density(each, (listed,), {}, {"beta": jnp.full((5,), 1.5)})[0]
+        == log_density(each, (seen,), {}, {"beta": jnp.full((5,), 1.5)})[0]
+    )
+
+
+def test_a_site_without_end_warns_in_single_precision():
+    made = behaviour.example(num_buses=2, num_months=3)
+    data = {"mileage": np.zeros((2, 3), int), "replaced": np.zeros((2, 3), int)}
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="inferred in float32"):
+        log_density(lambda: behaviour.site("y", made.program(made.truth), data), (), {}, {})
+
+
+def test_a_site_needs_no_data_frames():
+    """Neither pandas nor SciPy's optimisers are loaded by it, and where they lack the rest says so."""
+    lacking = (
+        "import sys; sys.modules['pandas'] = None; from rlinf_ppl import behaviour; behaviour.site; behaviour.sample"
+    )
+    run = subprocess.run([sys.executable, "-c", lacking], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "behaviour.sample takes a data frame, and pandas is not installed: pip install" in run.stderr
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rlinf_ppl.algebra.affine import AffineArrival
-from rlinf_ppl.algebra.gaussians import LinearGaussian
+from rlinf_ppl.algebra.gaussians import LinearGaussian, Noise
 from rlinf_ppl.algebra.quadratics import Quadratic
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
 from rlinf_ppl.algebra.squares import Squares
@@ -175,3 +175,31 @@ def test_the_last_digits_of_a_constant_that_is_a_sum_of_squares_are_counted():
     message = Squares((), (), jnp.array([[30.0], [40.0], [0.0]]))
     assert float(message.constant) == -2500
     assert float(message.rounding.absolute) >= 2500 * np.finfo(float).eps
+
+
+def test_squares_have_the_values_and_means_of_the_quadratic_that_they_are():
+    """At points, and under second moments; a difference of two of them may be no such function."""
+    rng = np.random.default_rng(0)
+    array = jnp.asarray(rng.normal(size=(5, 4)))
+    squares = Squares(("x", "u"), (2, 1), array)
+    matrix, vector, scalar = squares.coefficients
+    whole = jnp.block([[matrix, vector[:, None] / 2], [vector[None] / 2, scalar.reshape(1, 1)]])
+    quadratic = Quadratic(("x", "u"), (2, 1), whole)
+    at = {"x": jnp.asarray(rng.normal(size=(7, 2))), "u": jnp.asarray(rng.normal(size=(7, 1)))}
+    np.testing.assert_allclose(squares.rows(at), quadratic.rows(at), rtol=1e-12)
+    z = np.concatenate([at["x"], at["u"], np.ones((7, 1))], 1)
+    moments = jnp.asarray(z.T @ z / 7)
+    np.testing.assert_allclose(squares.expectation(moments), np.mean(squares.rows(at)), rtol=1e-12)
+    np.testing.assert_allclose(quadratic.expectation(moments), np.mean(squares.rows(at)), rtol=1e-12)
+    with pytest.raises(NotImplementedError, match="may not be concave"):
+        squares - squares
+
+
+def test_the_noise_of_a_prior_is_a_standard_normal_law():
+    noise, standard = Noise("u", 2), LinearGaussian("u", (), (), jnp.zeros((2, 1)), jnp.eye(2))
+    draws = jnp.asarray(np.random.default_rng(1).normal(size=(4, 2)))
+    np.testing.assert_array_equal(noise.draw(draws, {}, None, 1.0), draws)
+    other = LinearGaussian("u", (), (), jnp.array([[0.5], [-1.0]]), covariance=jnp.diag(jnp.array([0.5, 2.0])))
+    np.testing.assert_allclose(noise.cost(other).constant, standard.cost(other).constant, rtol=1e-12)
+    np.testing.assert_allclose(noise.cost(other).constant, (0.5 + 2 - 2 + 0.25 + 1 - np.log(0.5 * 2)) / 2, rtol=1e-12)
+    assert noise.normals == 2

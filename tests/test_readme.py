@@ -18,6 +18,16 @@ def test_the_program_prints_what_the_readme_says():
     assert run.stdout == expected
 
 
+@pytest.mark.slow
+def test_the_program_of_behaviour_runs():
+    program = next(
+        block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "behaviour.example" in block
+    )
+    program = f"from rlinf_ppl.inference import exact\n{program}print(truth)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "NOT CONVERGED" not in run.stdout and "{'replacement': 6.0, 'upkeep': 0.3}" in run.stdout
+
+
 @pytest.mark.parametrize("target", re.findall(r"^\$ make (\S+)", README, re.MULTILINE))
 def test_the_makefile_has_the_targets(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

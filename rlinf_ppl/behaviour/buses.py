@@ -12,9 +12,7 @@ from numpyro.distributions import Categorical
 
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.arguments import check_count
-from rlinf_ppl.inference.histories.simulated import simulated
-from rlinf_ppl.inference.particles.dynamics import Dynamics
-from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.inference.histories.simulated import simulate
 from rlinf_ppl.program import ControlProgram, decide, optimality
 
 BINS = 30
@@ -69,9 +67,7 @@ def example(num_buses: int = 50, num_months: int = 60, seed: int = 0) -> Example
     """
     n, months = check_count("num_buses", num_buses), check_count("num_months", num_months)
     made = program(TRUTH)
-    laws = as_policy(made, exact.solve(made).policy, weighed=False)
-    dynamics = Dynamics(made.structure, made.parts, made.discount, None, laws, None)
-    drawn = simulated(dynamics, jax.random.key(seed), n, months)
+    drawn = simulate(made, exact.solve(made).policy, jax.random.key(seed), n, months)
     frame = pd.DataFrame(
         {
             "bus": np.repeat(np.arange(n), months),

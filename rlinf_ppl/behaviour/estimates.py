@@ -13,7 +13,7 @@ from numpyro.distributions import biject_to, constraints
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from rlinf_ppl.behaviour.likelihood import Likelihood, described, in_double
+from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64
 
 KINDS = ("hessian", "bhhh", "sandwich", "clustered")
 # A slope of the log likelihood that is too small to matter, in standard errors of its parameter.
@@ -40,10 +40,9 @@ class Estimates:
         self.log_likelihood = float(total(self._flat))
         self._slope = np.asarray(jax.grad(total)(self._flat))
         self._information = -np.asarray(jax.jit(jax.jacfwd(jax.grad(total)))(self._flat))
-        scores = self.panel.rows(terms(self._flat)) * self.panel.rows(self.panel.weights)[:, None]
-        self._scores = scores
-        step = self.covariance() @ self._slope
-        self.converged = bool(np.all(np.abs(step) <= SMALL * np.sqrt(np.diag(self.covariance()))))
+        self._scores = self.panel.rows(terms(self._flat)) * self.panel.rows(self.panel.weights)[:, None]
+        covariance = self.covariance()
+        self.converged = bool(np.all(np.abs(covariance @ self._slope) <= SMALL * np.sqrt(np.diag(covariance))))
 
     @property
     def names(self) -> list[str]:
@@ -58,7 +57,8 @@ class Estimates:
         """The covariance of the estimates.
 
         Args:
-            kind: "hessian", the inverse of the curvature; "bhhh", of the outer products of the rows' slopes (Berndt,
+            kind: "hessian", the inverse of the curvature, where a weight counts a row that often; in all others it
+                multiplies the slope of a row. "bhhh", of the outer products of the rows' slopes (Berndt,
                 Hall, Hall & Hausman 1974); "sandwich" of both (White 1982), which holds where the model is wrong;
                 "clustered", the same by ids, where the rows of one depend on each other beyond the model.
 
@@ -106,7 +106,7 @@ class Estimates:
         )
         return f"{head}\n{self.table(errors).to_string(float_format=lambda x: f'{x:.4f}')}\nstandard errors: {errors}"
 
-    @in_double
+    @in_float64
     def derived(self, function: Callable[[dict[str, Array]], Any], errors: str = "hessian") -> pd.DataFrame:
         """Anything that follows from the parameters, with standard errors by the delta method: counterfactuals.
 
@@ -123,7 +123,7 @@ class Estimates:
         return pd.DataFrame({"estimate": value, "standard error": deviation})
 
     @property
-    @in_double
+    @in_float64
     def log_likelihoods(self) -> pd.Series:
         """The log probability of each row, in the order of the data frame that was given."""
         rows = self.panel.rows(jax.jit(self.likelihood.terms)(self.estimate))
@@ -171,15 +171,9 @@ def maximised(
     likelihood.check(parameters(flat))
     likelihood.begin(parameters(flat))
     loss = lambda x: -likelihood.total(parameters(x))  # noqa: E731
-    both, curvature = jax.jit(jax.value_and_grad(loss)), jax.jit(jax.jacfwd(jax.grad(loss)))
-
-    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
-        # Where the likelihood has no value is no place to go.
-        found, slope = both(x)
-        return (float(found), np.asarray(slope)) if np.isfinite(found) else (np.inf, np.zeros_like(x))
-
+    curvature = jax.jit(jax.jacfwd(jax.grad(loss)))
     found = minimize(
-        value,
+        finite_or_barred(jax.jit(jax.value_and_grad(loss))),
         np.asarray(flat),
         jac=True,
         hess=lambda x: np.asarray(curvature(x)),

@@ -9,7 +9,7 @@ from numpyro.distributions import Distribution, constraints
 
 from rlinf_ppl.behaviour.buses import Example, example
 from rlinf_ppl.behaviour.estimates import Estimates, maximised
-from rlinf_ppl.behaviour.likelihood import Likelihood, in_double
+from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64
 from rlinf_ppl.behaviour.panel import Columns, names_of, panel_of
 from rlinf_ppl.behaviour.sampling import Posterior, centre, sampled
 from rlinf_ppl.inference.arguments import check_key
@@ -19,7 +19,7 @@ from rlinf_ppl.program import ControlProgram
 __all__ = ["Estimates", "Example", "Posterior", "example", "maximum_likelihood", "sample"]
 
 
-@in_double
+@in_float64
 def maximum_likelihood(
     frame: pd.DataFrame,
     *,
@@ -74,7 +74,7 @@ def maximum_likelihood(
     return maximised(likelihood, start, with_lapse(bounds, lapse), max_steps)
 
 
-@in_double
+@in_float64
 def sample(
     frame: pd.DataFrame,
     *,

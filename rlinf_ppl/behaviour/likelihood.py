@@ -13,7 +13,7 @@ from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.histories.lapses import Lapsed
 from rlinf_ppl.inference.histories.likelihood import terms_under
-from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.inference.histories.simulated import laws_of
 from rlinf_ppl.inference.sites import Sequences, Solver, is_rewarded, solved
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw
@@ -23,7 +23,7 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-def in_double(function: Callable[Given, Result]) -> Callable[Given, Result]:
+def in_float64(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """The function in float64, whatever JAX counts in: sums over thousands of rows have no slopes in float32."""
 
     @wraps(function)
@@ -63,17 +63,17 @@ class Likelihood:
 
     def laws(self, program: ControlProgram, parameters: Parameters) -> dict[str, ConditionalLaw]:
         """What the decisions follow."""
-        found = self.policy(program)
-        laws = {} if found is None else as_policy(program, found, weighed=False)
+        laws = laws_of(program, self.policy(program))
         if self.lapse is None:
             return laws
         rate = jnp.asarray(parameters[self.lapse], dtype=float)
         return {name: Lapsed(laws.get(name), rate) for name in program.scopes}
 
-    def terms(self, parameters: Parameters) -> Float[Array, "n T"]:
-        """The log probability of each row, 0 behind the end of a sequence."""
+    def terms(self, parameters: Parameters, data: Any = None, lengths: Any = None) -> Float[Array, "n T"]:
+        """The log probability of each row, 0 behind the end of a sequence; of the panel's, or of some of its data."""
         program = self.program(parameters)
-        terms = terms_under(program, self.laws(program, parameters), self.panel.data, self.of, self.panel.lengths)
+        data, lengths = (self.panel.data, self.panel.lengths) if data is None else (data, lengths)
+        terms = terms_under(program, self.laws(program, parameters), data, self.of, lengths)
         return jnp.sum(jnp.stack(list(terms.values())), 0)
 
     def total(self, parameters: Parameters) -> Float[Array, ""]:
@@ -87,21 +87,16 @@ class Likelihood:
             shared: parameters that everybody has.
             each: those that every sequence has its own of, leading with it.
         """
-        panel, n = self.panel, len(self.panel.ids)
-
-        def one(own: Any, data: Any, lengths: Any, weights: Any) -> Array:
-            parameters = dict(shared) | dict(own)
-            program = self.program(parameters)
-            terms = terms_under(program, self.laws(program, parameters), data, self.of, lengths)
-            return weighted(jnp.sum(jnp.stack(list(terms.values())), 0), weights)
+        panel, weights = self.panel, jnp.asarray(self.panel.weights)
 
         def of_values(_: Array) -> Array:
             if not each:
-                return one({}, panel.data, panel.lengths, jnp.asarray(panel.weights))
-            rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], (panel.data, panel.lengths, panel.weights))
-            return jax.vmap(one)(dict(each), *rows)[:, 0]
+                return weighted(self.terms(shared), weights)
+            rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], (panel.data, panel.lengths))
+            terms = jax.vmap(lambda own, *rows: self.terms(dict(shared) | own, *rows))(dict(each), *rows)
+            return weighted(terms[:, 0], weights)
 
-        return Sequences(of_values, n, 1)
+        return Sequences(of_values, len(panel.ids), 1)
 
     def check(self, parameters: Parameters) -> None:
         """Raise where a row has probability zero, or no probability, at some parameters.
@@ -118,6 +113,16 @@ class Likelihood:
                 f"row {row.name} has {what} at {described(parameters)}: {dict(row)}. What was done must be possible "
                 "under the prior of its decision and at finite parameters; a lapse makes anything possible that is."
             )
+
+
+def finite_or_barred(function: Callable[[Any], tuple[Any, Any]]) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """A value and its slope for SciPy's searches: infinite, and so no place to go, where they are no numbers."""
+
+    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
+        found, slope = function(x)
+        return (float(found), np.asarray(slope)) if np.isfinite(found) else (np.inf, np.zeros_like(x))
+
+    return value
 
 
 def weighted(terms: Float[Array, "n T"], weights: Float[Array, "n T"]) -> Float[Array, " n"]:

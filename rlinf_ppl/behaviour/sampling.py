@@ -15,7 +15,7 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 from numpyro.infer.util import log_density
 from scipy.optimize import minimize
 
-from rlinf_ppl.behaviour.likelihood import Likelihood, described, in_double
+from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64
 
 # How far apart ids are before they are seen, on the unbounded scale of a parameter.
 SPREAD = HalfNormal(1.0)
@@ -36,7 +36,7 @@ class Posterior:
         found = mcmc.get_samples(group_by_chain=True)
         self.samples = {name: draws for name, draws in found.items() if not name.endswith("_raw")}
 
-    @in_double
+    @in_float64
     def to_arviz(self) -> Any:
         """The draws, what the sampler went through and the log likelihood of each sequence, as ArviZ has them."""
         import arviz
@@ -167,14 +167,13 @@ def mode(model: Any, key: Array) -> tuple[dict[str, Array], Array]:
             "whose middle is possible, or a lapse."
         )
 
-    def value(x: np.ndarray) -> tuple[float, np.ndarray]:
-        found, slope = both(x)
-        return (float(found), np.asarray(slope)) if np.isfinite(found) else (np.inf, np.zeros_like(x))
-
-    found = minimize(value, np.asarray(flat), jac=True, method="BFGS", options={"maxiter": 500, "gtol": 1e-4})
+    options = {"maxiter": 500, "gtol": 1e-4}
+    found = minimize(finite_or_barred(both), np.asarray(flat), jac=True, method="BFGS", options=options)
     curvature = np.asarray(jax.jit(jax.jacfwd(jax.grad(potential)))(found.x))
-    scales, axes = np.linalg.eigh((curvature + curvature.T) / 2)
-    covariance = axes @ np.diag(1 / np.maximum(scales, 1e-3 * max(scales[-1], 1.0))) @ axes.T
+    # A metric only, so what has hardly any curvature may count as having some, each number in its own unit.
+    unit = np.sqrt(np.maximum(np.abs(np.diag(curvature)), 1e-12))
+    scales, axes = np.linalg.eigh((curvature + curvature.T) / 2 / np.outer(unit, unit))
+    covariance = axes @ np.diag(1 / np.maximum(scales, 1e-3)) @ axes.T / np.outer(unit, unit)
     return values(found.x), jnp.asarray(covariance)
 
 

@@ -15,9 +15,7 @@ from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.histories.likelihood import log_prob
 from rlinf_ppl.inference.histories.observed import as_seen
-from rlinf_ppl.inference.histories.simulated import simulated
-from rlinf_ppl.inference.particles.dynamics import Dynamics
-from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.inference.histories.simulated import simulate
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.types import ArrayLike
@@ -113,36 +111,28 @@ def site(
         warnings.warn(SINGLE, stacklevel=2)
     # Known data are checked once, before anything of them is traced.
     seen, _ = as_seen(program.structure, data, lengths)
+    told = {each: x.value if x.there is None else (x.value, x.there) for each, x in seen.items()}
     n = len(jax.tree.leaves(seen)[0])
     if several and len(program.discount) != n:
         raise ValueError(
             f"there are {len(program.discount)} programs for {n} sequences; make one for each row of data."
         )
-    first = next((each for each in program.scopes if each in data), None)
+    first = next((each for each in program.scopes if each in seen), None)
 
     def one(program: ControlProgram, data: Any, lengths: Any) -> Array:
         return log_prob(program, policy(program), data, of, lengths)
 
     def of_values(value: Any) -> Array:
-        whole = data if first is None else dict(data) | {first: replaced(data[first], value)}
+        there = None if first is None else seen[first].there
+        whole = told if first is None else told | {first: value if there is None else (value, there)}
         if not several:
             return one(program, whole, lengths)
         rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], (whole, lengths))
         return jax.vmap(one)(program, *rows)[:, 0]
 
-    value = jnp.zeros((n, 1)) if first is None else values_of(data[first])
+    value = jnp.zeros((n, 1)) if first is None else seen[first].value
     numpyro.sample(name, Sequences(of_values, n, value.shape[1]), obs=value)
     return data
-
-
-def values_of(entry: Any) -> Array:
-    """The values of what was given as such or with where they were seen."""
-    return jnp.asarray(entry[0] if isinstance(entry, tuple) else entry)
-
-
-def replaced(entry: Any, value: Array) -> Any:
-    """The same with other values."""
-    return (value, entry[1]) if isinstance(entry, tuple) else value
 
 
 def drawn(
@@ -165,9 +155,7 @@ def drawn(
         raise ValueError("behaviour is drawn in a model that is seeded: by Predictive, or numpyro.handlers.seed.")
 
     def one(program: ControlProgram, key: Array) -> dict[str, Array]:
-        found = policy(program)
-        laws = {} if found is None else as_policy(program, found, weighed=False)
-        return simulated(Dynamics(program.structure, program.parts, program.discount, None, laws, None), key, n, steps)
+        return simulate(program, policy(program), key, n, steps)
 
     if several:
         rows = jax.vmap(one)(program, jax.random.split(key, len(program.discount)))

@@ -61,14 +61,20 @@ class Part(eqx.Module):
 
     def over(self, parents: tuple[str, ...], pick: Callable[["Point"], Any]) -> Any:
         """Something about the part over all values of some finite variables, an axis each."""
-        supports = self.supports
+        return over_values(self.supports, parents, lambda values: pick(self.at(values)))
 
-        def value(*values: Array) -> Any:
-            return pick(self.at(dict(zip(parents, values, strict=True))))
 
-        for i in reversed(range(len(parents))):
-            value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(parents))])
-        return value(*(values_of(supports[name]) for name in parents))
+def over_values(
+    supports: Mapping[str, Support], names: tuple[str, ...], function: Callable[[dict[str, Array]], Any]
+) -> Any:
+    """A function of the values of some finite variables by name, over all of these, an axis each."""
+
+    def value(*values: Array) -> Any:
+        return function(dict(zip(names, values, strict=True)))
+
+    for i in reversed(range(len(names))):
+        value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(names))])
+    return value(*(values_of(supports[name]) for name in names))
 
 
 class Point:

@@ -25,7 +25,7 @@ Given = Callable[[Chain], dict[str, Law]]
 
 
 class Exactly(ABC):
-    """A program and how its exact answers are had."""
+    """A program and how its exact answers are had: what is computed is the answer, unless a kind knows better."""
 
     def __init__(self, program: ControlProgram):
         self.program = program
@@ -34,7 +34,6 @@ class Exactly(ABC):
         """The program as laws and factors, which may be minus infinity where that is possible."""
         return read(self.program, impossible=impossible).counting
 
-    @abstractmethod
     def answer(
         self,
         chain: Chain,
@@ -50,6 +49,7 @@ class Exactly(ABC):
             rules: those of the walk, where it finds policies.
             given: makes the laws that are given.
         """
+        return answer(chain, None if given is None else given(chain), None)
 
     def precisely(self, given: Any, answer: Callable[[ControlProgram], Tree]) -> Tree:
         """What a function makes of the program, in as many digits as there are."""
@@ -69,17 +69,7 @@ class Exactly(ABC):
 
 
 class OfTables(Exactly):
-    """Finite variables: what is computed is the answer."""
-
-    def answer(
-        self,
-        chain: Chain,
-        answer: Callable[[Chain, Any, Any], Answer],
-        rules: Rules | None = None,
-        given: Given | None = None,
-    ) -> Answer:
-        """What a function makes of the program."""
-        return answer(chain, None if given is None else given(chain), None)
+    """Finite variables."""
 
     def posterior_marginals(self) -> Marginals:
         """Marginals given optimality, by the derivative of the log evidence."""

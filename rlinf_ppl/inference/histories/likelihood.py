@@ -13,7 +13,7 @@ from rlinf_ppl.inference.histories.masses import Seen
 from rlinf_ppl.inference.histories.observed import as_seen, rows_of, steps_of
 from rlinf_ppl.inference.histories.plan import plan_of
 from rlinf_ppl.inference.histories.recursion import Histories
-from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.inference.histories.simulated import laws_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.reading import check_program
@@ -72,8 +72,7 @@ def log_prob_terms(
         For each site (n, T) nats, 0 where nothing was seen of it.
     """
     check_program(program)
-    laws = {} if policy is None and program.learned is None else as_policy(program, policy, weighed=False)
-    return terms_under(program, laws, data, of, lengths)
+    return terms_under(program, laws_of(program, policy), data, of, lengths)
 
 
 def terms_under(

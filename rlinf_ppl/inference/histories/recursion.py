@@ -25,9 +25,9 @@ from rlinf_ppl.inference.histories.plan import Names, Plan, axes_of
 from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import Form, SiteForm
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
-from rlinf_ppl.program.point import Part, Point
+from rlinf_ppl.program.point import Part, Point, over_values
 from rlinf_ppl.program.structure import Structure
-from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
+from rlinf_ppl.program.supports import first_value, is_finite, positions_of
 
 Values = dict[str, Any]
 Terms = dict[str, Array]
@@ -110,7 +110,7 @@ class Histories(eqx.Module):
         for i, site in enumerate(part.form.sites):
             if site.kind == "optimality":
                 continue
-            axes = self.axes(site, policy, mass.axes)
+            axes, needed = self.axes(site, policy, mass.axes), self.needed(part.form, i + 1, policy)
             if site.kind == "data":
                 mass, terms[site.name] = met(mass, self.factor(part, at, site, axes))
             elif site.name in sites.known or (site.name in sites.partly and not is_finite(site.support)):
@@ -119,9 +119,9 @@ class Histories(eqx.Module):
                 if axes or name == "step":
                     weight = self.density(part, at, site, axes, policy)
                     mass, terms[site.name] = met(mass, weight, seen[site.name].there)
-            elif site.name in self.needed(part.form, i + 1, policy) or site.name in seen:
+            elif site.name in needed or site.name in seen:
                 mass, terms[site.name] = self.summed(part, at, site, axes, policy, mass, seen.get(site.name))
-            mass = self.kept(mass, self.needed(part.form, i + 1, policy))
+            mass = self.kept(mass, needed)
         known, lost = self.arrived(name, at, mass, following, {state for _, state in sites.sources})
         lost = functools.reduce(jnp.logical_or, map(jnp.isneginf, terms.values()), lost)
         return known, {each: terms[each] for each in self.plan.scored if each in terms}, lost
@@ -138,15 +138,7 @@ class Histories(eqx.Module):
 
     def over(self, part: Part, at: Values, axes: Names, pick: Callable[[Point, Values], Any]) -> Any:
         """Something about a part at known values, over all values of some hidden variables."""
-        supports = self.supports
-
-        def value(*values: Array) -> Any:
-            here = at | dict(zip(axes, values, strict=True))
-            return pick(part.at(here), here)
-
-        for i in reversed(range(len(axes))):
-            value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(axes))])
-        return value(*(values_of(supports[name]) for name in axes))
+        return over_values(self.supports, axes, lambda values: pick(part.at(at | values), at | values))
 
     def law(self, point: Point, at: Values, site: SiteForm, policy: dict[str, ConditionalLaw]) -> SiteLaw:
         """The law of a site at a point."""

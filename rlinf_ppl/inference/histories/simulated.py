@@ -1,5 +1,6 @@
 """Behaviour that is drawn: trajectories of any program under any policy, for predictions."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -8,7 +9,20 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, dynamics_of, noise_of
+from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program.conditionals import ConditionalLaw
+
+
+def simulate(program: ControlProgram, policy: Any, key: PRNGKeyArray | Array, n: int, steps: int) -> Values:
+    """N trajectories of a program under a policy, or under its priors; see `simulated`."""
+    return simulated(replace(dynamics_of(program), proposal=laws_of(program, policy)), key, n, steps)
+
+
+def laws_of(program: ControlProgram, policy: Any) -> dict[str, ConditionalLaw]:
+    """What decisions follow in the place of their priors: nothing where there is no policy."""
+    return {} if policy is None and program.learned is None else as_policy(program, policy, weighed=False)
 
 
 @compiled
