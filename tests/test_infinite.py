@@ -353,15 +353,22 @@ def test_where_it_begins_is_no_matter():
 
 @pytest.mark.parametrize("states", quick([100], [100, 128, 129]))
 def test_a_search_ends_where_only_rounding_is_left(states):
-    """At a discount of .9999, by direct systems and by others: few steps, and the values of the oracle."""
+    """At a discount of .9999, by direct systems and by others: few steps, and values that a step leaves as they are."""
     rng = np.random.default_rng(1)
-    transition, reward = rng.dirichlet(np.full(states, 0.1), (states, 3)), rng.normal(size=(states, 3))
-    prior = np.full((states, 3), 1 / 3)
-    found = exact.solve(
-        models.single_agent(MDP(transition, reward, np.ones(states) / states), None, 1.5, prior, 0.9999)
-    )
+    transition, reward = rng.dirichlet(np.full(states, 0.101), (states, 3)), rng.normal(size=(states, 3))
+    prior = np.array([0.2, 0.3, 0.5])
+
+    def step(transition, reward, s):
+        a = decide("a", Categorical(probs=jnp.asarray(prior)), 1.5)
+        optimality(reward[s, a])
+        return {"s": numpyro.sample("s_next", Categorical(probs=transition[s, a]))}
+
+    args = jnp.asarray(transition), jnp.asarray(reward)
+    program = ControlProgram(lambda *_: {"s": 0}, step, None, discount=0.9999, args=args, sizes={"s": states})
+    found = exact.solve(program)
     assert found.converged and found.iterations < 60
     value = np.asarray(found.value)
-    moved = np.log(np.sum(prior * np.exp(1.5 * reward + 0.9999 * (transition @ value) - value[:, None]), 1))
+    q = reward + 0.9999 * (transition @ value) - value[:, None]
+    moved = np.log(np.exp(1.5 * q) @ prior) / 1.5
     # What a step moves is the error times one minus the discount.
     assert np.max(np.abs(moved)) <= 1e-4 * 1e-8 * np.max(np.abs(value))
