@@ -16,7 +16,7 @@ from oracles import behaviour
 from programs_more import PAIRS
 from scipy.special import logsumexp
 from scipy.stats import norm
-from selection import quick_rows
+from selection import quick, quick_rows
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact
@@ -75,6 +75,50 @@ def test_what_was_seen_is_as_probable_as_the_histories_that_it_leaves(name, seed
             for site in scored:
                 steps = len(wanted[site])
                 np.testing.assert_allclose(found[site][i][:steps], wanted[site], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", quick(list(PAIRS)[1::6], PAIRS))
+def test_alternatives_are_foreseen_and_may_be_out_of_reach(name):
+    """The probability of each, also of those that were not taken, and where some were not there."""
+    pair, rng = PAIRS[name], np.random.default_rng([7, len(name)])
+    program, truth = pair.control(), pair.truth
+    policy = {d: np.asarray(q) for d, q in exact.solve(program).policy.items()}
+    drawn, data = seen_of(pair, rng, 0.6)
+    decision = next(iter(program.scopes))
+    taken, steps = np.asarray(drawn[decision]), program.horizon
+    there = rng.random(taken.shape) < 0.7
+    data[decision] = taken, there
+    support = truth.supports[decision]
+    open_ = rng.random((*taken.shape, len(support))) < 0.5
+    open_ |= taken[..., None] == np.asarray(support)
+
+    def rows(t, name, values):
+        return policy[name][(t, *(truth.supports[axis].index(values[axis]) for axis in program.scopes[name]))]
+
+    given = {name: values if there.all() else (values, there) for name, (values, there) in data.items()}
+    found = exact.foresee(program, policy, given, available={decision: open_}).probabilities
+    terms = exact.log_prob_terms(program, policy, given, available={decision: open_})
+    for i in range(3):
+        wanted, shares = behaviour.told(truth, rows, listed(data, i), list(found), {decision: open_[i]})
+        for site in found:
+            np.testing.assert_allclose(found[site][i], shares[site], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(terms[site][i], wanted[site], rtol=1e-10, atol=1e-12)
+    assert found[decision].shape == (3, steps, len(support))
+
+
+def test_alternatives_that_are_not_there_are_checked(walks):
+    program = options(1.0)
+    shape = (N, T, A)
+    for available, error, message in (
+        ({"s": np.ones((N, T, S), bool)}, ValueError, r"available names 's'; the decisions .* are \['b', 'z', 'a'\]"),
+        ({"a": np.ones(shape)}, TypeError, "must be truth values; got float64"),
+        ({"a": np.ones((N, T), bool)}, ValueError, r"it must be \(6, 5, 2\): \(n, T, alternatives\)"),
+        ({"a": np.zeros(shape, bool)}, ValueError, r"available\['a'\]\[0, 0\] leaves no alternative of 'a'"),
+    ):
+        with pytest.raises(error, match=message):
+            exact.log_prob(program, None, walks, available=available)
+    never = np.arange(A) != walks["a"][..., None]
+    assert np.isneginf(exact.log_prob(program, None, walks, available={"a": never})).all()
 
 
 # ---- latent options: what was seen are states and actions ----------------------------------------------------------

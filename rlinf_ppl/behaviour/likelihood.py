@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.inference import exact
-from rlinf_ppl.inference.histories.lapses import Lapsed
+from rlinf_ppl.inference.histories.alternatives import Lapsed
 from rlinf_ppl.inference.histories.likelihood import terms_under
 from rlinf_ppl.inference.histories.simulated import laws_of
 from rlinf_ppl.inference.sites import Sequences, Solver, is_rewarded, solved

@@ -22,7 +22,7 @@ from rlinf_ppl.inference.chains.exactly import exactly
 from rlinf_ppl.inference.chains.existence import check_forgets
 from rlinf_ppl.inference.chains.filtered import Filtered, filter_of, told
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
-from rlinf_ppl.inference.histories.likelihood import log_prob, log_prob_terms
+from rlinf_ppl.inference.histories.likelihood import Foreseen, foresee, log_prob, log_prob_terms
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends, check_sees
 from rlinf_ppl.program.evaluation import in_nats, posterior_temperature
@@ -30,6 +30,7 @@ from rlinf_ppl.program.reading import check_program
 
 __all__ = [
     "Equilibria",
+    "Foreseen",
     "Marginals",
     "Posterior",
     "Solution",
@@ -38,6 +39,7 @@ __all__ = [
     "equilibria",
     "evaluate",
     "filtered",
+    "foresee",
     "kl",
     "log_prob",
     "log_prob_terms",

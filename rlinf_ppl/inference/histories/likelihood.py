@@ -1,7 +1,7 @@
 """The log probability of behaviour: `exact.log_prob` and its terms."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.histories.masses import Seen
-from rlinf_ppl.inference.histories.observed import as_seen, rows_of, steps_of
+from rlinf_ppl.inference.histories.observed import as_available, as_seen, rows_of, steps_of
 from rlinf_ppl.inference.histories.plan import plan_of
-from rlinf_ppl.inference.histories.recursion import Histories
+from rlinf_ppl.inference.histories.recursion import Histories, Told
 from rlinf_ppl.inference.histories.simulated import laws_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw
@@ -28,6 +28,7 @@ def log_prob(
     data: Mapping[str, Any],
     of: str | Sequence[str] | None = None,
     lengths: ArrayLike | None = None,
+    available: Mapping[str, ArrayLike] | None = None,
 ) -> Float[Array, " n"]:
     """Log probability of what somebody did: of each decision that was seen, given all that was seen before it.
 
@@ -46,6 +47,8 @@ def log_prob(
             was seen; or a masked array of NumPy.
         of: the sites whose probabilities count, any that were seen; None: the decisions.
         lengths: how many steps of each sequence there are, (n,); what stands behind is no matter. None: T.
+        available: by decision which of its alternatives were there, truth values (n, T, K) in the order of its values:
+            the policy is that of planning with all of them, given that one of these is taken. None: all.
 
     Returns:
         Nats; -inf where something was seen that has probability zero, of whatever site; the first value of a state that
@@ -55,7 +58,7 @@ def log_prob(
         TypeError, ValueError: data, names or lengths that do not fit; values that a variable does not take; a hidden
             variable without a finite number of values.
     """
-    terms = log_prob_terms(program, policy, data, of, lengths)
+    terms = log_prob_terms(program, policy, data, of, lengths, available)
     return jnp.sum(jnp.stack(list(terms.values())), (0, 2))
 
 
@@ -65,6 +68,7 @@ def log_prob_terms(
     data: Mapping[str, Any],
     of: str | Sequence[str] | None = None,
     lengths: ArrayLike | None = None,
+    available: Mapping[str, ArrayLike] | None = None,
 ) -> dict[str, Float[Array, "n T"]]:
     """The terms of `log_prob` one by one, by site: what leave-one-out and figures are made of.
 
@@ -72,35 +76,87 @@ def log_prob_terms(
         For each site (n, T) nats, 0 where nothing was seen of it.
     """
     check_program(program)
-    return terms_under(program, laws_of(program, policy), data, of, lengths)
+    return terms_under(program, laws_of(program, policy), data, of, lengths, available)
+
+
+class Foreseen(NamedTuple):
+    """What was to be expected along what somebody did.
+
+    Attributes:
+        probabilities: by site those of its values, in their order, given all that was seen before it, (n, T, K).
+        states: by name the state variables that the data determine, before each step, (n, T, ...).
+    """
+
+    probabilities: dict[str, Float[Array, "n T K"]]
+    states: dict[str, Any]
+
+
+def foresee(
+    program: ControlProgram,
+    policy: Any,
+    data: Mapping[str, Any],
+    of: str | Sequence[str] | None = None,
+    lengths: ArrayLike | None = None,
+    available: Mapping[str, ArrayLike] | None = None,
+) -> Foreseen:
+    """What was to be expected before each thing that was seen: of each alternative, also of those that were not taken.
+
+    The arguments are those of `log_prob`. What stands behind the end of a sequence means nothing.
+    """
+    check_program(program)
+    told = told_under(program, laws_of(program, policy), data, of, lengths, available, True)
+    return Foreseen(told.foreseen, told.states)
 
 
 def terms_under(
-    program: ControlProgram, laws: dict[str, ConditionalLaw], data: Mapping[str, Any], of: Any, lengths: Any
+    program: ControlProgram,
+    laws: dict[str, ConditionalLaw],
+    data: Mapping[str, Any],
+    of: Any,
+    lengths: Any,
+    available: Any = None,
 ) -> dict[str, Array]:
     """The terms where decisions follow some laws, and their priors where there are none."""
+    terms = told_under(program, laws, data, of, lengths, available, False).terms
+    check_terms(terms)
+    return terms
+
+
+def told_under(
+    program: ControlProgram,
+    laws: dict[str, ConditionalLaw],
+    data: Mapping[str, Any],
+    of: Any,
+    lengths: Any,
+    available: Any,
+    foresees: bool,
+) -> Told:
+    """What all sequences tell where decisions follow some laws."""
     structure = program.structure
     seen, length = as_seen(structure, data, lengths)
     state, steps = {name for name, _ in structure.state}, steps_of(structure, seen)
+    there = as_available(program, available, (len(jax.tree.leaves(seen)[0]), steps))
     scored = check_scored(program, seen, of)
     lacking = tuple(name for name in seen if name in state and rows_of(seen[name]) == steps)
     whole = {name: each.there is None for name, each in seen.items()}
     plan = plan_of(structure, whole, scored, lacking)
     parts = {name: part for name, part in program.parts.items() if name != "final"}
-    histories = Histories(structure, plan, steps, parts, laws)
+    histories = Histories(structure, plan, steps, foresees, parts, laws)
     states = {name: each for name, each in seen.items() if name in state}
     sites = {name: each for name, each in seen.items() if name not in state}
-    terms = terms_of(histories, states, sites, length)
-    check_terms(terms)
-    return terms
+    return told_of(histories, states, sites, length, there)
 
 
 @compiled
-def terms_of(
-    histories: Histories, states: dict[str, Seen], sites: dict[str, Seen], lengths: Array | None
-) -> dict[str, Array]:
-    """The terms of all sequences."""
-    return jax.vmap(histories.terms)(states, sites, lengths)
+def told_of(
+    histories: Histories,
+    states: dict[str, Seen],
+    sites: dict[str, Seen],
+    lengths: Array | None,
+    available: dict[str, Array],
+) -> Told:
+    """What all sequences tell."""
+    return jax.vmap(histories.told)(states, sites, lengths, available)
 
 
 def check_terms(terms: dict[str, Array]) -> None:

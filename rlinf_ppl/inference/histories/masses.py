@@ -68,6 +68,12 @@ def times(mass: Table, law: Table) -> Table:
     return Table(axes, mass.aligned(axes) * law.aligned(axes))
 
 
+def expected(mass: Table, law: Table) -> Array:
+    """The probability of each value of the last variable of a law, the hidden ones summed out, (K,)."""
+    joint = times(mass, law)
+    return jnp.sum(joint.aligned((*mass.axes, law.axes[-1])), tuple(range(len(mass.axes))))
+
+
 def at_row(seen: Seen, row: int) -> Seen:
     """What was seen at one time."""
     return jax.tree.map(lambda x: x[row], seen)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rlinf_ppl.inference.histories.masses import Seen
+from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_numbers
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Arrays, Support, first_value, is_finite, positions_of, values_of
@@ -225,3 +226,27 @@ def check_lengths(lengths: Any, n: int, steps: int) -> Array | None:
     if not isinstance(array, jax.core.Tracer) and (np.any(array < 0) or np.any(array > steps)):
         raise ValueError(f"lengths must be from 0 to the {steps} steps that there are data for; got {array}.")
     return array
+
+
+def as_available(program: ControlProgram, available: Any, rows: tuple[int, int]) -> dict[str, Array]:
+    """By decision which of its alternatives were there, (n, T, K).
+
+    Raises:
+        TypeError: they are no truth values.
+        ValueError: they are of no decision with finitely many alternatives, or of another shape; known ones leave none.
+    """
+    found = {}
+    for name, entry in ({} if available is None else dict(available)).items():
+        if name not in program.scopes or not is_finite(program.supports[name]):
+            finite = [each for each in program.scopes if is_finite(program.supports[each])]
+            raise ValueError(f"available names {name!r}; the decisions with finitely many alternatives are {finite}.")
+        array, shape = jnp.asarray(entry), (*rows, len(program.supports[name]))
+        if array.dtype != bool:
+            raise TypeError(f"available[{name!r}] must be truth values; got {array.dtype}.")
+        if array.shape != shape:
+            raise ValueError(f"available[{name!r}] has shape {array.shape}; it must be {shape}: (n, T, alternatives).")
+        if not isinstance(array, jax.core.Tracer) and not np.asarray(array).any(-1).all():
+            i, t = np.argwhere(~np.asarray(array).any(-1))[0]
+            raise ValueError(f"available[{name!r}][{i}, {t}] leaves no alternative of {name!r}.")
+        found[name] = array
+    return found

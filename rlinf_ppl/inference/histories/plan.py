@@ -8,7 +8,7 @@ must have finitely many values. Nothing here depends on numbers.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from rlinf_ppl.inference.histories.lapses import Lapsed
+from rlinf_ppl.inference.histories.alternatives import innermost
 from rlinf_ppl.program.conditionals import Affine, ConditionalLaw, Rows
 from rlinf_ppl.program.forms import Form, NextForm, SiteForm
 from rlinf_ppl.program.structure import Structure
@@ -167,8 +167,7 @@ def axes_of(site: SiteForm, policy: Mapping[str, ConditionalLaw], scope: Names, 
         scope: what the policy of a decision depends on.
         alive: the hidden variables up to here.
     """
-    law = policy.get(site.name)
-    law = law.law if isinstance(law, Lapsed) else law
+    law = innermost(policy.get(site.name))
     parents = site.parents
     if isinstance(law, Rows | Affine):
         parents = scope

@@ -10,8 +10,7 @@ where all is known a site is one look-up, and a state variable is the number tha
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,17 +19,33 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.tables import Table, union
-from rlinf_ppl.inference.histories.masses import Known, Seen, ahead_of, at_row, certain, ended, met, times
+from rlinf_ppl.inference.histories.alternatives import restricted
+from rlinf_ppl.inference.histories.masses import Known, Seen, ahead_of, at_row, certain, ended, expected, met, times
 from rlinf_ppl.inference.histories.plan import Names, Plan, axes_of
+from rlinf_ppl.inference.histories.weights import Here, Values
 from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import Form, SiteForm
-from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
-from rlinf_ppl.program.point import Part, Point, over_values
+from rlinf_ppl.program.point import Part
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import first_value, is_finite, positions_of
 
-Values = dict[str, Any]
 Terms = dict[str, Array]
+
+
+class Told(NamedTuple):
+    """What a sequence tells; while it is gone through, what one step does.
+
+    Attributes:
+        terms: of each scored site the log probability of what was seen, (T,).
+        lost: whether what was seen cannot have been, (T,).
+        foreseen: of each scored site of finitely many values their probabilities given all that came before, (T, K).
+        states: the state variables that the data determine before each step, (T, ...).
+    """
+
+    terms: Terms
+    lost: Array
+    foreseen: dict[str, Array]
+    states: Values
 
 
 class Histories(eqx.Module):
@@ -40,6 +55,7 @@ class Histories(eqx.Module):
         structure: of the program.
         plan: what is done with each variable.
         steps: how many steps were seen.
+        foresees: whether probabilities of what was not done are wanted, and the states that the data determine.
         parts: initial and step with their numbers.
         policy: the laws of decisions in the place of their own.
     """
@@ -47,52 +63,69 @@ class Histories(eqx.Module):
     structure: Structure = eqx.field(static=True)
     plan: Plan = eqx.field(static=True)
     steps: int = eqx.field(static=True)
+    foresees: bool = eqx.field(static=True)
     parts: dict[str, Part]
     policy: dict[str, ConditionalLaw]
 
-    def terms(self, states: dict[str, Seen], sites: dict[str, Seen], length: Array | None) -> Terms:
-        """The terms of one sequence over time, 0 where nothing was seen.
+    def told(
+        self, states: dict[str, Seen], sites: dict[str, Seen], length: Array | None, available: dict[str, Array]
+    ) -> Told:
+        """What one sequence tells over time; terms are 0 where nothing was seen.
 
         Args:
             states: state variables over time, with T + 1 rows or T.
             sites: sites of the step, with T rows.
             length: how many steps there are; None: T.
+            available: of decisions the alternatives that are there, (T, K).
         """
         time = jnp.arange(self.steps)
         now = jax.tree.map(lambda x: x[: self.steps], (states, sites))
         ahead = {name: ahead_of(seen, self.steps, length) for name, seen in states.items()}
         here, never = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
 
-        def body(before: Known, row: Any) -> tuple[Known, tuple[Terms, Array]]:
-            t, (state, site), following = row
-            known, terms, lost = self.step(before, t, state, site, following)
-            return known, (terms, lost)
+        def body(before: Known, row: Any) -> tuple[Known, Told]:
+            return self.step(before, *row)
 
-        rows = time, now, ahead
+        rows = time, *now, ahead, available
         if not self.plan.computed and not self.plan.hidden:
-            terms, lost = jax.vmap(lambda row: body(here, row)[1])(rows)
+            told = jax.vmap(lambda row: body(here, row)[1])(rows)
         else:
-            terms, lost = lax.scan(body, here, rows)[1]
-        lost = lost.at[0].set(lost[0] | never)
-        return {name: ended(term, lost, length) for name, term in terms.items()}
+            told = lax.scan(body, here, rows)[1]
+        lost = told.lost.at[0].set(told.lost[0] | never)
+        return told._replace(terms={name: ended(term, lost, length) for name, term in told.terms.items()})
 
     def begun(self, states: dict[str, Seen]) -> tuple[Known, Array]:
         """What is known of the first state, and whether it cannot have been."""
         seen = {site: states[state] for site, state in self.plan.initial.sources}
-        known, _, lost = self.slice("initial", {}, Table((), jnp.ones(())), seen, states)
-        return known, lost
+        known, told = self.slice("initial", {}, Table((), jnp.ones(())), seen, states, {})
+        return known, told.lost
 
     def step(
-        self, before: Known, t: Array, states: dict[str, Seen], sites: dict[str, Seen], following: dict[str, Seen]
-    ) -> tuple[Known, Terms, Array]:
-        """What is known after a step, the terms of its sites, and whether it cannot have been."""
+        self,
+        before: Known,
+        t: Array,
+        states: dict[str, Seen],
+        sites: dict[str, Seen],
+        following: dict[str, Seen],
+        available: dict[str, Array],
+    ) -> tuple[Known, Told]:
+        """What is known after a step, and what it tells."""
         seen = sites | {site: following[state] for site, state in self.plan.step.sources}
-        at = {name: states[name].value for name in self.plan.given} | before.computed | {"t": t}
-        return self.slice("step", at, Table(self.plan.hidden, before.mass), seen, following)
+        here = {name: states[name].value for name in self.plan.given} | before.computed
+        limits = {name: restricted(self.policy.get(name), there) for name, there in available.items()}
+        mass, policy = Table(self.plan.hidden, before.mass), self.policy | limits
+        known, told = self.slice("step", here | {"t": t}, mass, seen, following, policy)
+        return known, told._replace(states=here) if self.foresees else told
 
     def slice(
-        self, name: str, at: Values, mass: Table, seen: dict[str, Seen], following: dict[str, Seen]
-    ) -> tuple[Known, Terms, Array]:
+        self,
+        name: str,
+        at: Values,
+        mass: Table,
+        seen: dict[str, Seen],
+        following: dict[str, Seen],
+        policy: dict[str, ConditionalLaw],
+    ) -> tuple[Known, Told]:
         """Go through the sites of a part in order.
 
         Args:
@@ -101,30 +134,32 @@ class Histories(eqx.Module):
             mass: the probabilities of the hidden variables.
             seen: what was seen of its sites.
             following: what was seen of the state that it leads to.
+            policy: the laws of decisions in the place of their own.
 
         Returns:
-            What is known of that state, the terms of the sites, and whether what was seen has probability zero.
+            What is known of that state, and what the part tells.
         """
-        part, terms, at = self.parts[name], {}, dict(at)
-        sites, policy = (self.plan.step, self.policy) if name == "step" else (self.plan.initial, {})
-        for i, site in enumerate(part.form.sites):
+        here, terms, foreseen = Here(self.parts[name], dict(at), self.supports, policy), {}, {}
+        form, sites = here.part.form, self.plan.step if name == "step" else self.plan.initial
+        for i, site in enumerate(form.sites):
             if site.kind == "optimality":
                 continue
-            axes, needed = self.axes(site, policy, mass.axes), self.needed(part.form, i + 1, policy)
+            axes, needed = self.axes(site, policy, mass.axes), self.needed(form, i + 1, policy)
+            if self.foresees and site.name in self.plan.scored and site.kind != "data" and is_finite(site.support):
+                foreseen[site.name] = expected(mass, here.probabilities(site, axes))
             if site.kind == "data":
-                mass, terms[site.name] = met(mass, self.factor(part, at, site, axes))
+                mass, terms[site.name] = met(mass, here.factor(site, axes))
             elif site.name in sites.known or (site.name in sites.partly and not is_finite(site.support)):
-                at[site.name] = seen[site.name].value
+                here.at[site.name] = seen[site.name].value
                 # Where somebody was seen first may be anywhere.
                 if axes or name == "step":
-                    weight = self.density(part, at, site, axes, policy)
-                    mass, terms[site.name] = met(mass, weight, seen[site.name].there)
+                    mass, terms[site.name] = met(mass, here.density(site, axes), seen[site.name].there)
             elif site.name in needed or site.name in seen:
-                mass, terms[site.name] = self.summed(part, at, site, axes, policy, mass, seen.get(site.name))
+                mass, terms[site.name] = self.summed(here, site, axes, mass, seen.get(site.name))
             mass = self.kept(mass, needed)
-        known, lost = self.arrived(name, at, mass, following, {state for _, state in sites.sources})
+        known, lost = self.arrived(name, here, mass, following, {state for _, state in sites.sources})
         lost = functools.reduce(jnp.logical_or, map(jnp.isneginf, terms.values()), lost)
-        return known, {each: terms[each] for each in self.plan.scored if each in terms}, lost
+        return known, Told({each: terms[each] for each in self.plan.scored if each in terms}, lost, foreseen, {})
 
     def axes(self, site: SiteForm, policy: dict[str, ConditionalLaw], alive: Names) -> Names:
         """The hidden variables that the law of a site depends on."""
@@ -136,61 +171,9 @@ class Histories(eqx.Module):
         later = [self.axes(site, policy, every) for site in form.sites[first:] if site.kind != "optimality"]
         return {name for axes in (*later, *(each.parents for each in form.following)) for name in axes}
 
-    def over(self, part: Part, at: Values, axes: Names, pick: Callable[[Point, Values], Any]) -> Any:
-        """Something about a part at known values, over all values of some hidden variables."""
-        return over_values(self.supports, axes, lambda values: pick(part.at(at | values), at | values))
-
-    def law(self, point: Point, at: Values, site: SiteForm, policy: dict[str, ConditionalLaw]) -> SiteLaw:
-        """The law of a site at a point."""
-        law = point.law(site.name)
-        return policy[site.name](at, at["t"], law) if site.name in policy else law
-
-    def density(
-        self, part: Part, at: Values, site: SiteForm, axes: Names, policy: dict[str, ConditionalLaw]
-    ) -> tuple[Table, Table]:
-        """The weight of what was seen of a site as a probability and the log of a density, one of them trivial."""
-
-        def one(point: Point, here: Values) -> tuple[Array, Array]:
-            law = self.law(point, here, site, policy)
-            wrong = law.is_wrong() | point.beyond("laws", site.name)
-            if isinstance(law, FiniteLaw):
-                place = positions_of(law.support, at[site.name])
-                inside = place < len(law.support)
-                p = law.probs[jnp.where(inside, place, 0)]
-                return jnp.where(wrong | ~inside, jnp.nan, p), jnp.zeros(())
-            return jnp.ones(()), jnp.where(wrong, jnp.nan, law.log_prob(at[site.name]))
-
-        p, log_p = self.over(part, at, axes, one)
-        return Table(axes, p), Table(axes, log_p)
-
-    def factor(self, part: Part, at: Values, site: SiteForm, axes: Names) -> tuple[Table, Table]:
-        """The weight of data inside of the program."""
-
-        def one(point: Point, _: Values) -> Array:
-            return jnp.where(point.beyond("factors", site.name), jnp.nan, point.factor(site.name))
-
-        log_p = self.over(part, at, axes, one)
-        return Table(axes, jnp.ones_like(log_p)), Table(axes, log_p)
-
-    def summed(
-        self,
-        part: Part,
-        at: Values,
-        site: SiteForm,
-        axes: Names,
-        policy: dict[str, ConditionalLaw],
-        mass: Table,
-        seen: Seen | None,
-    ) -> tuple[Table, Array]:
+    def summed(self, here: Here, site: SiteForm, axes: Names, mass: Table, seen: Seen | None) -> tuple[Table, Array]:
         """The probabilities with a hidden site among the variables, and the term of what was seen of it."""
-
-        def one(point: Point, here: Values) -> Array:
-            law = self.law(point, here, site, policy)
-            assert isinstance(law, FiniteLaw)
-            return jnp.where(law.is_wrong() | point.beyond("laws", site.name), jnp.nan, law.probs)
-
-        law = Table((*axes, site.name), self.over(part, at, axes, one))
-        mass = times(mass, law)
+        mass = times(mass, here.probabilities(site, axes))
         return (mass, jnp.zeros(())) if seen is None else self.shown(mass, site.name, site.support, seen)
 
     def shown(self, mass: Table, name: str, support: Any, seen: Seen) -> tuple[Table, Array]:
@@ -208,17 +191,17 @@ class Histories(eqx.Module):
         return Table(kept, jnp.sum(mass.array, gone))
 
     def arrived(
-        self, which: str, at: Values, mass: Table, following: dict[str, Seen], told: set[str]
+        self, which: str, here: Here, mass: Table, following: dict[str, Seen], told: set[str]
     ) -> tuple[Known, Array]:
         """What is known of the state that a part leads to, and whether what was seen of it cannot be.
 
         Of the variables in `told` it was seen where a site was drawn.
         """
-        part, lost = self.parts[which], jnp.asarray(False)
-        forms = {each.name: each for each in part.form.following}
+        lost = jnp.asarray(False)
+        forms = {each.name: each for each in here.part.form.following}
         computed, wrong = {}, jnp.asarray(False)
         for name in self.plan.computed:
-            support, point = self.supports[name], part.at(at)
+            support, point = self.supports[name], here.part.at(here.at)
             value = jax.tree.map(
                 lambda x, y: jnp.asarray(x).astype(y.dtype), point.following(name), first_value(support)
             )
@@ -233,29 +216,20 @@ class Histories(eqx.Module):
             axes = tuple(axis for axis in mass.axes if axis in forms[name].parents)
             # The first state may be anywhere; real numbers are compared where they tell of hidden ones.
             compared = axes or (is_finite(self.supports[name]) and which == "step")
-            everything = set(forms[name].parents) <= {*at, *mass.axes}
+            everything = set(forms[name].parents) <= {*here.at, *mass.axes}
             if name not in told and name in self.plan.given and compared and everything:
-                mass, term = met(mass, self.agrees(part, at, name, axes, seen.value), seen.there)
+                mass, term = met(mass, here.agrees(name, axes, seen.value), seen.there)
                 lost |= jnp.isneginf(term)
-        mass = self.moved(part, at, mass)
+        mass = self.moved(here, mass)
         for name, seen in following.items():
             if name in self.plan.hidden:
                 mass, term = self.shown(mass, name, self.supports[name], seen)
                 lost |= jnp.isneginf(term)
         return Known(computed, jnp.where(wrong, jnp.nan, mass.array)), lost
 
-    def agrees(self, part: Part, at: Values, name: str, axes: Names, value: Any) -> tuple[Table, Table]:
-        """Over hidden variables, whether the next value of a state variable is the one that was seen."""
-
-        def one(point: Point, _: Values) -> Array:
-            pairs = zip(jax.tree.leaves(point.following(name)), jax.tree.leaves(value), strict=True)
-            return jnp.all(jnp.stack([jnp.all(one == other) for one, other in pairs])).astype(float)
-
-        return certain(Table(axes, self.over(part, at, axes, one)))
-
-    def moved(self, part: Part, at: Values, mass: Table) -> Table:
+    def moved(self, here: Here, mass: Table) -> Table:
         """The probabilities of the next hidden state variables."""
-        forms = {each.name: each for each in part.form.following}
+        forms = {each.name: each for each in here.part.form.following}
         hidden = self.plan.hidden
         taken = [forms[name].source for name in hidden]
         if len(set(taken)) == len(taken) and all(name in mass.axes for name in taken):
@@ -265,7 +239,7 @@ class Histories(eqx.Module):
         beyond = Table((), jnp.asarray(False))
         for name, size in zip(hidden, sizes, strict=True):
             own = tuple(axis for axis in mass.axes if axis in forms[name].parents)
-            place = Table(own, self.over(part, at, own, functools.partial(self.place, name=name)))
+            place = here.place(name, own)
             every = union(index.axes, own)
             index = Table(every, index.aligned(every) * size + place.aligned(every))
             beyond = Table(every, beyond.aligned(every) | (place.aligned(every) >= size))
@@ -273,12 +247,6 @@ class Histories(eqx.Module):
         outside = jnp.any(jnp.broadcast_to(beyond.aligned(mass.axes), mass.array.shape) & (mass.array > 0))
         total = jnp.zeros(sizes).reshape(-1).at[where.reshape(-1)].add(mass.array.reshape(-1)).reshape(sizes)
         return Table(hidden, jnp.where(outside, jnp.nan, total))
-
-    def place(self, point: Point, _: Values, name: str) -> Array:
-        """The position of the next value of a hidden state variable; outside of its support its size."""
-        size = len(self.supports[name])
-        place = positions_of(self.supports[name], point.following(name))
-        return jnp.where(point.beyond("following", name), size, place)
 
     @property
     def supports(self) -> dict[str, Any]:
