@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rlinf_ppl"
 FLOORS = {
     "files": 1,
+    "labelled": 1,
     "types": 1,
     "algebra": 1,
     "program": 2,

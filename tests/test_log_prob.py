@@ -91,6 +91,8 @@ def test_alternatives_are_foreseen_and_may_be_out_of_reach(name):
     support = truth.supports[decision]
     open_ = rng.random((*taken.shape, len(support))) < 0.5
     open_ |= taken[..., None] == np.asarray(support)
+    # Where a policy takes nothing of what is there, there is no law of what it takes.
+    open_ |= any((policy[d] == 0).any() for d in policy)
 
     def rows(t, name, values):
         return policy[name][(t, *(truth.supports[axis].index(values[axis]) for axis in program.scopes[name]))]

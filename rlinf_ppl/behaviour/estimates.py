@@ -7,13 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
-from numpyro.distributions import biject_to, constraints
+from jaxtyping import Array, PRNGKeyArray
 from scipy.optimize import minimize
 from scipy.stats import norm
 
+from rlinf_ppl.behaviour.counterfactuals import choices, choices_index
+from rlinf_ppl.behaviour.labels import datasets, label
 from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64
+from rlinf_ppl.behaviour.predictions import predicted, repeated, trials
+from rlinf_ppl.inference.arguments import check_key
+from rlinf_ppl.program import ControlProgram
 
 KINDS = ("hessian", "bhhh", "sandwich", "clustered")
 # A slope of the log likelihood that is too small to matter, in standard errors of its parameter.
@@ -47,11 +52,17 @@ class Estimates:
     @property
     def names(self) -> list[str]:
         """The parameters' names, those of arrays with the place in brackets."""
+        axes = self.likelihood.axes
         return [
-            name if not np.ndim(value) else f"{name}[{', '.join(map(str, place))}]"
+            label(axes, name, place)
             for name, value in sorted(self.estimate.items())
             for place in np.ndindex(np.shape(value))
         ]
+
+    @property
+    def by_id(self) -> pd.DataFrame:
+        """The parameters that differ between ids, a row for each id."""
+        return self.likelihood.by_id(self.estimate)
 
     def covariance(self, kind: str = "hessian") -> np.ndarray:
         """The covariance of the estimates.
@@ -122,12 +133,76 @@ class Estimates:
         deviation = np.sqrt(np.einsum("ij,jk,ik->i", slope, self.covariance(errors), slope))
         return pd.DataFrame({"estimate": value, "standard error": deviation})
 
+    @in_float64
+    def counterfactual(
+        self,
+        program: Callable[[Any], ControlProgram],
+        outcome: Callable[[ControlProgram], Any] | None = None,
+        errors: str = "hessian",
+    ) -> pd.DataFrame:
+        """What would be done in another task, with standard errors by the delta method.
+
+        Args:
+            program: makes the other task's program from the parameters.
+            outcome: what of it is asked for, an array or a Series of it; None: what its decisions follow.
+            errors: the kind of `covariance`.
+        """
+        other = program(dict(self.estimate))
+        index = None if outcome is not None else choices_index(other)
+        function = choices if outcome is None else outcome
+        found = self.derived(lambda parameters: function(program(parameters)), errors)
+        return found if index is None else found.set_axis(index)
+
     @property
     @in_float64
     def log_likelihoods(self) -> pd.Series:
         """The log probability of each row, in the order of the data frame that was given."""
         rows = self.panel.rows(jax.jit(self.likelihood.terms)(self.estimate))
-        return pd.Series(rows, self.panel.frame.index, name="log likelihood").sort_index()
+        return self.panel.as_given(pd.Series(rows, self.panel.frame.index, name="log likelihood"))
+
+    @in_float64
+    def predict(self, frame: pd.DataFrame | None = None) -> pd.DataFrame:
+        """The probability of each alternative at each row, given all that came before it.
+
+        Args:
+            frame: other rows with the same columns, NaN where a decision is not known; None: those that were fitted.
+        """
+        return predicted(self.likelihood.on(frame, self.estimate), self._draws)
+
+    @in_float64
+    def states(self) -> pd.DataFrame:
+        """What goes on at each row: values, prediction errors, entropies; see `predictions.trials`."""
+        return trials(self.likelihood, self._draws)
+
+    @in_float64
+    def simulate(self, key: PRNGKeyArray | Array) -> pd.DataFrame:
+        """Behaviour of the same ids at the same times, drawn at the estimates; it begins where each was first seen."""
+        return repeated(self.likelihood, self.estimate, check_key(key))
+
+    @in_float64
+    def to_arviz(self, key: PRNGKeyArray | Array, num_draws: int = 1000) -> Any:
+        """Draws from the estimates' normal law, where they have no bounds, and log likelihoods of rows, for ArviZ.
+
+        Args:
+            key: a JAX random key.
+            num_draws: how many.
+        """
+        inverse = {name: self.likelihood.transforms[name].inv for name in self.estimate}
+        unbounded = {name: inverse[name](value) for name, value in self.estimate.items()}
+        flat, unflatten = ravel_pytree(unbounded)
+        slope = jax.jacfwd(lambda x: ravel_pytree({k: inverse[k](v) for k, v in self._unflatten(x).items()})[0])(
+            self._flat
+        )
+        covariance = slope @ self.covariance() @ slope.T
+        drawn = jax.vmap(unflatten)(jax.random.multivariate_normal(check_key(key), flat, covariance, (num_draws,)))
+        parameters = {name: self.likelihood.transforms[name](value) for name, value in drawn.items()}
+        terms = jax.jit(lambda draws: lax.map(self.likelihood.terms, draws))(parameters)
+        rows = np.asarray(terms)[:, self.panel.places[0], self.panel.places[1]]
+        return datasets({"posterior": parameters, "log_likelihood": {"behaviour": rows}}, self.likelihood.axes)
+
+    @property
+    def _draws(self) -> dict[str, Array]:
+        return {name: value[None] for name, value in self.estimate.items()}
 
     def __repr__(self) -> str:
         found = f"log_likelihood={self.log_likelihood:.6g}, converged={self.converged}"
@@ -154,11 +229,9 @@ def inverse(information: np.ndarray, names: list[str]) -> np.ndarray:
     return vectors @ np.diag(1 / values) @ vectors.T / np.outer(size, size)
 
 
-def maximised(
-    likelihood: Likelihood, start: Mapping[str, Any], bounds: Mapping[str, Any] | None, max_steps: int
-) -> Estimates:
+def maximised(likelihood: Likelihood, start: Mapping[str, Any], max_steps: int) -> Estimates:
     """The parameters of the largest likelihood, by Newton's method in a trust region."""
-    transforms = {name: biject_to((bounds or {}).get(name, constraints.real)) for name in start}
+    transforms = likelihood.transforms
     unbounded = {name: transforms[name].inv(jnp.asarray(value, dtype=float)) for name, value in start.items()}
     flat, unflatten = ravel_pytree(unbounded)
     bad = [name for name, value in unbounded.items() if not np.all(np.isfinite(value))]

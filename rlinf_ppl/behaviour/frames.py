@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import pandas as pd
 from jaxtyping import Array, PRNGKeyArray
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution, biject_to, constraints
 
 from rlinf_ppl.behaviour.buses import Example, example
+from rlinf_ppl.behaviour.designs import designs_of
 from rlinf_ppl.behaviour.estimates import Estimates, maximised
 from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64
-from rlinf_ppl.behaviour.panel import Columns, names_of, panel_of
+from rlinf_ppl.behaviour.panel import Availability, Columns, Reading, availability_of, names_of, panel_of
 from rlinf_ppl.behaviour.sampling import Posterior, centre, sampled
 from rlinf_ppl.inference.arguments import check_key
 from rlinf_ppl.inference.sites import Solver
@@ -30,8 +32,10 @@ def maximum_likelihood(
     other: Columns | None = None,
     id: str | None = None,
     time: str | None = None,
+    available: Availability | None = None,
     weights: str | None = None,
     lapse: str | None = None,
+    formulas: str | Sequence[str] | None = None,
     bounds: Mapping[str, Any] | None = None,
     policy: Solver | None = None,
     of: str | Sequence[str] | None = None,
@@ -56,8 +60,12 @@ def maximum_likelihood(
         other: {site: column} of what else was seen: outcomes, observations.
         id: the column of who it was; None: one sequence.
         time: the column of when; None: rows are in order.
+        available: for each alternative of the decision, in the order of its values, the column that says whether it was
+            there; {decision: columns} of several. The policy plans with all of them, and takes one that is there.
         weights: the column of the rows' weights; None: 1.
         lapse: the parameter that is the probability of doing anything that the prior allows, whatever the policy says.
+        formulas: how parameters depend on what is known of ids, such as "beta ~ condition", on the scale where they
+            have no bounds; `beta` is the one where all covariates are 0, their slopes are `beta_slopes`.
         bounds: NumPyro's constraints of parameters; None: any real number, and a lapse between 0 and 1.
         policy: makes the policy from a program; None: `exact.solve`, or the priors where there is no optimality.
         of: the sites whose probabilities count; None: the decisions.
@@ -68,10 +76,18 @@ def maximum_likelihood(
         TypeError, ValueError: on columns, rows, names or parameters that do not fit, each by its name; where a row has
             probability zero at the start.
     """
-    likelihood = likelihood_of(
-        frame, program, start, state, decision, other, id, time, weights, lapse, policy, of, gaps
-    )
-    return maximised(likelihood, start, with_lapse(bounds, lapse), max_steps)
+    first = made(program, start)
+    reading = reading_of(first, state, decision, other, id, time, available, weights, gaps)
+    panel = panel_of(frame, first, reading)
+    check_lapse(lapse, start)
+    designs = designs_of(formulas, (), list(start), panel)
+    moved = [group.label for design in designs.values() for group in design.groups]
+    if moved:
+        raise ValueError(f"what moves by chance ({moved[0]}) has a law, and so priors: behaviour.sample.")
+    slopes = {each.slopes: jnp.zeros((len(each.labels), *jnp.shape(start[name]))) for name, each in designs.items()}
+    begun, limits = slopes | dict(start), with_lapse(bounds, lapse)
+    transforms = {name: biject_to(limits.get(name, constraints.real)) for name in begun}
+    return maximised(Likelihood(panel, program, policy, of, lapse, designs, transforms), begun, max_steps)
 
 
 @in_float64
@@ -85,8 +101,10 @@ def sample(
     decision: Columns,
     other: Columns | None = None,
     by_id: Sequence[str] = (),
+    formulas: str | Sequence[str] | None = None,
     id: str | None = None,
     time: str | None = None,
+    available: Availability | None = None,
     weights: str | None = None,
     lapse: str | None = None,
     policy: Solver | None = None,
@@ -109,14 +127,19 @@ def sample(
         frame: one row for each id and time, in any order.
         program: makes the program from a dictionary of parameters.
         priors: NumPyro distributions by the parameters' names. Of one that differs between ids it is the prior of the
-            population's; how far ids are apart has HalfNormal(1), or what stands at its name with `_spread` behind it.
+            population's; how far ids are apart has HalfNormal(1), or what stands at its name with `_spread` behind it
+            (`_spread[1|school]` where there are several groups), and slopes of covariates have Normal(0, 1), or what
+            stands at its name with `_slopes` behind it, on the scale where the parameter has no bounds.
         key: a JAX random key.
         state: as `maximum_likelihood` takes it, and so are the next ones.
         decision: the column of the decision, or {site: column}.
         other: {site: column} of what else was seen.
-        by_id: the parameters that differ between ids.
+        by_id: the parameters that differ between ids by chance: short for "beta ~ 1 + (1 | id)".
+        formulas: how parameters differ between ids, such as "beta ~ condition + (1 | subject)": by covariates, which
+            are the same in all rows of an id, and by chance between groups of ids.
         id: the column of who it was; None: one sequence.
         time: the column of when; None: rows are in order.
+        available: for each alternative of the decision the column that says whether it was there.
         weights: the column of the rows' weights; None: 1.
         lapse: the parameter that is the probability of a lapse.
         policy: makes the policy from a program; None: `exact.solve`, or the priors where there is no optimality.
@@ -133,41 +156,42 @@ def sample(
     wrong = [name for name, prior in priors.items() if not isinstance(prior, Distribution)]
     if wrong:
         raise TypeError(f"priors must be NumPyro distributions; those of {wrong} are not.")
-    lacking = [name for name in by_id if name not in priors]
-    if lacking:
-        raise ValueError(f"by_id names {lacking}, and there are priors for {list(priors)}.")
-    if by_id and id is None:
-        raise ValueError("by_id wants ids: give the column of who it was, id=...")
-    first = {name: centre(prior) for name, prior in priors.items()}
-    likelihood = likelihood_of(
-        frame, program, first, state, decision, other, id, time, weights, lapse, policy, of, gaps
-    )
-    return sampled(likelihood, priors, tuple(by_id), check_key(key), num_warmup, num_samples, num_chains, progress)
+    middle = {name: centre(prior) for name, prior in priors.items()}
+    first = made(program, middle)
+    reading = reading_of(first, state, decision, other, id, time, available, weights, gaps)
+    panel = panel_of(frame, first, reading)
+    check_lapse(lapse, priors)
+    designs = designs_of(formulas, by_id, list(priors), panel)
+    transforms = {name: biject_to(prior.support) for name, prior in priors.items()}
+    likelihood = Likelihood(panel, program, policy, of, lapse, designs, transforms)
+    return sampled(likelihood, priors, check_key(key), num_warmup, num_samples, num_chains, progress)
 
 
-def likelihood_of(
-    frame: Any,
-    program: Callable[[Any], ControlProgram],
-    start: Mapping[str, Any],
+def reading_of(
+    program: ControlProgram,
     state: Columns | None,
     decision: Columns,
     other: Columns | None,
     id: str | None,
     time: str | None,
+    available: Availability | None,
     weights: str | None,
-    lapse: str | None,
-    policy: Solver | None,
-    of: Any,
     gaps: str,
-) -> Likelihood:
-    """The likelihood of a data frame."""
-    first = made(program, start)
-    if lapse is not None and lapse not in start:
-        raise ValueError(f"lapse names the parameter {lapse!r}, and there are {list(start)}.")
-    variables = names_of(state, "state", True, first) | names_of(decision, "decision", False, first)
-    variables |= names_of(other, "other", False, first)
-    panel = panel_of(frame, first, variables, id, time, weights, gaps)
-    return Likelihood(panel, program, policy, of, lapse)
+) -> Reading:
+    """What the columns of a data frame are."""
+    variables = names_of(state, "state", True, program) | names_of(decision, "decision", False, program)
+    variables |= names_of(other, "other", False, program)
+    return Reading(variables, id, time, weights, availability_of(available, program), gaps)
+
+
+def check_lapse(lapse: str | None, parameters: Mapping[str, Any]) -> None:
+    """Raise where a lapse is no parameter.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if lapse is not None and lapse not in parameters:
+        raise ValueError(f"lapse names the parameter {lapse!r}, and there are {list(parameters)}.")
 
 
 def made(program: Any, parameters: Mapping[str, Any]) -> ControlProgram:

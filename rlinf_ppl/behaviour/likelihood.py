@@ -7,14 +7,17 @@ from typing import Any, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 from jaxtyping import Array, Float
 
-from rlinf_ppl.behaviour.panel import Panel
+from rlinf_ppl.behaviour.designs import Design
+from rlinf_ppl.behaviour.labels import axes_of, label
+from rlinf_ppl.behaviour.panel import Panel, panel_of
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.histories.alternatives import Lapsed
 from rlinf_ppl.inference.histories.likelihood import terms_under
 from rlinf_ppl.inference.histories.simulated import laws_of
-from rlinf_ppl.inference.sites import Sequences, Solver, is_rewarded, solved
+from rlinf_ppl.inference.sites import Solver, is_rewarded, solved
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw
 
@@ -35,7 +38,7 @@ def in_float64(function: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 class Likelihood:
-    """What a panel says of parameters.
+    """What a panel says of parameters, some of which may differ between ids.
 
     Args:
         panel: the panel.
@@ -43,18 +46,63 @@ class Likelihood:
         policy: makes the policy from a program.
         of: the sites whose probabilities count; None: the decisions.
         lapse: the parameter that is the probability of a lapse; None: there are none.
+        designs: how parameters differ between ids.
+        transforms: to each parameter from numbers without bounds.
     """
 
     def __init__(
-        self, panel: Panel, program: Callable[[Any], ControlProgram], policy: Solver | None, of: Any, lapse: str | None
+        self,
+        panel: Panel,
+        program: Callable[[Any], ControlProgram],
+        policy: Solver | None = None,
+        of: Any = None,
+        lapse: str | None = None,
+        designs: Mapping[str, Design] | None = None,
+        transforms: Mapping[str, Any] | None = None,
     ):
         self.panel, self.program, self.of, self.lapse = panel, program, of, lapse
+        self.designs, self.transforms = dict(designs or {}), dict(transforms or {})
         self.own_policy, self.start = policy, None
+
+    def on(self, frame: Any, parameters: Parameters) -> "Likelihood":
+        """The same of other rows with the same columns; None: of its own.
+
+        Raises:
+            TypeError, ValueError: they do not fit, or are of ids that have no parameters.
+        """
+        if frame is None:
+            return self
+        panel = panel_of(frame, self.program(parameters), self.panel.reading)
+        places = {each: i for i, each in enumerate(self.panel.ids)}
+        unknown = [each for each in panel.ids if each not in places]
+        if self.designs and unknown:
+            raise ValueError(f"{list(self.designs)} differ between ids, and those of {unknown[:3]} were not inferred.")
+        rows = np.array([places.get(each, 0) for each in panel.ids])
+        designs = {name: design.of(rows) for name, design in self.designs.items()}
+        other = Likelihood(panel, self.program, self.own_policy, self.of, self.lapse, designs, self.transforms)
+        other.start = self.start
+        return other
+
+    @property
+    def axes(self) -> dict[str, tuple[str, list[str]]]:
+        """The labels of parameters: ids and covariates."""
+        return axes_of(self.panel, self.designs)
+
+    def by_id(self, parameters: Parameters) -> pd.DataFrame:
+        """The parameters that differ between ids, a row for each id."""
+        columns = {}
+        for name, values in self.each(parameters).items():
+            for place in np.ndindex(values.shape[1:]):
+                columns[label({}, name, place)] = np.asarray(values)[(slice(None), *place)]
+        index = pd.Index(self.panel.ids, name=self.panel.reading.id)
+        return pd.DataFrame(columns, index)
 
     def begin(self, parameters: Parameters) -> None:
         """Let endless programs be solved from the values at some parameters on: those of others are near."""
+        if self.own_policy is not None or self.designs:
+            return
         program = self.program(parameters)
-        if self.own_policy is None and program.horizon is None and is_rewarded(program):
+        if program.horizon is None and is_rewarded(program):
             self.start = None if program.structure.gaussian else exact.solve(program).value
 
     def policy(self, program: ControlProgram) -> Any:
@@ -69,34 +117,48 @@ class Likelihood:
         rate = jnp.asarray(parameters[self.lapse], dtype=float)
         return {name: Lapsed(laws.get(name), rate) for name in program.scopes}
 
-    def terms(self, parameters: Parameters, data: Any = None, lengths: Any = None) -> Float[Array, "n T"]:
-        """The log probability of each row, 0 behind the end of a sequence; of the panel's, or of some of its data."""
-        program = self.program(parameters)
-        data, lengths = (self.panel.data, self.panel.lengths) if data is None else (data, lengths)
-        terms = terms_under(program, self.laws(program, parameters), data, self.of, lengths)
-        return jnp.sum(jnp.stack(list(terms.values())), 0)
+    def each(self, parameters: Parameters) -> dict[str, Array]:
+        """The parameters that differ between ids, leading with these."""
+        return {
+            name: parameters[design.each]
+            if design.each in parameters
+            else design.own(self.transforms[name], parameters)
+            for name, design in self.designs.items()
+        }
+
+    def of_each(self, function: Callable[..., Any], parameters: Parameters) -> Any:
+        """A function of (parameters, data, lengths, available) of some sequences, for all of the panel's.
+
+        Where parameters differ, each sequence has a program of its own, and they are worked out side by side.
+        """
+        panel = self.panel
+        arrays = panel.data, panel.lengths, panel.available
+        if not self.designs:
+            return function(parameters, *arrays)
+        shared = {name: value for name, value in parameters.items() if name not in self.designs}
+        rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], arrays)
+        found = jax.vmap(lambda own, rows: function(shared | own, *rows))(self.each(parameters), rows)
+        return jax.tree.map(lambda x: x[:, 0], found)
+
+    def terms(self, parameters: Parameters) -> Float[Array, "n T"]:
+        """The log probability of each row, 0 behind the end of a sequence."""
+
+        def one(parameters: Parameters, data: Any, lengths: Any, available: Any) -> Array:
+            program = self.program(parameters)
+            laws = self.laws(program, parameters)
+            terms = terms_under(program, laws, data, self.of, lengths, available)
+            return jnp.sum(jnp.stack(list(terms.values())), 0)
+
+        found: Array = self.of_each(one, parameters)
+        return found
+
+    def of_sequences(self, parameters: Parameters) -> Float[Array, " n"]:
+        """The weighted log probability of each sequence."""
+        return weighted(self.terms(parameters), jnp.asarray(self.panel.weights))
 
     def total(self, parameters: Parameters) -> Float[Array, ""]:
         """The weighted sum of all rows."""
-        return jnp.sum(weighted(self.terms(parameters), jnp.asarray(self.panel.weights)))
-
-    def of_sequences(self, shared: Parameters, each: Parameters) -> Sequences:
-        """The law of all sequences in a NumPyro model.
-
-        Args:
-            shared: parameters that everybody has.
-            each: those that every sequence has its own of, leading with it.
-        """
-        panel, weights = self.panel, jnp.asarray(self.panel.weights)
-
-        def of_values(_: Array) -> Array:
-            if not each:
-                return weighted(self.terms(shared), weights)
-            rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], (panel.data, panel.lengths))
-            terms = jax.vmap(lambda own, *rows: self.terms(dict(shared) | own, *rows))(dict(each), *rows)
-            return weighted(terms[:, 0], weights)
-
-        return Sequences(of_values, len(panel.ids), 1)
+        return jnp.sum(self.of_sequences(parameters))
 
     def check(self, parameters: Parameters) -> None:
         """Raise where a row has probability zero, or no probability, at some parameters.

@@ -10,9 +10,36 @@ import numpy as np
 import pandas as pd
 
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.supports import is_finite
+from rlinf_ppl.program.supports import is_finite, values_of
 
 Columns = str | Sequence[str] | Mapping[str, str]
+Availability = Sequence[str] | Mapping[str, Sequence[str]]
+
+
+class Reading(NamedTuple):
+    """What the columns of a data frame are.
+
+    Attributes:
+        variables: by the program's names the columns.
+        id: the column of who it was; None: one sequence.
+        time: the column of when; None: rows are in order.
+        weights: the column of weights; None: 1.
+        available: by decision the columns that say which alternatives were there, in the order of its values.
+        gaps: "error", or "close" where times that lack in between do not matter.
+    """
+
+    variables: dict[str, str]
+    id: str | None
+    time: str | None
+    weights: str | None
+    available: dict[str, list[str]]
+    gaps: str
+
+    @property
+    def columns(self) -> list[str]:
+        """All of them."""
+        single = [column for column in (self.id, self.time, self.weights) if column is not None]
+        return [*self.variables.values(), *single, *(c for columns in self.available.values() for c in columns)]
 
 
 class Panel(NamedTuple):
@@ -24,7 +51,10 @@ class Panel(NamedTuple):
         data: by the program's names (n, T) values, and where they were seen if some are missing.
         lengths: how many rows each sequence has.
         weights: of each row (n, T).
+        available: by decision which alternatives were there (n, T, K).
         places: of each row of the frame its sequence and its place there.
+        order: of each row of the frame where it stood in the one that was given.
+        reading: what the columns are.
     """
 
     frame: pd.DataFrame
@@ -32,11 +62,18 @@ class Panel(NamedTuple):
     data: dict[str, Any]
     lengths: np.ndarray
     weights: np.ndarray
+    available: dict[str, np.ndarray]
     places: tuple[np.ndarray, np.ndarray]
+    order: np.ndarray
+    reading: Reading
 
     def rows(self, array: Any) -> np.ndarray:
-        """What stands in (n, T) at each row of the frame."""
+        """What stands in (n, T, ...) at each row of the frame."""
         return np.asarray(array)[self.places]
+
+    def as_given(self, rows: Any) -> Any:
+        """A Series or a DataFrame with a row for each of the frame's, in the order of the one that was given."""
+        return rows.iloc[np.argsort(self.order, kind="stable")]
 
 
 def names_of(columns: Columns | None, what: str, state: bool, program: ControlProgram) -> dict[str, str]:
@@ -69,30 +106,43 @@ def names_of(columns: Columns | None, what: str, state: bool, program: ControlPr
     return found
 
 
-def panel_of(
-    frame: Any,
-    program: ControlProgram,
-    variables: Mapping[str, str],
-    id: str | None,
-    time: str | None,
-    weights: str | None,
-    gaps: str,
-) -> Panel:
+def availability_of(columns: Availability | None, program: ControlProgram) -> dict[str, list[str]]:
+    """By decision the columns that say which of its alternatives were there.
+
+    Raises:
+        TypeError: they are no names.
+        ValueError: it is not clear of which decision they are, or there is not one for each alternative.
+    """
+    if columns is None:
+        return {}
+    decisions = list(program.scopes)
+    if isinstance(columns, str) or not isinstance(columns, Sequence | Mapping):
+        raise TypeError(f"available must be a list of columns, one for each alternative; got {columns!r}.")
+    if not isinstance(columns, Mapping):
+        if len(decisions) > 1:
+            raise ValueError(f"available may be of any of {decisions}: give {{decision: columns}}.")
+        columns = {decisions[0]: columns}
+    for name, each in columns.items():
+        if name not in decisions or not is_finite(program.supports[name]):
+            raise ValueError(f"available names {name!r}; the program's decisions are {decisions}.")
+        values = np.asarray(values_of(program.supports[name])).tolist()
+        if len(each) != len(values):
+            raise ValueError(f"available has {len(each)} columns for {name!r}, whose alternatives are {values}.")
+    return {name: list(each) for name, each in columns.items()}
+
+
+def panel_of(frame: Any, program: ControlProgram, reading: Reading) -> Panel:
     """The arrays of a data frame.
 
     Args:
         frame: one row for each id and time.
         program: whose variables they are.
-        variables: by the program's names the columns.
-        id: the column of who it was; None: one sequence.
-        time: the column of when; None: rows are in order.
-        weights: the column of weights; None: 1.
-        gaps: "error", or "close" where times that lack in between do not matter.
+        reading: what its columns are.
 
     Raises:
         TypeError: it is no data frame.
         ValueError: columns lack; an id or time is missing, or twice there; times have gaps; values that a variable does
-            not take; weights below 0.
+            not take; weights below 0; alternatives that were taken and not there.
     """
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(
@@ -100,42 +150,47 @@ def panel_of(
         )
     if not len(frame):
         raise ValueError("the data frame has no rows.")
-    wanted = [*variables.values(), *(column for column in (id, time, weights) if column is not None)]
-    lacking = [column for column in wanted if column not in frame.columns]
+    lacking = [column for column in reading.columns if column not in frame.columns]
     if lacking:
         raise ValueError(f"the data frame has no column {lacking}; it has {list(frame.columns)}.")
-    frame = ordered(frame, id, time, gaps)
-    who = np.zeros(len(frame), int) if id is None else pd.factorize(frame[id])[0]
-    ids = [None] if id is None else list(dict.fromkeys(frame[id]))
+    frame, order = ordered(frame, reading)
+    who = np.zeros(len(frame), int) if reading.id is None else pd.factorize(frame[reading.id])[0]
+    ids = [None] if reading.id is None else list(dict.fromkeys(frame[reading.id]))
     lengths = np.bincount(who)
     place = np.concatenate([np.arange(n) for n in lengths])
     shape = len(lengths), int(lengths.max())
     supports = program.supports
     data = {}
-    for name, column in variables.items():
+    for name, column in reading.variables.items():
         values, there = column_of(frame, column, name, supports[name])
         array, seen = np.zeros(shape, values.dtype), np.zeros(shape, bool)
         array[who, place], seen[who, place] = values, there
         data[name] = array if there.all() else (array, seen)
-    every = np.zeros(shape)
-    every[who, place] = 1.0 if weights is None else weights_of(frame, weights)
-    return Panel(frame, ids, data, lengths, every, (who, place))
+    every, available = np.zeros(shape), {}
+    every[who, place] = 1.0 if reading.weights is None else weights_of(frame, reading.weights)
+    for name, columns in reading.available.items():
+        available[name] = np.ones((*shape, len(columns)), bool)
+        available[name][who, place] = there_of(frame, columns, reading.variables.get(name), supports[name])
+    return Panel(frame, ids, data, lengths, every, available, (who, place), order, reading)
 
 
-def ordered(frame: pd.DataFrame, id: str | None, time: str | None, gaps: str) -> pd.DataFrame:
-    """The rows in the order of ids, as they come, and of times.
+def ordered(frame: pd.DataFrame, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows in the order of ids, as they come, and of times; and where each stood.
 
     Raises:
         ValueError: see `panel_of`.
     """
+    id, time, gaps = reading.id, reading.time, reading.gaps
     for what, column in (("id", id), ("time", time)):
         if column is not None and frame[column].isna().any():
             row = frame.index[frame[column].isna()][0]
             raise ValueError(f"row {row}: the {what} ({column!r}) is missing.")
-    order = pd.Series(0, frame.index) if id is None else pd.Series(pd.factorize(frame[id])[0], frame.index)
+    who = np.zeros(len(frame), int) if id is None else pd.factorize(frame[id])[0]
     if time is None:
-        return frame.iloc[np.argsort(order.to_numpy(), kind="stable")]
-    found = frame.iloc[np.lexsort((frame[time].to_numpy(), order.to_numpy()))]
+        order = np.argsort(who, kind="stable")
+        return frame.iloc[order], order
+    order = np.lexsort((frame[time].to_numpy(), who))
+    found = frame.iloc[order]
     keys = [column for column in (id, time) if column is not None]
     twice = found.duplicated(keys, keep=False)
     if twice.any():
@@ -156,7 +211,7 @@ def ordered(frame: pd.DataFrame, id: str | None, time: str | None, gaps: str) ->
                 f"{who}has times {before} and {now}, and none in between. Where what lacks is no matter, "
                 'such as where the state is seen at each time, give gaps="close"; else add rows with missing values.'
             )
-    return found
+    return found, order
 
 
 def column_of(frame: pd.DataFrame, column: str, name: str, support: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -196,3 +251,30 @@ def weights_of(frame: pd.DataFrame, column: str) -> np.ndarray:
     if len(wrong):
         raise ValueError(f"row {frame.index[wrong[0]]}: the weight is {values[wrong[0]]}; it must be at least 0.")
     return values
+
+
+def there_of(frame: pd.DataFrame, columns: list[str], taken: str | None, support: Any) -> np.ndarray:
+    """Whether each alternative was there, (rows, K).
+
+    Raises:
+        ValueError: a column holds anything but true and false, or 1 and 0; a row leaves no alternative; one was taken
+            that was not there.
+    """
+    found = np.stack([frame[column].to_numpy(float, na_value=np.nan) for column in columns], 1)
+    wrong = np.argwhere(~np.isin(found, (0.0, 1.0)))
+    if len(wrong):
+        row, k = wrong[0]
+        raise ValueError(f"row {frame.index[row]}: {columns[k]!r} is {found[row, k]}; it must be true or false.")
+    there = found > 0
+    if not there.any(1).all():
+        raise ValueError(f"row {frame.index[np.argmin(there.any(1))]}: none of {columns} is true.")
+    if taken is not None:
+        values = np.asarray(values_of(support)).tolist()
+        made = frame[taken].to_numpy(float, na_value=np.nan)
+        wrong = np.argwhere((made[:, None] == np.array(values, float)) & ~there)
+        if len(wrong):
+            row, k = wrong[0]
+            raise ValueError(
+                f"row {frame.index[row]}: {taken!r} is {values[k]}, and that was not there ({columns[k]!r} is false)."
+            )
+    return there

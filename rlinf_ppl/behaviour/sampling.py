@@ -1,6 +1,6 @@
 """A posterior over the numbers that a program is made from: NUTS, of everybody together or of each by their own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,16 +9,24 @@ import numpy as np
 import numpyro
 import pandas as pd
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 from numpyro.distributions import Distribution, HalfNormal, Normal, biject_to
 from numpyro.infer import MCMC, NUTS, init_to_value
 from numpyro.infer.util import log_density
 from scipy.optimize import minimize
 
+from rlinf_ppl.behaviour.counterfactuals import over_draws
+from rlinf_ppl.behaviour.labels import label
 from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64
+from rlinf_ppl.behaviour.predictions import first_of, predicted, repeated, trials
+from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.inference.sites import Sequences
+from rlinf_ppl.program import ControlProgram
 
 # How far apart ids are before they are seen, on the unbounded scale of a parameter.
 SPREAD = HalfNormal(1.0)
+# What a covariate of 1 adds to it before it is seen.
+SLOPE = Normal(0.0, 1.0)
 
 
 class Posterior:
@@ -26,44 +34,101 @@ class Posterior:
 
     Attributes:
         samples: by parameter (chains, draws, ...); of parameters that differ between ids also those of each, with
-            `_each` behind the name, and how far these are apart, with `_spread`.
+            `_each` behind the name, how far these are apart, with `_spread`, and the slopes of covariates, `_slopes`.
         mcmc: NumPyro's.
         panel: the data, in the order of ids and times.
     """
 
     def __init__(self, likelihood: Likelihood, mcmc: MCMC):
         self.likelihood, self.panel, self.mcmc = likelihood, likelihood.panel, mcmc
-        found = mcmc.get_samples(group_by_chain=True)
-        self.samples = {name: draws for name, draws in found.items() if not name.endswith("_raw")}
-
-    @in_float64
-    def to_arviz(self) -> Any:
-        """The draws, what the sampler went through and the log likelihood of each sequence, as ArviZ has them."""
-        import arviz
-
-        ids = [str(each) for each in self.panel.ids]
-        dims = {name: ["id"] for name in self.samples if name.endswith("_each")}
-        return arviz.from_numpyro(self.mcmc, coords={"id": ids}, dims=dims, log_likelihood=True)
+        self._found = {name: np.asarray(x) for name, x in mcmc.get_samples(group_by_chain=True).items()}
+        raw = {design.raw(group) for design in likelihood.designs.values() for group in design.groups}
+        self.samples = {name: draws for name, draws in self._found.items() if name not in raw}
 
     @property
     def params(self) -> pd.DataFrame:
         """Mean, standard deviation, 90 % interval, effective number and R-hat of each parameter."""
-        rows = {}
+        axes, rows = self.likelihood.axes, {}
         for name, draws in self.samples.items():
-            shape = draws.shape[2:]
-            for place in np.ndindex(shape):
-                label = name if not shape else f"{name}[{', '.join(str(self._label(name, i)) for i in place)}]"
-                rows[label] = summarised(np.asarray(draws)[(slice(None), slice(None), *place)])
+            for place in np.ndindex(draws.shape[2:]):
+                rows[label(axes, name, place)] = summarised(draws[(slice(None), slice(None), *place)])
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
 
-    def _label(self, name: str, place: int) -> Any:
-        return self.panel.ids[place] if name.endswith("_each") else place
+    @property
+    def by_id(self) -> pd.DataFrame:
+        """The posterior means of the parameters that differ between ids, a row for each id."""
+        columns = {}
+        for name, design in self.likelihood.designs.items():
+            mean = self.samples[design.each].mean((0, 1))
+            for place in np.ndindex(mean.shape[1:]):
+                columns[label({}, name, place)] = mean[(slice(None), *place)]
+        return pd.DataFrame(columns, pd.Index(self.panel.ids, name=self.panel.reading.id))
 
     def summary(self) -> str:
         """What was found, to be printed."""
         divergences = int(np.sum(self.mcmc.get_extra_fields()["diverging"]))
         table = self.params.to_string(float_format=lambda x: f"{x:.4f}")
         return f"{len(self.panel.frame)} rows, {len(self.panel.ids)} sequences, {divergences} divergences\n{table}"
+
+    @in_float64
+    def predict(self, frame: pd.DataFrame | None = None, num_draws: int = 100) -> pd.DataFrame:
+        """The probability of each alternative at each row given all that came before it, averaged over the posterior.
+
+        Args:
+            frame: other rows with the same columns, NaN where a decision is not known; None: those of the data.
+            num_draws: how many draws are averaged over.
+        """
+        draws = self._draws(num_draws)
+        return predicted(self.likelihood.on(frame, first_of(draws)), draws)
+
+    @in_float64
+    def states(self, num_draws: int = 100) -> pd.DataFrame:
+        """What goes on at each row, values, prediction errors, entropies, averaged over the posterior.
+
+        See `predictions.trials`.
+        """
+        return trials(self.likelihood, self._draws(num_draws))
+
+    @in_float64
+    def counterfactual(
+        self,
+        program: Callable[[Any], ControlProgram],
+        outcome: Callable[[ControlProgram], Any] | None = None,
+        num_draws: int = 200,
+    ) -> pd.DataFrame:
+        """What would be done in another task: mean, standard deviation and 90 % interval over the posterior.
+
+        Args:
+            program: makes the other task's program from the parameters.
+            outcome: what of it is asked for, an array; None: what its decisions follow.
+            num_draws: how many draws it is worked out at.
+        """
+        return over_draws(self._draws(num_draws), program, outcome)
+
+    @in_float64
+    def simulate(self, key: PRNGKeyArray | Array) -> pd.DataFrame:
+        """Behaviour of the same ids at the same times, drawn at one draw of the parameters: a posterior prediction."""
+        which, how = jax.random.split(check_key(key))
+        draws = self._draws(None)
+        i = int(jax.random.randint(which, (), 0, len(jax.tree.leaves(draws)[0])))
+        return repeated(self.likelihood, {name: value[i] for name, value in draws.items()}, how)
+
+    @in_float64
+    def to_arviz(self) -> Any:
+        """The draws, what the sampler went through and the log likelihood of each sequence, as ArviZ has them."""
+        import arviz
+
+        axes = {name: each for name, each in self.likelihood.axes.items() if name in self.samples}
+        coords, dims = dict(axes.values()), {name: [axis] for name, (axis, _) in axes.items()}
+        return arviz.from_numpyro(self.mcmc, coords=coords, dims=dims, log_likelihood=True)
+
+    def _draws(self, num_draws: int | None) -> dict[str, Array]:
+        """Evenly spaced draws of all that the likelihood is a function of; None: all."""
+        flat = {name: draws.reshape(-1, *draws.shape[2:]) for name, draws in self._found.items()}
+        total = len(next(iter(flat.values())))
+        n = total if num_draws is None else min(check_count("num_draws", num_draws), total)
+        places, each = np.linspace(0, total - 1, n).astype(int), {d.each for d in self.likelihood.designs.values()}
+        return {name: jnp.asarray(draws[places]) for name, draws in flat.items() if name not in each}
 
 
 def summarised(draws: np.ndarray) -> dict[str, float]:
@@ -81,37 +146,39 @@ def summarised(draws: np.ndarray) -> dict[str, float]:
     }
 
 
-def model_of(likelihood: Likelihood, priors: Mapping[str, Distribution], by_id: tuple[str, ...]) -> Any:
-    """The NumPyro model of a panel: parameters from their priors, those of each id about them, and the behaviour.
-
-    A parameter that differs between ids is that of the population, moved by a normal number for each id on the scale
-    where it has no bounds: not centred, so that few data of an id do not hold the sampler up.
-    """
-    n = len(likelihood.panel.ids)
+def model_of(likelihood: Likelihood, priors: Mapping[str, Distribution]) -> Any:
+    """The NumPyro model of a panel: parameters from their priors, those of each id about them, and the behaviour."""
+    n, designs = len(likelihood.panel.ids), likelihood.designs
+    beside = {design.slopes for design in designs.values()}
+    beside |= {design.spread(group) for design in designs.values() for group in design.groups}
 
     def model() -> None:
-        found = {name: numpyro.sample(name, prior) for name, prior in priors.items() if not is_spread(name, by_id)}
-        each = {}
-        for name in by_id:
-            transform = biject_to(priors[name].support)
-            spread = numpyro.sample(f"{name}_spread", priors.get(f"{name}_spread", SPREAD))
-            moved = numpyro.sample(f"{name}_raw", Normal(0.0, 1.0).expand([n]).to_event(1))
-            own = transform(transform.inv(found[name])[None] + spread * moved)
-            each[name] = numpyro.deterministic(f"{name}_each", own)
-        numpyro.sample("behaviour", likelihood.of_sequences(found, each), obs=jnp.zeros((n, 1)))
+        found = {name: numpyro.sample(name, prior) for name, prior in priors.items() if name not in beside}
+        for name, design in designs.items():
+            shape = jnp.shape(found[name])
+            if design.labels:
+                prior = priors.get(design.slopes, SLOPE)
+                found[design.slopes] = numpyro.sample(design.slopes, spanning(prior, (len(design.labels), *shape)))
+            for group in design.groups:
+                spread, raw = design.spread(group), design.raw(group)
+                found[spread] = numpyro.sample(spread, priors.get(spread, SPREAD))
+                found[raw] = numpyro.sample(raw, spanning(Normal(0.0, 1.0), (len(group.members), *shape)))
+        for name, values in likelihood.each(found).items():
+            numpyro.deterministic(designs[name].each, values)
+        numpyro.sample("behaviour", Sequences(lambda _: likelihood.of_sequences(found), n, 1), obs=jnp.zeros((n, 1)))
 
     return model
 
 
-def is_spread(name: str, by_id: tuple[str, ...]) -> bool:
-    """Whether a prior is that of how far ids are apart."""
-    return name.endswith("_spread") and name.removesuffix("_spread") in by_id
+def spanning(law: Distribution, shape: tuple[int, ...]) -> Distribution:
+    """A law of arrays of some shape."""
+    batch = shape[: len(shape) - law.event_dim]
+    return law.expand(batch).to_event(len(batch))
 
 
 def sampled(
     likelihood: Likelihood,
     priors: Mapping[str, Distribution],
-    by_id: tuple[str, ...],
     key: Array,
     num_warmup: int,
     num_samples: int,
@@ -119,10 +186,9 @@ def sampled(
     progress: bool,
 ) -> Posterior:
     """Draws by NUTS from where the posterior is largest, with the curvature there as its metric."""
-    model = model_of(likelihood, priors, by_id)
+    model = model_of(likelihood, priors)
     start, covariance = mode(model, key)
-    if not by_id:
-        likelihood.begin({name: start[name] for name in priors})
+    likelihood.begin(start)
     kernel = NUTS(model, init_strategy=init_to_value(values=start), dense_mass=True, inverse_mass_matrix=covariance)
     method = "parallel" if jax.local_device_count() >= num_chains else "vectorized"
     mcmc = MCMC(

@@ -27,7 +27,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,8 @@ from jaxtyping import Array
 
 from rlinf_ppl.files import written_whole
 from rlinf_ppl.inference import exact
+from rlinf_ppl.labelled import native as native
+from rlinf_ppl.labelled import to_datatree as to_datatree
 from rlinf_ppl.report import horizons, kinds
 from rlinf_ppl.report.recovery import Answers, nats_per_unit
 
@@ -161,30 +162,6 @@ def axis_names(answers: Answers) -> dict[str, list[str]]:
     named |= answers.case.names
     sizes = answers.program.sizes
     return {name: list(names) for name, names in named.items() if names is not None and sizes.get(name) == len(names)}
-
-
-def to_inference_data(groups: Mapping[str, xarray.Dataset]) -> Any:
-    """The groups as ArviZ's InferenceData (ArviZ before 1.0)."""
-    import arviz
-
-    return arviz.InferenceData(**groups, warn_on_custom_groups=False)
-
-
-def to_datatree(groups: Mapping[str, xarray.Dataset]) -> xarray.DataTree:
-    """The groups as xarray's DataTree (ArviZ from 1.0 on, arviz-base)."""
-    import xarray
-
-    return xarray.DataTree.from_dict(dict(groups))
-
-
-def native(groups: Mapping[str, xarray.Dataset]) -> Any:
-    """The groups in the form that the installed ArviZ reads."""
-    return to_inference_data(groups) if before_version_one() else to_datatree(groups)
-
-
-def before_version_one() -> bool:
-    """Whether the installed ArviZ is older than 1.0; asking it for InferenceData would warn where it is not."""
-    return int(version("arviz").split(".")[0]) < 1
 
 
 def save(groups: Mapping[str, xarray.Dataset], path: Path) -> None:

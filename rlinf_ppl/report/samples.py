@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from rlinf_ppl.labelled import native
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.reading import check_program
 from rlinf_ppl.program.supports import first_value
@@ -178,8 +179,6 @@ def to_arviz(program: ControlProgram, *, samples: Any, group: str = "posterior")
         TypeError: They are no samples.
         ValueError: They are those of another program.
     """
-    from rlinf_ppl.report.arviz import native
-
     if not isinstance(group, str):
         raise TypeError(f"group must be a name, such as 'posterior'; got {type(group).__name__}.")
     return native({group: to_dataset(program, samples)})

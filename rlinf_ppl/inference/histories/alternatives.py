@@ -57,7 +57,7 @@ class Restricted(Changed):
         return self.among(self.before(at, t, law))
 
     def among(self, law: FiniteLaw) -> FiniteLaw:
-        """A law over what is there; none of it is probable where all that is probable is not there."""
+        """A law over what is there; no law where all that is probable is not there."""
         kept = jnp.where(law.is_wrong(), jnp.nan, jnp.where(self.available, law.probs, 0.0))
         total = jnp.sum(kept)
         return FiniteLaw(kept / jnp.where(total > 0, total, 1.0), law.support)

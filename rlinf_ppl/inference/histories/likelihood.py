@@ -171,7 +171,8 @@ def check_terms(terms: dict[str, Array]) -> None:
         i, t = np.argwhere(np.isnan(np.asarray(each)))[0]
         raise ValueError(
             f"the probability of {name!r} in sequence {i} at step {t} is no number: up to there a law is no "
-            "distribution, a look-up is out of its array, or a state variable that is computed leaves its values."
+            "distribution, a policy gives nothing to what is available, a look-up is out of its array, or a state "
+            "variable that is computed leaves its values."
         )
 
 

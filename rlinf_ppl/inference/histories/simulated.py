@@ -17,7 +17,19 @@ from rlinf_ppl.program.conditionals import ConditionalLaw
 
 def simulate(program: ControlProgram, policy: Any, key: PRNGKeyArray | Array, n: int, steps: int) -> Values:
     """N trajectories of a program under a policy, or under its priors; see `simulated`."""
-    return simulated(replace(dynamics_of(program), proposal=laws_of(program, policy)), key, n, steps)
+    return simulated_under(program, laws_of(program, policy), key, n, steps, {})
+
+
+def simulated_under(
+    program: ControlProgram,
+    laws: dict[str, ConditionalLaw],
+    key: PRNGKeyArray | Array,
+    n: int,
+    steps: int,
+    begun: Values,
+) -> Values:
+    """N trajectories of a program whose decisions follow some laws; see `simulated`."""
+    return simulated(replace(dynamics_of(program), proposal=laws), key, n, steps, begun)
 
 
 def laws_of(program: ControlProgram, policy: Any) -> dict[str, ConditionalLaw]:
@@ -26,7 +38,7 @@ def laws_of(program: ControlProgram, policy: Any) -> dict[str, ConditionalLaw]:
 
 
 @compiled
-def simulated(dynamics: Dynamics, key: PRNGKeyArray | Array, n: int, steps: int) -> Values:
+def simulated(dynamics: Dynamics, key: PRNGKeyArray | Array, n: int, steps: int, begun: Values) -> Values:
     """N trajectories: state variables (n, steps + 1, ...) and sites of the step (n, steps, ...) by name.
 
     Nobody dies: a discount says what is ahead of a decision, not how long somebody was watched.
@@ -36,11 +48,13 @@ def simulated(dynamics: Dynamics, key: PRNGKeyArray | Array, n: int, steps: int)
         key: a random key.
         n: number of trajectories.
         steps: of each.
+        begun: the state variables that do not begin as the program has it, (n, ...) values.
     """
     structure, alive = dynamics.structure, jnp.asarray(True)
     start_key, key = jax.random.split(key)
     noise = noise_of(structure.initial, start_key, n, False)
     start = jax.vmap(lambda noise: dynamics.start(noise).state, axis_size=n)(noise)
+    start |= {name: jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), begun[name], start[name]) for name in begun}
 
     def body(state: Values, t: Array) -> tuple[Values, tuple[Values, Values]]:
         noise = noise_of(structure.step, jax.random.fold_in(key, t), n, structure.discounted)
