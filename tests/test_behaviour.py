@@ -13,47 +13,16 @@ import pytest
 from numpyro.distributions import Categorical, LogNormal, Normal, constraints
 from numpyro.infer import Predictive, log_likelihood
 from numpyro.infer.util import log_density
-from oracles import recursions
+from panels import COLUMNS, TASK, TRUE, A, N, S, T, learner, policy_of, program, rows
 from scipy.optimize import minimize
 
 from rlinf_ppl import ControlProgram, behaviour, decide, models, optimality
 from rlinf_ppl.inference import exact
-from rlinf_ppl.tasks import MDP
-
-S, A, T, N = 3, 2, 6, 8
-RNG = np.random.default_rng(3)
-P, R, MU = RNG.dirichlet(np.ones(S), (S, A)), RNG.normal(size=(S, A)), RNG.dirichlet(np.ones(S))
-TASK = MDP(P, R, MU)
-COLUMNS = {"state": "s", "decision": "a", "id": "who", "time": "when"}
-
-
-def program(parameters):
-    """Rewards of known shape and unknown size, and one unknown bonus."""
-    bonus = jnp.zeros((S, A)).at[0, 1].set(parameters["bonus"])
-    return models.single_agent(MDP(P, R + bonus, MU), T, beta=parameters["beta"])
-
-
-TRUE = {"beta": 1.5, "bonus": 0.4}
-
-
-def policy_of(beta, bonus):
-    """By the recursion in NumPy: (T, S, A)."""
-    reward = R.copy()
-    reward[0, 1] += bonus
-    return recursions.soft_optimal(P, reward, np.full((S, A), 1 / A), beta, horizon=T)[2]
 
 
 @pytest.fixture(scope="module")
 def panel():
-    """Rows of sequences of several lengths, not in order, with ids that are words."""
-    made = program(TRUE)
-    drawn = exact.sample(made, jax.random.key(1), exact.solve(made).policy, N)
-    rows = [
-        {"who": f"bus {i}", "when": t, "s": int(drawn["s"][i, t]), "a": int(drawn["a"][i, t])}
-        for i in range(N)
-        for t in range(T - i % 3)
-    ]
-    return pd.DataFrame(rows).sample(frac=1.0, random_state=0)
+    return rows()
 
 
 def terms(frame, beta, bonus):
@@ -146,15 +115,6 @@ def test_missing_decisions_are_summed_over(panel):
     at = found.estimate
     kept = some[some["a"].notna()].astype({"a": int})
     assert found.log_likelihood == pytest.approx(terms(kept, float(at["beta"]), float(at["bonus"])).sum(), rel=1e-10)
-
-
-def learner(p):
-    def step(rate, beta, value):
-        choice = decide("choice", Categorical(logits=beta * value))
-        pay = numpyro.sample("pay", Categorical(probs=jnp.ones(2) / 2))
-        return {"value": value + rate * (pay - value) * (jnp.arange(2) == choice)}
-
-    return ControlProgram(lambda rate, beta: {"value": jnp.zeros(2)}, step, 40, args=(p["rate"], p["beta"]))
 
 
 def test_a_learner_is_fitted_without_a_column_of_its_state():

@@ -16,6 +16,7 @@ from scipy.stats import norm
 from rlinf_ppl.behaviour.counterfactuals import choices, choices_index
 from rlinf_ppl.behaviour.labels import datasets, label
 from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64
+from rlinf_ppl.behaviour.objective import Objective
 from rlinf_ppl.behaviour.predictions import predicted, repeated, trials
 from rlinf_ppl.inference.arguments import check_key
 from rlinf_ppl.program import ControlProgram
@@ -36,16 +37,15 @@ class Estimates:
         panel: the data, in the order of ids and times.
     """
 
-    def __init__(self, likelihood: Likelihood, estimate: dict[str, Array], evaluations: int):
-        self.likelihood, self.panel = likelihood, likelihood.panel
-        self.estimate, self.evaluations = estimate, evaluations
-        self._flat, self._unflatten = ravel_pytree(estimate)
-        total = jax.jit(lambda x: likelihood.total(self._unflatten(x)))
-        terms = jax.jit(jax.jacfwd(lambda x: likelihood.terms(self._unflatten(x))))
-        self.log_likelihood = float(total(self._flat))
-        self._slope = np.asarray(jax.grad(total)(self._flat))
-        self._information = -np.asarray(jax.jit(jax.jacfwd(jax.grad(total)))(self._flat))
-        self._scores = self.panel.rows(terms(self._flat)) * self.panel.rows(self.panel.weights)[:, None]
+    def __init__(self, objective: Objective, flat: Array, evaluations: int):
+        self.objective, self.likelihood, self.panel = objective, objective.likelihood, objective.likelihood.panel
+        self.estimate, self.evaluations, self._flat = objective.unflatten(flat), evaluations, flat
+        value, slope = objective.value_and_slope(flat)
+        self.log_likelihood, self._slope = float(value), np.asarray(slope)
+        self._information = -np.asarray(objective.curvature(flat))
+        weights = self.panel.rows(self.panel.weights)[:, None]
+        # A row of weight 0 counts for nothing, whatever its slope is.
+        self._scores = np.where(weights > 0, self.panel.rows(objective.scores(flat)), 0.0) * weights
         covariance = self.covariance()
         self.converged = bool(np.all(np.abs(covariance @ self._slope) <= SMALL * np.sqrt(np.diag(covariance))))
 
@@ -127,7 +127,7 @@ class Estimates:
         """
 
         def of_flat(x: Array) -> Array:
-            return jnp.ravel(jnp.asarray(function(self._unflatten(x)), dtype=float))
+            return jnp.ravel(jnp.asarray(function(self.objective.unflatten(x)), dtype=float))
 
         value, slope = np.asarray(of_flat(self._flat)), np.asarray(jax.jacfwd(of_flat)(self._flat))
         deviation = np.sqrt(np.einsum("ij,jk,ik->i", slope, self.covariance(errors), slope))
@@ -157,7 +157,7 @@ class Estimates:
     @in_float64
     def log_likelihoods(self) -> pd.Series:
         """The log probability of each row, in the order of the data frame that was given."""
-        rows = self.panel.rows(jax.jit(self.likelihood.terms)(self.estimate))
+        rows = self.panel.rows(self.objective.terms(self._flat))
         return self.panel.as_given(pd.Series(rows, self.panel.frame.index, name="log likelihood"))
 
     @in_float64
@@ -187,15 +187,11 @@ class Estimates:
             key: a JAX random key.
             num_draws: how many.
         """
-        inverse = {name: self.likelihood.transforms[name].inv for name in self.estimate}
-        unbounded = {name: inverse[name](value) for name, value in self.estimate.items()}
-        flat, unflatten = ravel_pytree(unbounded)
-        slope = jax.jacfwd(lambda x: ravel_pytree({k: inverse[k](v) for k, v in self._unflatten(x).items()})[0])(
-            self._flat
-        )
+        slope = jax.jacfwd(self.objective.unbounded)(self._flat)
         covariance = slope @ self.covariance() @ slope.T
-        drawn = jax.vmap(unflatten)(jax.random.multivariate_normal(check_key(key), flat, covariance, (num_draws,)))
-        parameters = {name: self.likelihood.transforms[name](value) for name, value in drawn.items()}
+        middle = self.objective.unbounded(self._flat)
+        drawn = jax.random.multivariate_normal(check_key(key), middle, covariance, (num_draws,))
+        parameters = jax.vmap(lambda x: self.objective.unflatten(self.objective.bounded(x)))(drawn)
         terms = jax.jit(lambda draws: lax.map(self.likelihood.terms, draws))(parameters)
         rows = np.asarray(terms)[:, self.panel.places[0], self.panel.places[1]]
         return datasets({"posterior": parameters, "log_likelihood": {"behaviour": rows}}, self.likelihood.axes)
@@ -231,26 +227,21 @@ def inverse(information: np.ndarray, names: list[str]) -> np.ndarray:
 
 def maximised(likelihood: Likelihood, start: Mapping[str, Any], max_steps: int) -> Estimates:
     """The parameters of the largest likelihood, by Newton's method in a trust region."""
-    transforms = likelihood.transforms
-    unbounded = {name: transforms[name].inv(jnp.asarray(value, dtype=float)) for name, value in start.items()}
-    flat, unflatten = ravel_pytree(unbounded)
-    bad = [name for name, value in unbounded.items() if not np.all(np.isfinite(value))]
-    if bad:
+    objective = Objective(likelihood, start)
+    flat = ravel_pytree({name: jnp.asarray(value, dtype=float) for name, value in start.items()})[0]
+    first = objective.unbounded(flat)
+    if not np.all(np.isfinite(first)):
+        unbounded = objective.unflatten(first)
+        bad = [name for name, value in unbounded.items() if not np.all(np.isfinite(value))]
         raise ValueError(f"start has {bad} at or beyond its bounds.")
-
-    def parameters(x: Any) -> dict[str, Array]:
-        return {name: transforms[name](value) for name, value in unflatten(x).items()}
-
-    likelihood.check(parameters(flat))
-    likelihood.begin(parameters(flat))
-    loss = lambda x: -likelihood.total(parameters(x))  # noqa: E731
-    curvature = jax.jit(jax.jacfwd(jax.grad(loss)))
+    objective.check(flat)
+    likelihood.begin(objective.unflatten(flat))
     found = minimize(
-        finite_or_barred(jax.jit(jax.value_and_grad(loss))),
-        np.asarray(flat),
+        finite_or_barred(objective.loss),
+        np.asarray(first),
         jac=True,
-        hess=lambda x: np.asarray(curvature(x)),
+        hess=objective.bend,
         method="trust-exact",
         options={"maxiter": max_steps, "gtol": 1e-6},
     )
-    return Estimates(likelihood, parameters(jnp.asarray(found.x)), int(found.nfev))
+    return Estimates(objective, objective.bounded(jnp.asarray(found.x)), int(found.nfev))

@@ -160,22 +160,6 @@ class Likelihood:
         """The weighted sum of all rows."""
         return jnp.sum(self.of_sequences(parameters))
 
-    def check(self, parameters: Parameters) -> None:
-        """Raise where a row has probability zero, or no probability, at some parameters.
-
-        Raises:
-            ValueError: so it is.
-        """
-        rows = self.panel.rows(jax.jit(self.terms)(parameters))
-        wrong = np.flatnonzero(~np.isfinite(rows))
-        if len(wrong):
-            row = self.panel.frame.iloc[wrong[0]]
-            what = "probability zero" if np.isneginf(rows[wrong[0]]) else "no probability (NaN)"
-            raise ValueError(
-                f"row {row.name} has {what} at {described(parameters)}: {dict(row)}. What was done must be possible "
-                "under the prior of its decision and at finite parameters; a lapse makes anything possible that is."
-            )
-
 
 def finite_or_barred(function: Callable[[Any], tuple[Any, Any]]) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
     """A value and its slope for SciPy's searches: infinite, and so no place to go, where they are no numbers."""

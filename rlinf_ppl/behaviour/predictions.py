@@ -86,7 +86,7 @@ def trials(likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
 
 
 def values_at(
-    program: ControlProgram, states: Mapping[str, Array], data: Any, lengths: Array
+    program: ControlProgram, states: Mapping[str, Array], data: Any, lengths: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values of a program's variables at each row, (n, T, ...), and where each is known, (n, T)."""
     n, steps = jax.tree.leaves(data)[0].shape[:2]
@@ -133,7 +133,7 @@ def along(
 
 
 def worth(
-    program: ControlProgram, start: Array | None, at: dict[str, Any], known: dict[str, Any], lengths: Array
+    program: ControlProgram, start: Array | None, at: dict[str, Any], known: dict[str, Any], lengths: Any
 ) -> dict[str, Array]:
     """Reward, value and prediction error at each row, of programs that are planned."""
     step, structure = program.parts["step"], program.structure

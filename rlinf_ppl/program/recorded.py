@@ -31,8 +31,8 @@ def recorded(program: ControlProgram, at: dict[str, Any]) -> dict[str, Any]:
     """What a step says at the values of its variables, those of `at`, by the name it is given."""
     structure = program.structure
     state = {name: at[name] for name, _ in structure.state}
-    step = as_step(program.step, len(program.args))
-    with checked_laws(), Sites("step", at), Recorder() as found:
+    step, found = as_step(program.step, len(program.args)), Recorder()
+    with checked_laws(), Sites("step", at), found:
         step(program.args, program.changes, **{name: at[name] for name in structure.times()}, **state)
     return found.values
 

@@ -19,7 +19,7 @@ def prequential(program: Program, rows, data, scored):
 
 
 def told(program: Program, rows, data, scored, available):
-    """The terms of `prequential`, and for each site of `scored` the probability of each value before it was seen, (T, K).
+    """The terms of `prequential`, and for each site of `scored` what each value was expected with, (T, K).
 
     Args:
         program: the program; what its optimality says does not matter, nor its discount.

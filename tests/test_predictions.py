@@ -1,0 +1,319 @@
+"""What estimates and posteriors say of behaviour: predictions, trials, simulations, other tasks; against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from numpyro.distributions import LogNormal, constraints
+from oracles import recursions
+from panels import COLUMNS, MU, A, P, S, T, learner, policy_of, program, rewards_of, rows
+from scipy.special import entr, softmax
+
+from rlinf_ppl import behaviour, models
+from rlinf_ppl.inference import exact
+from rlinf_ppl.tasks import MDP
+
+START = {"beta": 1.0, "bonus": 0.0}
+
+
+@pytest.fixture(scope="module")
+def panel():
+    """Rows that are not in order, some decisions of which are missing."""
+    found = rows()
+    found["a"] = found["a"].astype(float)
+    found.loc[found.index[::7], "a"] = np.nan
+    return found
+
+
+@pytest.fixture(scope="module")
+def fit(panel):
+    return behaviour.maximum_likelihood(panel, program=program, start=START, **COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def at(fit):
+    return float(fit.estimate["beta"]), float(fit.estimate["bonus"])
+
+
+def test_predictions_are_the_policy_at_the_estimates(panel, fit, at):
+    found = fit.predict()
+    assert list(found.index) == list(panel.index) and list(found.columns) == [0, 1] and found.columns.name == "a"
+    np.testing.assert_allclose(found, policy_of(*at)[panel["when"], panel["s"]], rtol=1e-10)
+    unknown = pd.DataFrame({"who": ["new"] * 3, "when": [0, 1, 2], "s": [2, 0, 1], "a": [np.nan] * 3})
+    np.testing.assert_allclose(fit.predict(unknown), policy_of(*at)[[0, 1, 2], [2, 0, 1]], rtol=1e-10)
+
+
+def test_trials_have_rewards_values_and_prediction_errors(panel, fit, at):
+    beta, bonus = at
+    found = fit.states()
+    assert list(found.index) == list(panel.index)
+    policy, value = (
+        policy_of(beta, bonus),
+        recursions.soft_optimal(P, rewards_of(bonus), np.full((S, A), 1 / A), beta, horizon=T)[1],
+    )
+    when, s, a = panel["when"].to_numpy(), panel["s"].to_numpy(), panel["a"].to_numpy()
+    seen = ~np.isnan(a)
+    np.testing.assert_allclose(found["value"], value[when, s], rtol=1e-10)
+    np.testing.assert_allclose(found["entropy_a"], entr(policy[when, s]).sum(1), rtol=1e-10)
+    taken = np.where(seen, a, 0).astype(int)
+    for column, wanted in (
+        ("surprise_a", -np.log(policy[when, s, taken])),
+        ("reward", beta * rewards_of(bonus)[s, taken]),
+    ):
+        np.testing.assert_allclose(found[column], np.where(seen, wanted, np.nan), rtol=1e-10)
+    following = panel.assign(place=np.arange(len(panel))).set_index(["who", "when"])
+    for i, (who, t) in enumerate(zip(panel["who"], when, strict=True)):
+        if t + 1 == T:
+            ahead = 0.0
+        elif (who, t + 1) in following.index:
+            ahead = value[t + 1, following.loc[(who, t + 1), "s"]]
+        else:
+            ahead = np.nan
+        wanted = found["reward"].iloc[i] + ahead - value[t, s[i]]
+        np.testing.assert_allclose(found["prediction_error"].iloc[i], wanted, rtol=1e-9, atol=1e-12)
+    assert found["prediction_error"].notna().sum() > len(panel) / 2
+
+
+def test_simulations_begin_where_each_was_seen_first(panel, fit, at):
+    one, same, other = (fit.simulate(jax.random.key(i)) for i in (0, 0, 1))
+    pd.testing.assert_frame_equal(one, same)
+    assert not one.equals(other)
+    assert list(one.index) == list(panel.index) and list(one.columns) == list(panel.columns)
+    first = panel["when"] == 0
+    np.testing.assert_array_equal(one.loc[first, "s"], panel.loc[first, "s"])
+    drawn = pd.concat([fit.simulate(jax.random.key(i)) for i in range(25)])
+    p = policy_of(*at)[drawn["when"], drawn["s"], 1]
+    z = (drawn["a"] - p).sum() / np.sqrt((p * (1 - p)).sum())
+    assert abs(z) < 4.5 and drawn["a"].notna().all()
+    later = drawn["when"] > 0
+    assert 0.5 < (drawn.loc[later, "s"].value_counts(normalize=True) > 0.05).sum()
+
+
+def test_another_task_has_its_choices_with_errors(fit, at):
+    beta, bonus = at
+
+    def elsewhere(p):
+        return models.single_agent(
+            MDP(P, -rewards_of(0.0) + jnp.zeros((S, A)).at[0, 1].set(p["bonus"]), MU), 2, p["beta"]
+        )
+
+    found = fit.counterfactual(elsewhere, errors="bhhh")
+    reward = -rewards_of(0.0)
+    reward[0, 1] += bonus
+    wanted = recursions.soft_optimal(P, reward, np.full((S, A), 1 / A), beta, horizon=2)[2]
+    np.testing.assert_allclose(found["estimate"], wanted.ravel(), rtol=1e-9)
+    assert list(found.index.names) == ["decision", "t", "s", "value"]
+    assert found.loc[("a", 1, 2, 0), "estimate"] == pytest.approx(wanted[1, 2, 0])
+    by_hand = fit.derived(lambda p: exact.solve(elsewhere(p)).policy["a"], "bhhh")
+    np.testing.assert_allclose(found["standard error"], by_hand["standard error"], rtol=1e-12)
+    elbo = fit.counterfactual(elsewhere, lambda made: exact.solve(made).elbo)
+    assert elbo.shape == (1, 2)
+
+
+def test_draws_for_arviz_follow_the_covariance(panel, fit):
+    found = fit.to_arviz(jax.random.key(0), num_draws=2000)
+    drawn = np.stack([np.asarray(found["posterior"][name])[0] for name in ("beta", "bonus")])
+    np.testing.assert_allclose(np.cov(drawn), fit.covariance(), rtol=0.15, atol=0.02)
+    first = {name: float(np.asarray(found["posterior"][name])[0, 0]) for name in ("beta", "bonus")}
+    ordered = fit.panel.frame
+    p = policy_of(**first)[ordered["when"], ordered["s"], np.nan_to_num(ordered["a"]).astype(int)]
+    wanted = np.where(ordered["a"].isna(), 0.0, np.log(p))
+    np.testing.assert_allclose(np.asarray(found["log_likelihood"]["behaviour"])[0, 0], wanted, rtol=1e-8, atol=1e-12)
+
+
+# ---- learners --------------------------------------------------------------------------------------------------------
+RATE, BETA = 0.3, 4.0
+TRUE = {"rate": RATE, "beta": BETA}
+
+
+def played(n, rate=RATE, beta=BETA, steps=40):
+    """Choices between two arms that pay with .2 and .8, and what was learned before each, by hand."""
+    rng, found = np.random.default_rng(n), []
+    for i in range(n):
+        value = np.zeros(2)
+        for t in range(steps):
+            p = softmax(beta * value)
+            c = rng.choice(2, p=p)
+            pay = int(rng.random() < (0.2, 0.8)[c])
+            group = "drug" if i % 2 else "placebo"
+            found.append((f"s{i}", t, c, pay, group, *value, entr(p).sum(), -np.log(p[c]), pay - value[c]))
+            value[c] += rate * (pay - value[c])
+    names = ["who", "t", "choice", "pay", "group", "value[0]", "value[1]", "entropy_choice", "surprise_choice"]
+    return pd.DataFrame(found, columns=[*names, "prediction_error"]).sample(frac=1.0, random_state=0)
+
+
+LEARNER = {"decision": "choice", "other": {"pay": "pay"}, "id": "who", "time": "t"}
+LIMITS = {"rate": constraints.unit_interval, "beta": constraints.positive}
+
+
+def test_trials_of_a_learner_have_its_values_and_what_it_says():
+    data = played(4)
+    fit = behaviour.maximum_likelihood(data, program=learner, start=TRUE, bounds=LIMITS, **LEARNER)
+    fit.estimate = {"beta": jnp.array(BETA), "rate": jnp.array(RATE)}
+    found = fit.states()
+    for name in found.columns:
+        np.testing.assert_allclose(found[name], data[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    assert {"value[0]", "value[1]", "entropy_choice", "surprise_choice", "prediction_error"} == set(found.columns)
+    drawn = fit.simulate(jax.random.key(0))
+    assert drawn["pay"].isin([0, 1]).all() and (drawn["pay"] != data["pay"]).any()
+
+
+@pytest.mark.slow
+def test_a_formula_fits_groups_as_if_each_were_alone():
+    """Where all parameters differ between two groups, the fit is that of each group by itself."""
+    data = played(8)
+    fit = behaviour.maximum_likelihood(
+        data,
+        program=learner,
+        start={"rate": 0.5, "beta": 1.0},
+        bounds=LIMITS,
+        formulas=["rate ~ group", "beta ~ group"],
+        **LEARNER,
+    )
+    total = 0.0
+    for group, own in data.groupby("group"):
+        alone = behaviour.maximum_likelihood(
+            own, program=learner, start={"rate": 0.5, "beta": 1.0}, bounds=LIMITS, **LEARNER
+        )
+        total += alone.log_likelihood
+        of_group = fit.by_id.loc[own["who"].unique()]
+        np.testing.assert_allclose(of_group["rate"], float(alone.estimate["rate"]), rtol=1e-4)
+        np.testing.assert_allclose(of_group["beta"], float(alone.estimate["beta"]), rtol=1e-4, err_msg=group)
+    assert fit.converged and fit.log_likelihood == pytest.approx(total, rel=1e-9)
+    assert list(fit.params.index) == ["beta", "beta_slopes[group[placebo]]", "rate", "rate_slopes[group[placebo]]"]
+    some = data[data["who"] == "s3"]
+    np.testing.assert_allclose(fit.predict(some), fit.predict().loc[some.index], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"differ between ids, and those of \['nobody'\] were not inferred"):
+        fit.predict(some.assign(who="nobody"))
+
+
+@pytest.mark.slow
+def test_a_posterior_predicts_and_has_groups():
+    data = played(6)
+    posterior = behaviour.sample(
+        data,
+        program=learner,
+        priors={"rate": LogNormal(-1.0, 0.5), "beta": LogNormal(0.0, 1.0)},
+        formulas="beta ~ group + (1 | who)",
+        by_id=["rate"],
+        key=jax.random.key(0),
+        num_chains=1,
+        num_samples=150,
+        **LEARNER,
+    )
+    assert posterior.samples["beta_each"].shape == (1, 150, 6) and posterior.samples["beta_slopes"].shape == (1, 150, 1)
+    assert "beta_slopes[group[placebo]]" in posterior.params.index
+    wanted = np.asarray(posterior.samples["rate_each"]).mean((0, 1))
+    np.testing.assert_allclose(posterior.by_id["rate"], wanted)
+    predicted = posterior.predict(num_draws=150)
+    np.testing.assert_allclose(predicted.sum(axis=1), 1.0)
+    # The average over draws, by hand for one id.
+    own = posterior.panel.frame.query("who == 's2'")
+    place = posterior.panel.ids.index("s2")
+    by_hand = np.zeros(len(own))
+    for rate, beta in zip(
+        posterior.samples["rate_each"][0, :, place], posterior.samples["beta_each"][0, :, place], strict=True
+    ):
+        value = np.zeros(2)
+        for t, (c, pay) in enumerate(zip(own["choice"], own["pay"], strict=True)):
+            by_hand[t] += softmax(beta * value)[1] / 150
+            value[c] += rate * (pay - value[c])
+    np.testing.assert_allclose(predicted.loc[own.index, 1], by_hand, rtol=1e-8)
+    assert posterior.states(num_draws=5)["entropy_choice"].between(0, np.log(2) + 1e-12).all()
+    assert posterior.simulate(jax.random.key(1))["choice"].isin([0, 1]).all()
+    other = posterior.counterfactual(learner, lambda made: made.args[0] * 2, num_draws=150)
+    assert other["mean"].iloc[0] == pytest.approx(2 * float(np.mean(posterior.samples["rate"])), rel=1e-9)
+    native = posterior.to_arviz()
+    assert list(np.asarray(native["posterior"]["who"])) == posterior.panel.ids
+
+
+# ---- alternatives that are not always there --------------------------------------------------------------------------
+def test_what_is_not_there_is_not_chosen_between():
+    data = rows()
+    rng = np.random.default_rng(0)
+    there = rng.random((len(data), A)) < 0.6
+    there |= data["a"].to_numpy()[:, None] == np.arange(A)
+    data = data.assign(left=there[:, 0], right=there[:, 1].astype(int))
+    fit = behaviour.maximum_likelihood(data, program=program, start=START, available=["left", "right"], **COLUMNS)
+    p = policy_of(float(fit.estimate["beta"]), float(fit.estimate["bonus"]))[data["when"], data["s"]] * there
+    p = p / p.sum(1, keepdims=True)
+    assert fit.converged
+    np.testing.assert_allclose(fit.log_likelihoods, np.log(p[np.arange(len(data)), data["a"]]), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(fit.predict(), p, rtol=1e-9, atol=1e-15)
+    with pytest.raises(ValueError, match="available is known of the trials that were seen"):
+        fit.simulate(jax.random.key(0))
+
+
+FRAME = pd.DataFrame(
+    {
+        "who": ["x", "x", "y", "y"],
+        "when": [0, 1, 0, 1],
+        "s": [0, 1, 2, 0],
+        "a": [0, 1, 1, 0],
+        "l": True,
+        "r": [1, 1, 1, 0],
+    }
+)
+
+
+def asked(frame=FRAME, **changed):
+    given = {"program": program, "start": START, **COLUMNS} | changed
+    return lambda: behaviour.maximum_likelihood(frame, **given)
+
+
+WRONG = {
+    "a column for all": (
+        asked(available="l"),
+        TypeError,
+        "must be a list of columns, one for each alternative",
+    ),
+    "too few columns": (asked(available=["l"]), ValueError, r"1 columns for 'a', whose alternatives are \[0, 1\]"),
+    "no such decision": (asked(available={"b": ["l", "r"]}), ValueError, "available names 'b'"),
+    "no truth values": (
+        asked(FRAME.assign(l=2), available=["l", "r"]),
+        ValueError,
+        "row 0: 'l' is 2.0; it must",
+    ),
+    "missing truth values": (
+        asked(FRAME.assign(r=[1, np.nan, 1, 1]), available=["l", "r"]),
+        ValueError,
+        "row 1: 'r' is nan",
+    ),
+    "nothing there": (asked(FRAME.assign(l=[1, 1, 1, 0]), available=["l", "r"]), ValueError, "row 3: none of"),
+    "taken and not there": (
+        asked(FRAME.assign(r=[1, 0, 1, 1]), available=["l", "r"]),
+        ValueError,
+        r"row 1: 'a' is 1, and that was not there \('r' is false\)",
+    ),
+    "a formula of nothing": (asked(formulas="who"), ValueError, "the formula 'who' names no parameter"),
+    "a formula of no parameter": (
+        asked(formulas="gamma ~ who"),
+        ValueError,
+        r"parameters \['gamma'\] differ",
+    ),
+    "two formulas": (asked(formulas=["beta ~ who", "beta ~ 1"]), ValueError, "have more than one formula"),
+    "a formula that is none": (asked(formulas="beta ~ (who"), ValueError, "the formula beta ~ .who cannot be read"),
+    "a covariate that lacks": (asked(formulas="beta ~ age"), ValueError, "the formula beta ~ age cannot be read"),
+    "a covariate that varies": (
+        asked(formulas="beta ~ s"),
+        ValueError,
+        "'s', which 'beta' depends on, varies within who",
+    ),
+    "a covariate that is missing": (
+        asked(FRAME.assign(age=[1, 1, np.nan, np.nan]), formulas="beta ~ age"),
+        ValueError,
+        "the formula beta ~ age cannot be read",
+    ),
+    "no intercept": (asked(formulas="beta ~ 0 + who"), ValueError, "has no intercept, which is 'beta' itself"),
+    "chance without priors": (asked(formulas="beta ~ (1 | who)"), ValueError, r"moves by chance \(1\|who\) has a law"),
+    "formulas without ids": (asked(FRAME[:2], formulas="beta ~ 1", id=None), ValueError, "want ids: give the column"),
+    "numbers for formulas": (asked(formulas=[1]), TypeError, "formulas must be text"),
+}
+
+
+@pytest.mark.parametrize("call, error, message", WRONG.values(), ids=WRONG)
+def test_wrong_use_is_refused_by_name(call, error, message, monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    with pytest.raises(error, match=message):
+        call()
