@@ -87,6 +87,14 @@ def maximum_likelihood(
     slopes = {each.slopes: jnp.zeros((len(each.labels), *jnp.shape(start[name]))) for name, each in designs.items()}
     begun, limits = slopes | dict(start), with_lapse(bounds, lapse)
     transforms = {name: biject_to(limits.get(name, constraints.real)) for name in begun}
+    dependent = [
+        name for name, way in transforms.items() if way.inverse_shape(jnp.shape(begun[name])) != jnp.shape(begun[name])
+    ]
+    if dependent:
+        raise ValueError(
+            f"the bounds of {dependent} leave fewer numbers than there are, such as probabilities that sum to one: let "
+            "program make the last from the others."
+        )
     return maximised(Likelihood(panel, program, policy, of, lapse, designs, transforms), begun, max_steps)
 
 

@@ -3,6 +3,7 @@
 from rlinf_ppl.models.balancing_q import balancing_q, balancing_q_opponent_leads
 from rlinf_ppl.models.conventions import leave_prior_out, put_prior_in
 from rlinf_ppl.models.delayed_options import delayed_options
+from rlinf_ppl.models.engine_replacement import UPKEEP, engine_replacement
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.level_k import level_k
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
@@ -15,9 +16,11 @@ from rlinf_ppl.models.single_agent import single_agent
 from rlinf_ppl.models.soft_options import soft_options
 
 __all__ = [
+    "UPKEEP",
     "balancing_q",
     "balancing_q_opponent_leads",
     "delayed_options",
+    "engine_replacement",
     "gumbel_choice",
     "gumbel_trajectory",
     "leave_prior_out",
