@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +9,13 @@ import numpy as np
 import numpyro
 import pandas as pd
 import pytest
-from numpyro.distributions import Categorical, LogNormal, Normal, constraints
+from numpyro.distributions import LogNormal, Normal, constraints
 from numpyro.infer import Predictive, log_likelihood
 from numpyro.infer.util import log_density
 from panels import COLUMNS, TASK, TRUE, A, N, S, T, learner, policy_of, program, rows
 from scipy.optimize import minimize
 
-from rlinf_ppl import ControlProgram, behaviour, decide, models, optimality
+from rlinf_ppl import behaviour, models
 from rlinf_ppl.inference import exact
 
 
@@ -410,60 +409,3 @@ def test_what_the_data_cannot_tell_apart_is_named(panel):
         ValueError, match=r"do not tell apart parameters along \(\+1 one, -1 other\)|\(-1 one, \+1 other\)"
     ):
         behaviour.maximum_likelihood(panel, program=twice, start={"one": 1.0, "other": 0.0}, **COLUMNS)
-
-
-# ---- Rust's buses ----------------------------------------------------------------------------------------------------
-BUSES = Path(__file__).parents[2] / "shared" / "data" / "rust_1987_group4.csv"
-
-
-def engine(cost, moves, discount):
-    """Replace the engine of a bus or keep it, by its mileage in 90 bins (Rust 1987)."""
-    wear = np.zeros((90, 90))
-    for x in range(90):
-        np.add.at(wear[x], np.minimum(x + np.arange(3), 89), moves)
-    dynamics = jnp.asarray(np.stack([wear, np.tile(wear[:1], (90, 1))], 1))
-
-    def made(p):
-        def step(pay, mileage):
-            replaced = decide("replaced", Categorical(probs=jnp.ones(2) / 2))
-            optimality(pay[mileage, replaced])
-            return {"mileage": numpyro.sample("next", Categorical(probs=dynamics[mileage, replaced]))}
-
-        own = cost(p["theta"], jnp.arange(90.0))
-        pay = -jnp.stack([own, jnp.broadcast_to(p["RC"] + own[0], own.shape)], 1)
-        return ControlProgram(
-            lambda pay: {"mileage": numpyro.sample("first", Categorical(probs=jnp.ones(90) / 90))},
-            step,
-            None,
-            discount=discount,
-            args=(pay,),
-        )
-
-    return made
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not BUSES.exists(), reason="Rust's buses are not beside this checkout (../shared/data)")
-@pytest.mark.parametrize(
-    "discount, estimates, errors, total",
-    [(0.9999, (10.07494, 2.29309), (1.582, 0.639), -163.5843), (0.0, (7.6358, 71.5133), (0.7197, 13.779), -165.4585)],
-)
-def test_rust_s_estimates(discount, estimates, errors, total):
-    """Table IX, group 4: estimates, standard errors and the log likelihood of decisions."""
-    frame = pd.read_csv(BUSES).query("period > 0")
-    moves = np.array([1682, 2555, 55]) / 4292
-    made = engine(lambda theta, x: 0.001 * theta * x, moves, discount)
-    fit = behaviour.maximum_likelihood(
-        frame,
-        program=made,
-        start={"RC": 8.0, "theta": 2.0},
-        state={"mileage": "state"},
-        decision={"replaced": "decision"},
-        id="bus_id",
-        time="period",
-    )
-    found = np.array([float(fit.estimate["RC"]), float(fit.estimate["theta"])])
-    tolerance = (2e-4, 2e-4) if discount else (2e-4, 2e-3)
-    assert fit.converged and np.all(np.abs(found - estimates) <= tolerance)
-    assert fit.log_likelihood == pytest.approx(total, abs=1e-3)
-    np.testing.assert_allclose(fit.table("bhhh")["standard error"], errors, atol=2e-3)

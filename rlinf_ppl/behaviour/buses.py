@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import pandas as pd
-from numpyro.distributions import Categorical
 
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.histories.simulated import simulate
-from rlinf_ppl.program import ControlProgram, decide, optimality
+from rlinf_ppl.models import engine_replacement
+from rlinf_ppl.program import ControlProgram
 
 BINS = 30
 WEAR = np.array([0.35, 0.55, 0.10])
@@ -40,21 +39,8 @@ class Example(NamedTuple):
 
 def program(parameters: Any) -> ControlProgram:
     """Keep the engine of a bus and pay for its upkeep, or pay for a new one; without end, at a discount of .95."""
-    wear = np.zeros((BINS, BINS))
-    for mileage in range(BINS):
-        np.add.at(wear[mileage], np.minimum(mileage + np.arange(3), BINS - 1), WEAR)
-    moves = jnp.asarray(np.stack([wear, np.tile(wear[:1], (BINS, 1))], 1))
-
-    def initial(moves: Any, replacement: Any, upkeep: Any) -> dict[str, Any]:
-        return {"mileage": numpyro.sample("first", Categorical(probs=jnp.ones(BINS) / BINS))}
-
-    def step(moves: Any, replacement: Any, upkeep: Any, mileage: Any) -> dict[str, Any]:
-        replaced = decide("replaced", Categorical(probs=jnp.ones(2) / 2))
-        optimality(jnp.where(replaced, -replacement, -upkeep * mileage))
-        return {"mileage": numpyro.sample("next", Categorical(probs=moves[mileage, replaced]))}
-
-    args = moves, parameters["replacement"], parameters["upkeep"]
-    return ControlProgram(initial, step, None, discount=0.95, args=args)
+    upkeep = parameters["upkeep"] * jnp.arange(BINS)
+    return engine_replacement(upkeep, parameters["replacement"], WEAR, discount=0.95)
 
 
 def example(num_buses: int = 50, num_months: int = 60, seed: int = 0) -> Example:
