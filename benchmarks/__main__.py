@@ -11,7 +11,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import dense, gaussian, hidden_markov, particle_filter, sparse, tabular_fit, teams
+from benchmarks import calibration, dense, gaussian, hidden_markov, particle_filter, sparse, tabular_fit, teams
 from benchmarks.measure import Line, Mismatch, Settings, load, machine
 
 ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
@@ -25,6 +25,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "P6": tabular_fit.run,
     "P7": gaussian.run,
     "teams": teams.run,
+    "calibration": calibration.run,
 }
 
 
