@@ -40,7 +40,7 @@ class Sizes(NamedTuple):
     bins: int
 
 
-FULL, QUICK = Sizes(200, 99, 4, 200, 10), Sizes(40, 39, 2, 60, 5)
+FULL, QUICK = Sizes(200, 99, 4, 200, 10), Sizes(30, 29, 2, 60, 5)
 
 
 class Case(NamedTuple):
@@ -93,7 +93,7 @@ def rewards() -> Case:
 
 def options() -> Case:
     """Options that nobody sees: an inverse temperature, and how often options would end if optimality did not count."""
-    states, actions, horizon = 4, 3, 12
+    states, actions, horizon = 4, 3, 10
     moves, first = RNG.dirichlet(np.ones(states), (states, actions)), np.full(states, 1 / states)
     reward = RNG.normal(size=(states, actions))
     habits = np.broadcast_to([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], (states, 2, actions))
@@ -106,7 +106,7 @@ def options() -> Case:
             MDP(moves, reward, first), horizon, 2, beta, action_prior=habits, termination_prior=ending
         )
 
-    return Case(program, ("log temperature", "ending"), ("s", "a"), 12)
+    return Case(program, ("log temperature", "ending"), ("s", "a"), 8)
 
 
 def model_of(case: Case) -> Callable[..., Any]:
