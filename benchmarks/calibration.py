@@ -27,7 +27,6 @@ from rlinf_ppl.tasks import MDP
 WRONG = 1e-3
 # A posterior whose inverse temperature is off by this factor has to be found out by the same test.
 OFF = 1.5
-RNG = np.random.default_rng(18)
 
 
 class Sizes(NamedTuple):
@@ -79,11 +78,11 @@ class Found(NamedTuple):
         return np.array([chisquare(each).pvalue for each in counts])
 
 
-def rewards() -> Case:
+def rewards(rng: np.random.Generator) -> Case:
     """Maximum-entropy IRL (Ziebart et al. 2008): two weights of known features of states and actions."""
     states, actions, horizon = 5, 3, 8
-    moves, first = RNG.dirichlet(np.ones(states), (states, actions)), np.full(states, 1 / states)
-    features = RNG.normal(size=(states, actions, 2))
+    moves, first = rng.dirichlet(np.ones(states), (states, actions)), np.full(states, 1 / states)
+    features = rng.normal(size=(states, actions, 2))
 
     def program(x: Any, factor: Any) -> ControlProgram:
         return models.single_agent(MDP(moves, features @ x, first), horizon, beta=factor)
@@ -91,11 +90,11 @@ def rewards() -> Case:
     return Case(program, ("weight 1", "weight 2"), ("s", "a"), 10)
 
 
-def options() -> Case:
+def options(rng: np.random.Generator) -> Case:
     """Options that nobody sees: an inverse temperature, and how often options would end if optimality did not count."""
     states, actions, horizon = 4, 3, 10
-    moves, first = RNG.dirichlet(np.ones(states), (states, actions)), np.full(states, 1 / states)
-    reward = RNG.normal(size=(states, actions))
+    moves, first = rng.dirichlet(np.ones(states), (states, actions)), np.full(states, 1 / states)
+    reward = rng.normal(size=(states, actions))
     habits = np.broadcast_to([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]], (states, 2, actions))
 
     def program(x: Any, factor: Any) -> ControlProgram:
@@ -192,7 +191,8 @@ def told(name: str, case: Case, found: Found, wrong: Found, bins: int) -> Iterat
 def run(settings: Settings) -> Iterator[Line]:
     """Rewards from demonstrations, and options that nobody sees."""
     sizes = QUICK if settings.quick else FULL
-    for name, case in (("rewards", rewards()), ("options", options())):
+    rng = np.random.default_rng(18)
+    for name, case in (("rewards", rewards(rng)), ("options", options(rng))):
         settings.say(f"calibration: {name}: {sizes.data_sets} data sets in one program, twice")
         keys = jax.random.split(jax.random.key(0), (2, sizes.data_sets))
         truth, data = drawn(case, keys[0])

@@ -9,6 +9,7 @@ the formulas of the covariances in NumPy. Some are fitted by the library, too, a
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -26,9 +27,7 @@ from rlinf_ppl.inference import exact
 KINDS = ("hessian", "bhhh", "sandwich", "clustered")
 LEVEL = 0.9
 STEPS = 8
-EXAMPLE = behaviour.example(2, 2)
-NAMES = sorted(EXAMPLE.truth)
-TRUTH = np.array([EXAMPLE.truth[name] for name in NAMES])
+NAMES = ("replacement", "upkeep")
 
 
 class Sizes(NamedTuple):
@@ -51,14 +50,25 @@ class Fits(NamedTuple):
     covariance: dict[str, np.ndarray]
 
 
+@cache
+def example() -> Any:
+    """Its program, truth, start and columns; its few data are not looked at. First called where nothing is traced."""
+    return behaviour.example(2, 2)
+
+
+def true_parameters() -> np.ndarray:
+    """What panels are drawn at, in the order of their names."""
+    return np.array([example().truth[name] for name in NAMES])
+
+
 def program_of(x: Any) -> Any:
     """The program of parameters in the order of their names."""
-    return EXAMPLE.program(dict(zip(NAMES, x, strict=True)))
+    return example().program(dict(zip(NAMES, x, strict=True)))
 
 
-def drawn(key: Array, sizes: Sizes) -> dict[str, Array]:
+def drawn(key: Array, truth: np.ndarray, sizes: Sizes) -> dict[str, Array]:
     """One panel, (buses, months): everybody's mileage and what they did."""
-    program = program_of(TRUTH)
+    program = program_of(truth)
     with_seed = numpyro.handlers.seed(behaviour.site, key)
     found = with_seed("y", program, num_sequences=sizes.buses, num_steps=sizes.months)
     return {"mileage": found["mileage"][:, :-1], "replaced": found["replaced"]}
@@ -81,9 +91,9 @@ def slopes(x: Array, data: dict[str, Array]) -> tuple[Array, Array]:
     return lax.map(one, (x, data), batch_size=50)
 
 
-def fits(data: dict[str, Array]) -> Fits:
+def fits(data: dict[str, Array], truth: np.ndarray) -> Fits:
     """Newton's method from the truth for all panels, and the covariances where it ends."""
-    x = np.tile(TRUTH, (len(data["replaced"]), 1))
+    x = np.tile(truth, (len(data["replaced"]), 1))
     for _ in range(STEPS):
         scores, information = map(np.asarray, slopes(jnp.asarray(x), data))
         x = x + np.linalg.solve(information, scores.sum((1, 2))[..., None])[..., 0]
@@ -106,7 +116,8 @@ def check_library(found: Fits, data: dict[str, Array], panel: int) -> None:
     buses, months = data["replaced"].shape[1:]
     frame = pd.DataFrame({name: np.asarray(x[panel]).ravel() for name, x in data.items()})
     frame["bus"], frame["month"] = np.repeat(np.arange(buses), months), np.tile(np.arange(months), buses)
-    fit = behaviour.maximum_likelihood(frame, program=EXAMPLE.program, start=EXAMPLE.start, **EXAMPLE.columns)
+    made = example()
+    fit = behaviour.maximum_likelihood(frame, program=made.program, start=made.start, **made.columns)
     if not fit.converged:
         raise Mismatch(f"coverage: panel {panel} does not converge in the library.")
     estimate = [float(fit.estimate[name]) for name in NAMES]
@@ -127,14 +138,14 @@ def check_converged(found: Fits) -> None:
         raise Mismatch(f"coverage: {np.sum(~(left <= 1e-4).all(1))} panels have not reached their maximum.")
 
 
-def lines_of(found: Fits, kind: str) -> Iterator[Line]:
+def lines_of(found: Fits, truth: np.ndarray, kind: str) -> Iterator[Line]:
     """Coverage of both parameters.
 
     Raises:
         Mismatch: it is where chance puts it once in 100,000 times.
     """
     deviation = np.sqrt(np.einsum("nii->ni", found.covariance[kind]))
-    inside = np.abs(found.estimate - TRUTH) <= norm.ppf(0.5 + LEVEL / 2) * deviation
+    inside = np.abs(found.estimate - truth) <= norm.ppf(0.5 + LEVEL / 2) * deviation
     n = len(inside)
     low, high = binom.ppf([5e-6, 1 - 5e-6], n, LEVEL)
     for i, name in enumerate(NAMES):
@@ -148,17 +159,17 @@ def lines_of(found: Fits, kind: str) -> Iterator[Line]:
 
 def run(settings: Settings) -> Iterator[Line]:
     """Simulated panels, their fits, and what their intervals hold."""
-    sizes = QUICK if settings.quick else FULL
+    sizes, truth = QUICK if settings.quick else FULL, true_parameters()
     settings.say(f"coverage: {sizes.panels} panels of {sizes.buses} buses and {sizes.months} months")
-    data = jax.jit(jax.vmap(lambda key: drawn(key, sizes)))(jax.random.split(jax.random.key(1), sizes.panels))
-    found = fits(data)
+    data = jax.jit(jax.vmap(lambda key: drawn(key, truth, sizes)))(jax.random.split(jax.random.key(1), sizes.panels))
+    found = fits(data, truth)
     check_converged(found)
     settings.say(f"coverage: {sizes.fitted} of them by behaviour.maximum_likelihood")
     for panel in range(sizes.fitted):
         check_library(found, data, panel)
     for kind in KINDS:
-        yield from lines_of(found, kind)
-    error = (found.estimate - TRUTH) / found.estimate.std(0, ddof=1)
+        yield from lines_of(found, truth, kind)
+    error = (found.estimate - truth) / found.estimate.std(0, ddof=1)
     for i, name in enumerate(NAMES):
         note = f"standard error {1 / np.sqrt(len(error)):.3f}"
         yield Line("coverage", f"bias of {name}, in deviations of estimates", error[:, i].mean(), "", note=note)

@@ -25,7 +25,7 @@ STATES, ACTIONS, HORIZON, TRIALS = 6, 3, 20, 100
 RNG = np.random.default_rng(4)
 MOVES, REWARD = RNG.dirichlet(np.ones(STATES), (STATES, ACTIONS)), RNG.normal(size=(STATES, ACTIONS))
 BONUS = RNG.normal(size=(STATES, ACTIONS))
-PAYS = jnp.array([[0.7, 0.3], [0.4, 0.6]])
+PAYS = np.array([[0.7, 0.3], [0.4, 0.6]])
 Data = dict[str, Array]
 
 
@@ -42,7 +42,7 @@ class Kind(NamedTuple):
     program: Callable[[Array], ControlProgram]
     plain: Callable[[Array, Data], Array]
     seen: tuple[str, ...]
-    parameters: Callable[[int], np.ndarray]
+    parameters: Callable[[np.random.Generator, int], np.ndarray]
 
 
 def planner(x: Array) -> ControlProgram:
@@ -68,7 +68,7 @@ def learner(x: Array) -> ControlProgram:
 
     def step(rate: Any, beta: Any, value: Any) -> dict[str, Any]:
         choice = decide("choice", Categorical(logits=beta * value))
-        pay = numpyro.sample("pay", Categorical(probs=PAYS[choice]))
+        pay = numpyro.sample("pay", Categorical(probs=jnp.asarray(PAYS)[choice]))
         return {"value": value + rate * (pay - value) * (jnp.arange(2) == choice)}
 
     return ControlProgram(lambda rate, beta: {"value": jnp.zeros(2)}, step, TRIALS, args=(x[0], x[1]))
@@ -86,13 +86,13 @@ def plain_learner(x: Array, data: Data) -> Array:
 
 KINDS = {
     f"planning, {HORIZON} steps": Kind(
-        planner, plain_planner, ("s", "a"), lambda n: np.stack([RNG.uniform(0.5, 3.0, n), RNG.normal(size=n)], 1)
+        planner, plain_planner, ("s", "a"), lambda rng, n: np.stack([rng.uniform(0.5, 3.0, n), rng.normal(size=n)], 1)
     ),
     f"learning, {TRIALS} trials": Kind(
         learner,
         plain_learner,
         ("choice", "pay"),
-        lambda n: np.stack([RNG.uniform(0.05, 0.9, n), RNG.uniform(0.5, 6.0, n)], 1),
+        lambda rng, n: np.stack([rng.uniform(0.05, 0.9, n), rng.uniform(0.5, 6.0, n)], 1),
     ),
 }
 
@@ -115,7 +115,7 @@ def run(settings: Settings) -> Iterator[Line]:
     n, rounds, calls = (50, 5, 2) if settings.quick else (1000, 21, 5)
     for name, kind in KINDS.items():
         settings.say(f"subjects: {n}, {name}: compiling and checking")
-        x = jnp.asarray(kind.parameters(n))
+        x = jnp.asarray(kind.parameters(np.random.default_rng(5), n))
         data = drawn(kind, x)
         own, seconds = compiled(jax.jit(jax.value_and_grad(lambda x, data, kind=kind: total(kind, x, data))), (x, data))
         by_hand = lambda x, data, kind=kind: jnp.sum(jax.vmap(kind.plain)(x, data))  # noqa: E731
