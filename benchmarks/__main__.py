@@ -11,7 +11,19 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import dense, gaussian, hidden_markov, particle_filter, sparse, tabular_fit, teams
+from benchmarks import (
+    calibration,
+    coverage,
+    dense,
+    dynamic_choice,
+    gaussian,
+    hidden_markov,
+    particle_filter,
+    sparse,
+    subjects,
+    tabular_fit,
+    teams,
+)
 from benchmarks.measure import Line, Mismatch, Settings, load, machine
 
 ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
@@ -24,7 +36,11 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "P5": particle_filter.run,
     "P6": tabular_fit.run,
     "P7": gaussian.run,
+    "P8": dynamic_choice.run,
     "teams": teams.run,
+    "calibration": calibration.run,
+    "coverage": coverage.run,
+    "subjects": subjects.run,
 }
 
 
@@ -85,7 +101,9 @@ def written(line: Line) -> str:
     """A figure with its unit."""
     if line.value is None:
         return "skipped"
-    digits = {"x": ".2f", "ms": ".2f", "s": ".2f", "MiB": ".0f", "steps": ".0f", "%": ".0f"}.get(line.unit, ".4f")
+    digits = {"x": ".2f", "ms": ".2f", "us": ".2f", "s": ".2f", "MiB": ".0f", "steps": ".0f", "%": ".0f"}.get(
+        line.unit, ".4f"
+    )
     return f"{line.value:{digits}}{line.unit if line.unit == 'x' else ' ' + line.unit}".rstrip()
 
 

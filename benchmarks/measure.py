@@ -33,7 +33,7 @@ class Line(NamedTuple):
         row: the name of the benchmark, such as P1.
         what: what was measured, against what.
         value: the figure; None where a peer is not installed.
-        unit: "x" for ratios, otherwise "ms", "s", "MiB", "steps" or "" for a pure number.
+        unit: "x" for ratios, otherwise "us", "ms", "s", "MiB", "steps" or "" for a pure number.
         target: what it should be, in words; empty for lines that only inform.
         passed: whether it is; None without a target, or where it does not apply.
         note: anything the reader should know.
