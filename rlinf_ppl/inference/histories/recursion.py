@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.tables import Table, union
-from rlinf_ppl.inference.histories.masses import Known, Seen, ahead_of, at_row, certain, ended, met, times
+from rlinf_ppl.inference.histories.masses import Known, Seen, Weight, ahead_of, at_row, certain, ended, met, times
 from rlinf_ppl.inference.histories.plan import Names, Plan, axes_of
 from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import Form, SiteForm
@@ -42,6 +42,7 @@ class Histories(eqx.Module):
         steps: how many steps were seen.
         parts: initial and step with their numbers.
         policy: the laws of decisions in the place of their own.
+        weight: how optimality counts, where all that was seen counts together; None: it does not.
     """
 
     structure: Structure = eqx.field(static=True)
@@ -49,6 +50,7 @@ class Histories(eqx.Module):
     steps: int = eqx.field(static=True)
     parts: dict[str, Part]
     policy: dict[str, ConditionalLaw]
+    weight: Weight | None = None
 
     def terms(self, states: dict[str, Seen], sites: dict[str, Seen], length: Array | None) -> Terms:
         """The terms of one sequence over time, 0 where nothing was seen.
@@ -58,10 +60,18 @@ class Histories(eqx.Module):
             sites: sites of the step, with T rows.
             length: how many steps there are; None: T.
         """
+        (_, never), (terms, lost), _ = self.over_time(states, sites, length)
+        lost = lost.at[0].set(lost[0] | never)
+        return {name: ended(term, lost, length) for name, term in terms.items()}
+
+    def over_time(
+        self, states: dict[str, Seen], sites: dict[str, Seen], length: Array | None
+    ) -> tuple[tuple[Terms, Array], tuple[Terms, Array], Known]:
+        """The terms of the first state and of all steps, each with what cannot have been; and what is known last."""
         time = jnp.arange(self.steps)
         now = jax.tree.map(lambda x: x[: self.steps], (states, sites))
         ahead = {name: ahead_of(seen, self.steps, length) for name, seen in states.items()}
-        here, never = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
+        here, first, never = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
 
         def body(before: Known, row: Any) -> tuple[Known, tuple[Terms, Array]]:
             t, (state, site), following = row
@@ -70,17 +80,15 @@ class Histories(eqx.Module):
 
         rows = time, now, ahead
         if not self.plan.computed and not self.plan.hidden:
-            terms, lost = jax.vmap(lambda row: body(here, row)[1])(rows)
+            last, every = here, jax.vmap(lambda row: body(here, row)[1])(rows)
         else:
-            terms, lost = lax.scan(body, here, rows)[1]
-        lost = lost.at[0].set(lost[0] | never)
-        return {name: ended(term, lost, length) for name, term in terms.items()}
+            last, every = lax.scan(body, here, rows)
+        return (first, never), every, last
 
-    def begun(self, states: dict[str, Seen]) -> tuple[Known, Array]:
-        """What is known of the first state, and whether it cannot have been."""
+    def begun(self, states: dict[str, Seen]) -> tuple[Known, Terms, Array]:
+        """What is known of the first state, its terms, and whether it cannot have been."""
         seen = {site: states[state] for site, state in self.plan.initial.sources}
-        known, _, lost = self.slice("initial", {}, Table((), jnp.ones(())), seen, states)
-        return known, lost
+        return self.slice("initial", {}, Table((), jnp.ones(())), seen, states)
 
     def step(
         self, before: Known, t: Array, states: dict[str, Seen], sites: dict[str, Seen], following: dict[str, Seen]
@@ -115,16 +123,17 @@ class Histories(eqx.Module):
                 mass, terms[site.name] = met(mass, self.factor(part, at, site, axes))
             elif site.name in sites.known or (site.name in sites.partly and not is_finite(site.support)):
                 at[site.name] = seen[site.name].value
-                # Where somebody was seen first may be anywhere.
-                if axes or name == "step":
+                # Where somebody was seen first may be anywhere, and counts only beside everything else.
+                if axes or name == "step" or self.weight is not None:
                     weight = self.density(part, at, site, axes, policy)
                     mass, terms[site.name] = met(mass, weight, seen[site.name].there)
             elif site.name in needed or site.name in seen:
                 mass, terms[site.name] = self.summed(part, at, site, axes, policy, mass, seen.get(site.name))
             mass = self.kept(mass, needed)
-        known, lost = self.arrived(name, at, mass, following, {state for _, state in sites.sources})
-        lost = functools.reduce(jnp.logical_or, map(jnp.isneginf, terms.values()), lost)
-        return known, {each: terms[each] for each in self.plan.scored if each in terms}, lost
+        known, ahead = self.arrived(name, at, mass, following, {state for _, state in sites.sources})
+        terms |= {f"{each}'": term for each, term in ahead.items()}
+        lost = functools.reduce(jnp.logical_or, map(jnp.isneginf, terms.values()), jnp.asarray(False))
+        return known, terms if self.weight is not None else {x: terms[x] for x in self.plan.scored if x in terms}, lost
 
     def axes(self, site: SiteForm, policy: dict[str, ConditionalLaw], alive: Names) -> Names:
         """The hidden variables that the law of a site depends on."""
@@ -170,6 +179,8 @@ class Histories(eqx.Module):
             return jnp.where(point.beyond("factors", site.name), jnp.nan, point.factor(site.name))
 
         log_p = self.over(part, at, axes, one)
+        if site.tempered and self.weight is not None:
+            log_p = self.weight.of(log_p, at["t"])
         return Table(axes, jnp.ones_like(log_p)), Table(axes, log_p)
 
     def summed(
@@ -209,12 +220,12 @@ class Histories(eqx.Module):
 
     def arrived(
         self, which: str, at: Values, mass: Table, following: dict[str, Seen], told: set[str]
-    ) -> tuple[Known, Array]:
-        """What is known of the state that a part leads to, and whether what was seen of it cannot be.
+    ) -> tuple[Known, Terms]:
+        """What is known of the state that a part leads to, and the terms of what was seen of it.
 
         Of the variables in `told` it was seen where a site was drawn.
         """
-        part, lost = self.parts[which], jnp.asarray(False)
+        part, terms, anywhere = self.parts[which], {}, which == "initial" and self.weight is None
         forms = {each.name: each for each in part.form.following}
         computed, wrong = {}, jnp.asarray(False)
         for name in self.plan.computed:
@@ -227,22 +238,21 @@ class Histories(eqx.Module):
                 wrong |= positions_of(support, value) >= len(support)
                 if name in following:
                     seen = following[name]
-                    lost |= (value != seen.value) & (True if seen.there is None else seen.there)
+                    other = (value != seen.value) & (True if seen.there is None else seen.there)
+                    terms[name] = jnp.where(other, -jnp.inf, 0.0)
             computed[name] = value
         for name, seen in following.items():
             axes = tuple(axis for axis in mass.axes if axis in forms[name].parents)
             # The first state may be anywhere; real numbers are compared where they tell of hidden ones.
-            compared = axes or (is_finite(self.supports[name]) and which == "step")
+            compared = axes or (is_finite(self.supports[name]) and not anywhere)
             everything = set(forms[name].parents) <= {*at, *mass.axes}
             if name not in told and name in self.plan.given and compared and everything:
-                mass, term = met(mass, self.agrees(part, at, name, axes, seen.value), seen.there)
-                lost |= jnp.isneginf(term)
+                mass, terms[name] = met(mass, self.agrees(part, at, name, axes, seen.value), seen.there)
         mass = self.moved(part, at, mass)
         for name, seen in following.items():
             if name in self.plan.hidden:
-                mass, term = self.shown(mass, name, self.supports[name], seen)
-                lost |= jnp.isneginf(term)
-        return Known(computed, jnp.where(wrong, jnp.nan, mass.array)), lost
+                mass, terms[name] = self.shown(mass, name, self.supports[name], seen)
+        return Known(computed, jnp.where(wrong, jnp.nan, mass.array)), terms
 
     def agrees(self, part: Part, at: Values, name: str, axes: Names, value: Any) -> tuple[Table, Table]:
         """Over hidden variables, whether the next value of a state variable is the one that was seen."""
