@@ -31,7 +31,7 @@ from rlinf_ppl.program import ControlProgram
 if TYPE_CHECKING:
     import pandas as pd
 
-# What is flat beside the direction of most information, by the size of a number in bytes.
+# What is flat beside the direction of most information, by the size of the program's numbers in bytes.
 FLAT = {8: 1e-10, 4: 1e-5}
 
 
@@ -58,11 +58,13 @@ class Identifiability(eqx.Module):
         information: Fisher information of one trajectory, in 1 / units of two parameters.
         rounding: how much of the diagonal may be rounding.
         names: the parameters' names, those of arrays with the place in brackets.
+        flat: how little information, beside the most of all directions, is none.
     """
 
     information: Float[Array, "k k"]
     rounding: Float[Array, " k"]
     names: tuple[str, ...] = eqx.field(static=True)
+    flat: float = eqx.field(static=True)
 
     @property
     def spectrum(self) -> Spectrum:
@@ -76,7 +78,7 @@ class Identifiability(eqx.Module):
         order = np.argsort(-values, kind="stable")
         values, vectors = values[order], vectors[:, order]
         signs = [np.sign(vectors[np.argmax(np.abs(vectors[:, i])), i]) for i in names]
-        seen = values > FLAT[information.dtype.itemsize] * max(values[0], 1.0)
+        seen = values > self.flat * max(values[0], 1.0)
         # Adding 0 leaves no zero with a minus.
         return Spectrum(np.maximum(values, 0.0), vectors * np.array(signs) + 0.0, sizes, seen)
 
@@ -144,7 +146,8 @@ def fisher_information(
         policy = exact.solve(made).policy
         watched = made.unroll(steps) if made.horizon is None else made
         joints = {name: joint[:steps] for name, joint in exact.marginals(watched, policy).decision.items()}
-        slopes, reach = jax.jit(jax.jacfwd(lambda x: log_policies(program(unflatten(x)))))(flat)
+        # Not in one jit: known tables are made distributions in all digits as the program is made.
+        slopes, reach = jax.jacfwd(lambda x: log_policies(program(unflatten(x))))(flat)
         k = len(flat)
         information = jnp.zeros((k, k))
         for name, joint in joints.items():
@@ -154,8 +157,8 @@ def fisher_information(
             information += root.T @ root
         # A slope of a log policy is the difference of two of values, and holds their rounding.
         largest = jnp.max(jnp.abs(reach).reshape(-1, k), 0)
-        rounding = steps * (FLAT[information.dtype.itemsize] * largest) ** 2
-        return Identifiability(information, rounding, labels(values))
+        level = flat_of(made)
+        return Identifiability(information, steps * (level * largest) ** 2, labels(values), level)
 
 
 def steps_of(program: ControlProgram, num_steps: int | None) -> int:
@@ -170,6 +173,12 @@ def steps_of(program: ControlProgram, num_steps: int | None) -> int:
     if program.horizon is not None and steps > program.horizon:
         raise ValueError(f"num_steps is {steps}, and the program's horizon is {program.horizon}.")
     return steps
+
+
+def flat_of(program: ControlProgram) -> float:
+    """What counts as flat: tables of fewer digits sum to one in these only, and what is off looks like a slope."""
+    tables = [leaf for leaf in jax.tree.leaves(program) if jnp.ndim(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return FLAT[min([jnp.zeros(()).dtype.itemsize, *(max(leaf.dtype.itemsize, 4) for leaf in tables)])]
 
 
 def log_policies(program: ControlProgram) -> tuple[dict[str, Array], Array]:

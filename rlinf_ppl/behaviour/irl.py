@@ -76,10 +76,26 @@ def linear_rewards(
         array = jnp.asarray(kept, dtype=float)
         reward = jnp.tensordot(array, weights_of(parameters, name, array.shape[-1]), 1, precision="highest")
         rewards = jnp.broadcast_to(reward.reshape(states, -1), (states, actions))
-        task = checks.assemble(MDP, vars(mdp) | {"reward": rewards})
+        task = checks.assemble(MDP, vars(in_all_digits(mdp)) | {"reward": rewards})
         return models.single_agent(task, horizon, beta, prior, 1.0 if discount is None else discount)
 
     return program
+
+
+def in_all_digits(mdp: MDP) -> MDP:
+    """The task with probabilities that sum to one in the current dtype, where it was made in one of fewer digits.
+
+    Estimates count in float64 whatever JAX does. Rows of float32 sum to one but for 1e-7, and a constant reward would
+    have an influence.
+    """
+    names = [name for name in ("transition", "probabilities", "initial") if getattr(mdp, name) is not None]
+    if all(getattr(mdp, name).dtype == jnp.zeros(()).dtype for name in names):
+        return mdp
+    # Known numbers stay known where a caller's jit is tracing.
+    with jax.ensure_compile_time_eval():
+        wide = {name: jnp.asarray(getattr(mdp, name), dtype=float) for name in names}
+        rows = {name: checks.as_distributions(name, array, ("row",) * (array.ndim - 1)) for name, array in wide.items()}
+    return checks.assemble(MDP, vars(mdp) | rows)
 
 
 def weights_of(parameters: Any, name: str, count: int) -> Float[Array, " K"]:
