@@ -24,6 +24,8 @@ from rlinf_ppl.program import ControlProgram
 KINDS = ("hessian", "bhhh", "sandwich", "clustered")
 # A slope of the log likelihood that is too small to matter, in standard errors of its parameter.
 SMALL = 1e-4
+# A change of the log likelihood that is rounding.
+UNSEEN = 1e-10
 
 
 class Estimates:
@@ -80,8 +82,8 @@ class Estimates:
             raise ValueError(f"errors must be one of {KINDS}; got {kind!r}.")
         rows = self._scores
         if kind == "bhhh":
-            return inverse(rows.T @ rows, self.names)
-        bread = inverse(self._information, self.names)
+            return inverse(rows.T @ rows, self.names, np.asarray(self._flat))
+        bread = inverse(self._information, self.names, np.asarray(self._flat))
         if kind == "hessian":
             return bread
         if kind == "clustered":
@@ -205,14 +207,17 @@ class Estimates:
         return f"Estimates({described(self.estimate)}, {found})"
 
 
-def inverse(information: np.ndarray, names: list[str]) -> np.ndarray:
+def inverse(information: np.ndarray, names: list[str], estimate: np.ndarray) -> np.ndarray:
     """The inverse of an information matrix.
 
     Raises:
         ValueError: the data do not tell some parameters apart.
     """
-    size = np.sqrt(np.abs(np.diag(information)))
-    size = np.where(size > 0, size, 1.0)
+    diagonal = np.diag(information)
+    # Where a move by 1, or by the parameter itself, changes the log likelihood by its rounding, it says nothing.
+    seen = np.abs(diagonal) * np.maximum(estimate**2, 1.0) > UNSEEN
+    size = np.sqrt(np.where(seen, np.abs(diagonal), 1.0))
+    information = np.where(np.outer(seen, seen), information, 0.0)
     values, vectors = np.linalg.eigh(information / np.outer(size, size))
     if not values[0] > 1e-10 * max(values[-1], 1.0):
         flat = vectors[:, 0] / size

@@ -39,6 +39,7 @@ def maximum_likelihood(
     bounds: Mapping[str, Any] | None = None,
     policy: Solver | None = None,
     of: str | Sequence[str] | None = None,
+    given_optimality: bool = False,
     gaps: str = "error",
     max_steps: int = 200,
 ) -> Estimates:
@@ -69,6 +70,8 @@ def maximum_likelihood(
         bounds: NumPyro's constraints of parameters; None: any real number, and a lapse between 0 and 1.
         policy: makes the policy from a program; None: `exact.solve`, or the priors where there is no optimality.
         of: the sites whose probabilities count; None: the decisions.
+        given_optimality: whether the likelihood is that of whole trajectories given that they are optimal, chance as
+            well (`exact.log_prob_given_optimality`), and not of decisions under the true dynamics.
         gaps: what to do where times lack: "error", or "close".
         max_steps: the most steps of the optimiser.
 
@@ -95,7 +98,9 @@ def maximum_likelihood(
             f"the bounds of {dependent} leave fewer numbers than there are, such as probabilities that sum to one: let "
             "program make the last from the others."
         )
-    return maximised(Likelihood(panel, program, policy, of, lapse, designs, transforms), begun, max_steps)
+    check_whole(given_optimality, policy=policy, of=of, lapse=lapse, available=available, weights=weights)
+    likelihood = Likelihood(panel, program, policy, of, lapse, designs, transforms, given_optimality)
+    return maximised(likelihood, begun, max_steps)
 
 
 @in_float64
@@ -117,6 +122,7 @@ def sample(
     lapse: str | None = None,
     policy: Solver | None = None,
     of: str | Sequence[str] | None = None,
+    given_optimality: bool = False,
     gaps: str = "error",
     num_warmup: int = 300,
     num_samples: int = 1000,
@@ -152,6 +158,7 @@ def sample(
         lapse: the parameter that is the probability of a lapse.
         policy: makes the policy from a program; None: `exact.solve`, or the priors where there is no optimality.
         of: the sites whose probabilities count; None: the decisions.
+        given_optimality: whether whole trajectories are scored, given that they are optimal.
         gaps: what to do where times lack: "error", or "close".
         num_warmup: steps of each chain that adapt the sampler.
         num_samples: draws of each chain.
@@ -171,7 +178,8 @@ def sample(
     check_lapse(lapse, priors)
     designs = designs_of(formulas, by_id, list(priors), panel)
     transforms = {name: biject_to(prior.support) for name, prior in priors.items()}
-    likelihood = Likelihood(panel, program, policy, of, lapse, designs, transforms)
+    check_whole(given_optimality, policy=policy, of=of, lapse=lapse, available=available, weights=weights)
+    likelihood = Likelihood(panel, program, policy, of, lapse, designs, transforms, given_optimality)
     return sampled(likelihood, priors, check_key(key), num_warmup, num_samples, num_chains, progress)
 
 
@@ -200,6 +208,20 @@ def check_lapse(lapse: str | None, parameters: Mapping[str, Any]) -> None:
     """
     if lapse is not None and lapse not in parameters:
         raise ValueError(f"lapse names the parameter {lapse!r}, and there are {list(parameters)}.")
+
+
+def check_whole(given_optimality: bool, **others: Any) -> None:
+    """Raise where whole trajectories are scored and something is given that is of single decisions.
+
+    Raises:
+        ValueError: so it is.
+    """
+    wrong = [name for name, value in others.items() if value is not None]
+    if given_optimality and wrong:
+        raise ValueError(
+            f"given_optimality scores whole trajectories under the priors and optimality; {wrong} are of decisions one "
+            "by one."
+        )
 
 
 def made(program: Any, parameters: Mapping[str, Any]) -> ControlProgram:

@@ -48,6 +48,7 @@ class Likelihood:
         lapse: the parameter that is the probability of a lapse; None: there are none.
         designs: how parameters differ between ids.
         transforms: to each parameter from numbers without bounds.
+        given_optimality: whether whole trajectories are scored, chance as well, given that they are optimal.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class Likelihood:
         lapse: str | None = None,
         designs: Mapping[str, Design] | None = None,
         transforms: Mapping[str, Any] | None = None,
+        given_optimality: bool = False,
     ):
         self.panel, self.program, self.of, self.lapse = panel, program, of, lapse
+        self.given_optimality = given_optimality
         self.designs, self.transforms = dict(designs or {}), dict(transforms or {})
         self.own_policy, self.start = policy, None
 
@@ -79,7 +82,9 @@ class Likelihood:
             raise ValueError(f"{list(self.designs)} differ between ids, and those of {unknown[:3]} were not inferred.")
         rows = np.array([places.get(each, 0) for each in panel.ids])
         designs = {name: design.of(rows) for name, design in self.designs.items()}
-        other = Likelihood(panel, self.program, self.own_policy, self.of, self.lapse, designs, self.transforms)
+        other = Likelihood(
+            panel, self.program, self.own_policy, self.of, self.lapse, designs, self.transforms, self.given_optimality
+        )
         other.start = self.start
         return other
 
@@ -110,7 +115,16 @@ class Likelihood:
         return solved(program, self.start) if self.own_policy is None else self.own_policy(program)
 
     def laws(self, program: ControlProgram, parameters: Parameters) -> dict[str, ConditionalLaw]:
-        """What the decisions follow."""
+        """What the decisions follow.
+
+        Raises:
+            ValueError: whole trajectories are scored, given that they are optimal.
+        """
+        if self.given_optimality:
+            raise ValueError(
+                "given optimality trajectories are probable as a whole, and decisions one by one are not: see "
+                "exact.condition(program) for what is done and for how kind chance is."
+            )
         laws = laws_of(program, self.policy(program))
         if self.lapse is None:
             return laws
@@ -141,10 +155,13 @@ class Likelihood:
         return jax.tree.map(lambda x: x[:, 0], found)
 
     def terms(self, parameters: Parameters) -> Float[Array, "n T"]:
-        """The log probability of each row, 0 behind the end of a sequence."""
+        """The log probability of each row, 0 behind the end; that of a whole trajectory stands in its first row."""
 
         def one(parameters: Parameters, data: Any, lengths: Any, available: Any) -> Array:
             program = self.program(parameters)
+            if self.given_optimality:
+                whole = exact.log_prob_given_optimality(program, data, lengths)
+                return jnp.zeros((len(whole), self.panel.weights.shape[1])).at[:, 0].set(whole)
             laws = self.laws(program, parameters)
             terms = terms_under(program, laws, data, self.of, lengths, available)
             return jnp.sum(jnp.stack(list(terms.values())), 0)

@@ -22,6 +22,7 @@ from rlinf_ppl.inference.chains.exactly import exactly
 from rlinf_ppl.inference.chains.existence import check_forgets
 from rlinf_ppl.inference.chains.filtered import Filtered, filter_of, told
 from rlinf_ppl.inference.chains.policies import Policy, as_laws
+from rlinf_ppl.inference.histories.joint import joint_log_prob, posterior_log_prob
 from rlinf_ppl.inference.histories.likelihood import Foreseen, foresee, log_prob, log_prob_terms
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends, check_sees
@@ -42,6 +43,7 @@ __all__ = [
     "foresee",
     "kl",
     "log_prob",
+    "log_prob_given_optimality",
     "log_prob_terms",
     "marginals",
     "posterior_marginals",
@@ -101,6 +103,32 @@ def condition(program: ControlProgram, tolerance: float | None = None) -> Poster
     posterior = exact.answer(chain, lambda chain, _, dtype: answers.condition(chain, tau, within, dtype), rules)
     check_forgets(chain, posterior, tau)
     return posterior
+
+
+def log_prob_given_optimality(program: ControlProgram, data: Any, lengths: Any = None) -> Float[Array, " n"]:
+    """Log p(data | O_{1:T} = 1), in nats: how probable what was seen is in the posterior that `condition` finds.
+
+    It is log p(data, O) - log p(O). All that was seen counts together, first states and chance as well, decisions under
+    their priors; all else is summed over exactly, and what stands behind the end of a sequence is. Its slope in a
+    linear reward's weights is tau times what features add up to minus what they are expected to (Ziebart 2008). With a
+    discount the living and the dead count together. `log_prob` is the causal likelihood, under the true dynamics; for
+    deterministic ones, a first state that is certain and no discount it is the same number.
+
+    Args:
+        program: with a horizon, and decisions that share one inverse temperature.
+        data: as `log_prob` takes them; those of fewer steps than the horizon has are its first ones.
+        lengths: how many steps of each sequence there are, (n,); None: T.
+
+    Returns:
+        (n,); -inf where something was seen that cannot be. NaN where traced numbers are no values or no laws.
+
+    Raises:
+        TypeError, ValueError: as `condition` and `log_prob`; at an infinite horizon; optimality has probability zero.
+    """
+    check_program(program)
+    check_ends(program.horizon, "trajectories given optimality (`log_prob` is the likelihood of decisions without end)")
+    evidence = condition(program).log_evidence
+    return posterior_log_prob(joint_log_prob(program, data, lengths), evidence)
 
 
 def evaluate(program: ControlProgram, policy: Policy, tolerance: float | None = None) -> Solution:

@@ -60,9 +60,10 @@ def of_size(theta: ArrayLike, size: int) -> Array:
     Raises:
         ValueError: they are more or fewer.
     """
-    parameters = jnp.atleast_1d(jnp.asarray(theta, dtype=float))
+    given = jnp.asarray(theta, dtype=float)
+    parameters = jnp.atleast_1d(given)
     if parameters.shape != (size,):
-        raise ValueError(f"theta has shape {jnp.shape(theta)}; this cost has {size} parameter{'s' * (size > 1)}.")
+        raise ValueError(f"theta has shape {given.shape}; this cost has {size} parameter{'s' * (size > 1)}.")
     return parameters
 
 

@@ -34,6 +34,24 @@ class Known(NamedTuple):
     mass: Array
 
 
+class Weight(NamedTuple):
+    """How optimality counts.
+
+    Attributes:
+        unit: how many nats one unit of it is.
+        alive: whether it counts at each step, and in the end.
+    """
+
+    unit: Float[Array, ""]
+    alive: Bool[Array, " times"]
+
+    def of(self, log_prob: Float[Array, "..."], t: Any) -> Float[Array, "..."]:
+        """A factor at a time in nats; also where it is minus infinity, without slopes that are no numbers."""
+        hard = jnp.isneginf(log_prob)
+        nats = jnp.where(hard, -jnp.inf, self.unit * jnp.where(hard, 0.0, log_prob))
+        return jnp.where(self.alive[t], nats, 0.0)
+
+
 def met(mass: Table, weight: tuple[Table, Table], there: Array | None = None) -> tuple[Table, Float[Array, ""]]:
     """The probabilities given something that was seen, and the log probability of that.
 

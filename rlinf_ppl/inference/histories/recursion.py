@@ -20,7 +20,18 @@ from jaxtyping import Array
 
 from rlinf_ppl.algebra.tables import Table, union
 from rlinf_ppl.inference.histories.alternatives import restricted
-from rlinf_ppl.inference.histories.masses import Known, Seen, ahead_of, at_row, certain, ended, expected, met, times
+from rlinf_ppl.inference.histories.masses import (
+    Known,
+    Seen,
+    Weight,
+    ahead_of,
+    at_row,
+    certain,
+    ended,
+    expected,
+    met,
+    times,
+)
 from rlinf_ppl.inference.histories.plan import Names, Plan, axes_of
 from rlinf_ppl.inference.histories.weights import Here, Values
 from rlinf_ppl.program.conditionals import ConditionalLaw
@@ -58,6 +69,7 @@ class Histories(eqx.Module):
         foresees: whether probabilities of what was not done are wanted, and the states that the data determine.
         parts: initial and step with their numbers.
         policy: the laws of decisions in the place of their own.
+        weight: how optimality counts, where all that was seen counts together; None: it does not.
     """
 
     structure: Structure = eqx.field(static=True)
@@ -66,6 +78,7 @@ class Histories(eqx.Module):
     foresees: bool = eqx.field(static=True)
     parts: dict[str, Part]
     policy: dict[str, ConditionalLaw]
+    weight: Weight | None = None
 
     def told(
         self, states: dict[str, Seen], sites: dict[str, Seen], length: Array | None, available: dict[str, Array]
@@ -78,27 +91,33 @@ class Histories(eqx.Module):
             length: how many steps there are; None: T.
             available: of decisions the alternatives that are there, (T, K).
         """
+        first, told, _ = self.over_time(states, sites, length, available)
+        lost = told.lost.at[0].set(told.lost[0] | first.lost)
+        return told._replace(terms={name: ended(term, lost, length) for name, term in told.terms.items()})
+
+    def over_time(
+        self, states: dict[str, Seen], sites: dict[str, Seen], length: Array | None, available: dict[str, Array]
+    ) -> tuple[Told, Told, Known]:
+        """What the first state tells and what all steps do; and what is known last."""
         time = jnp.arange(self.steps)
         now = jax.tree.map(lambda x: x[: self.steps], (states, sites))
         ahead = {name: ahead_of(seen, self.steps, length) for name, seen in states.items()}
-        here, never = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
+        here, first = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
 
         def body(before: Known, row: Any) -> tuple[Known, Told]:
             return self.step(before, *row)
 
         rows = time, *now, ahead, available
         if not self.plan.computed and not self.plan.hidden:
-            told = jax.vmap(lambda row: body(here, row)[1])(rows)
+            last, told = here, jax.vmap(lambda row: body(here, row)[1])(rows)
         else:
-            told = lax.scan(body, here, rows)[1]
-        lost = told.lost.at[0].set(told.lost[0] | never)
-        return told._replace(terms={name: ended(term, lost, length) for name, term in told.terms.items()})
+            last, told = lax.scan(body, here, rows)
+        return first, told, last
 
-    def begun(self, states: dict[str, Seen]) -> tuple[Known, Array]:
-        """What is known of the first state, and whether it cannot have been."""
+    def begun(self, states: dict[str, Seen]) -> tuple[Known, Told]:
+        """What is known of the first state, and what it tells."""
         seen = {site: states[state] for site, state in self.plan.initial.sources}
-        known, told = self.slice("initial", {}, Table((), jnp.ones(())), seen, states, {})
-        return known, told.lost
+        return self.slice("initial", {}, Table((), jnp.ones(())), seen, states, {})
 
     def step(
         self,
@@ -139,7 +158,7 @@ class Histories(eqx.Module):
         Returns:
             What is known of that state, and what the part tells.
         """
-        here, terms, foreseen = Here(self.parts[name], dict(at), self.supports, policy), {}, {}
+        here, terms, foreseen = Here(self.parts[name], dict(at), self.supports, policy, self.weight), {}, {}
         form, sites = here.part.form, self.plan.step if name == "step" else self.plan.initial
         for i, site in enumerate(form.sites):
             if site.kind == "optimality":
@@ -151,15 +170,19 @@ class Histories(eqx.Module):
                 mass, terms[site.name] = met(mass, here.factor(site, axes))
             elif site.name in sites.known or (site.name in sites.partly and not is_finite(site.support)):
                 here.at[site.name] = seen[site.name].value
-                # Where somebody was seen first may be anywhere.
-                if axes or name == "step":
+                # Where somebody was seen first may be anywhere, and counts only beside everything else.
+                if axes or name == "step" or self.weight is not None:
                     mass, terms[site.name] = met(mass, here.density(site, axes), seen[site.name].there)
             elif site.name in needed or site.name in seen:
                 mass, terms[site.name] = self.summed(here, site, axes, mass, seen.get(site.name))
             mass = self.kept(mass, needed)
-        known, lost = self.arrived(name, here, mass, following, {state for _, state in sites.sources})
-        lost = functools.reduce(jnp.logical_or, map(jnp.isneginf, terms.values()), lost)
-        return known, Told({each: terms[each] for each in self.plan.scored if each in terms}, lost, foreseen, {})
+        known, ahead = self.arrived(name, here, mass, following, {state for _, state in sites.sources})
+        terms |= {f"{each}'": term for each, term in ahead.items()}
+        lost = functools.reduce(jnp.logical_or, map(jnp.isneginf, terms.values()), jnp.asarray(False))
+        counted = (
+            terms if self.weight is not None else {each: terms[each] for each in self.plan.scored if each in terms}
+        )
+        return known, Told(counted, lost, foreseen, {})
 
     def axes(self, site: SiteForm, policy: dict[str, ConditionalLaw], alive: Names) -> Names:
         """The hidden variables that the law of a site depends on."""
@@ -192,12 +215,13 @@ class Histories(eqx.Module):
 
     def arrived(
         self, which: str, here: Here, mass: Table, following: dict[str, Seen], told: set[str]
-    ) -> tuple[Known, Array]:
-        """What is known of the state that a part leads to, and whether what was seen of it cannot be.
+    ) -> tuple[Known, Terms]:
+        """What is known of the state that a part leads to, and the terms of what was seen of it.
 
         Of the variables in `told` it was seen where a site was drawn.
         """
-        lost = jnp.asarray(False)
+        terms: Terms = {}
+        anywhere = which == "initial" and self.weight is None
         forms = {each.name: each for each in here.part.form.following}
         computed, wrong = {}, jnp.asarray(False)
         for name in self.plan.computed:
@@ -210,22 +234,21 @@ class Histories(eqx.Module):
                 wrong |= positions_of(support, value) >= len(support)
                 if name in following:
                     seen = following[name]
-                    lost |= (value != seen.value) & (True if seen.there is None else seen.there)
+                    other = (value != seen.value) & (True if seen.there is None else seen.there)
+                    terms[name] = jnp.where(other, -jnp.inf, 0.0)
             computed[name] = value
         for name, seen in following.items():
             axes = tuple(axis for axis in mass.axes if axis in forms[name].parents)
             # The first state may be anywhere; real numbers are compared where they tell of hidden ones.
-            compared = axes or (is_finite(self.supports[name]) and which == "step")
+            compared = axes or (is_finite(self.supports[name]) and not anywhere)
             everything = set(forms[name].parents) <= {*here.at, *mass.axes}
             if name not in told and name in self.plan.given and compared and everything:
-                mass, term = met(mass, here.agrees(name, axes, seen.value), seen.there)
-                lost |= jnp.isneginf(term)
+                mass, terms[name] = met(mass, here.agrees(name, axes, seen.value), seen.there)
         mass = self.moved(here, mass)
         for name, seen in following.items():
             if name in self.plan.hidden:
-                mass, term = self.shown(mass, name, self.supports[name], seen)
-                lost |= jnp.isneginf(term)
-        return Known(computed, jnp.where(wrong, jnp.nan, mass.array)), lost
+                mass, terms[name] = self.shown(mass, name, self.supports[name], seen)
+        return Known(computed, jnp.where(wrong, jnp.nan, mass.array)), terms
 
     def moved(self, here: Here, mass: Table) -> Table:
         """The probabilities of the next hidden state variables."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra.tables import Table
-from rlinf_ppl.inference.histories.masses import certain
+from rlinf_ppl.inference.histories.masses import Weight, certain
 from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
@@ -27,12 +27,14 @@ class Here(NamedTuple):
         at: the values that are known.
         supports: the values of every variable.
         policy: the laws of decisions in the place of their own.
+        weight: how optimality counts; None: it does not.
     """
 
     part: Part
     at: Values
     supports: dict[str, Any]
     policy: dict[str, ConditionalLaw]
+    weight: Weight | None = None
 
     def over(self, axes: Names, pick: Callable[[Point, Values], Any]) -> Any:
         """Something about the part at the known values, over all values of some hidden variables."""
@@ -66,6 +68,8 @@ class Here(NamedTuple):
             return jnp.where(point.beyond("factors", site.name), jnp.nan, point.factor(site.name))
 
         log_p = self.over(axes, one)
+        if site.tempered and self.weight is not None:
+            log_p = self.weight.of(log_p, self.at["t"])
         return Table(axes, jnp.ones_like(log_p)), Table(axes, log_p)
 
     def probabilities(self, site: SiteForm, axes: Names) -> Table:
