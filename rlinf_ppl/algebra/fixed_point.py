@@ -14,6 +14,7 @@ does not halve it is undone, and a plain sweep from the best v is taken instead.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -26,6 +27,7 @@ from rlinf_ppl.algebra.linear_systems import (
     largest,
     solve_directly,
     solve_linear,
+    solve_written,
 )
 
 FORCING = 0.01, 0.1
@@ -93,19 +95,53 @@ class FixedPoint(NamedTuple):
             The fixed point; without convergence the best iterate, and its residual says so. NaN where the operator is
             NaN at the start.
         """
+        derivative = linearize or (lambda v: Linearized(*jax.linearize(operator, v)))
 
-        def difference(v: Array) -> Array:
-            return operator(v) - v
-
-        def solve(_: Callable[[Array], Array], guess: Array) -> "tuple[Array, FixedPoint]":
-            derivative = linearize or (lambda v: Linearized(*jax.linearize(operator, v)))
+        def search(guess: Array, tolerance: Array) -> "FixedPoint":
             found = newton(derivative, guess, tolerance) if monotone else sweep(operator, guess, tolerance)
             bound = error_bound(derivative, monotone, found.value)
             value = jnp.where(jnp.isnan(found.residual), jnp.nan, found.value)
-            return value, cls(value, found.residual, bound, found.steps)
+            return cls(value, found.residual, bound, found.steps)
 
-        value, found = lax.custom_root(difference, start, solve, solve_linear, has_aux=True)
-        return found._replace(value=value)
+        # The search is not differentiated: what it finds depends on the operator's arrays as the theorem says.
+        found = constant(eqx.filter_closure_convert(search, start, tolerance))(*constant((start, tolerance)))
+        def written(v: Array) -> Array:
+            matrix = derivative(v).matrix
+            assert matrix is not None
+            return matrix()
+
+        matrix = None if derivative(start).matrix is None else eqx.filter_closure_convert(written, start)
+        return found._replace(value=depending(found.value, eqx.filter_closure_convert(operator, start), matrix))
+
+
+@eqx.filter_custom_jvp
+def depending(value: Array, operator: Callable[[Array], Array], matrix: Callable[[Array], Array] | None) -> Array:
+    """The fixed point of an operator, as it depends on the operator's arrays: (I - J) dv = dT.
+
+    Args:
+        value: the fixed point.
+        operator: T, its arrays being leaves.
+        matrix: J where it is written out; None: by products.
+    """
+    return value
+
+
+@depending.def_jvp
+def depending_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    """The implicit function theorem."""
+    value, operator, matrix = primals
+    # What the rule says of the value is differentiated in its turn.
+    value = depending(value, operator, matrix)
+    _, moved = eqx.filter_jvp(lambda operator: operator(value), (operator,), (tangents[1],))
+    if matrix is not None:
+        return value, solve_written(jnp.eye(value.size, dtype=value.dtype) - matrix(value), moved)
+    _, push = jax.linearize(operator, value)
+    return value, solve_linear(lambda d: d - push(d), moved)
+
+
+def constant(tree: Any) -> Any:
+    """The same without derivatives."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
 
 
 class Iterate(NamedTuple):
@@ -183,9 +219,8 @@ def newton(linearize: Linearize, start: Array, tolerance: Array) -> Iterate:
             direction = bicgstab(lambda d: d - push(d), image - v, forcing)
         else:
             # Where the search is over nothing is solved for.
-            direction = lax.cond(
-                onwards, lambda: solve_directly(jnp.eye(v.size) - matrix(), image - v), lambda: jnp.zeros_like(v)
-            )
+            system = jnp.eye(v.size, dtype=v.dtype) - matrix()
+            direction = solve_directly(system, jnp.ravel(image - v), onwards).reshape(v.shape)
         at = jnp.where(onwards, v + direction, best_image)
         stalled = search.stalled + (~helps & (best.residual <= FLOOR * rounding(best.value)))
         return Search(at, ~onwards, best._replace(steps=best.steps + unsolved(best)), best_image, trusted, stalled)
@@ -206,21 +241,31 @@ def error_bound(linearize: Linearize, monotone: bool, v: Array) -> Float[Array, 
     Where J has no negative entries, e = (I - J)^-1 1 is at least 1 if and only if the spectral radius of J is below 1,
     and then the error is at most (residual + rounding) max e. Of a soft Bellman operator e is 1 / (1 - discount).
     """
-    image, push, _ = linearize(v)
+    image, push, matrix = linearize(v)
     residual = image - v
     if not monotone:
         return largest(solve_linear(lambda d: d - push(d), residual)) + rounding(v)
     one = jnp.ones_like(v)
     shrunk = push(one)
     alike = jnp.max(shrunk) - jnp.min(shrunk) <= 1e-6 * (1 - jnp.max(shrunk))
-    longest = lax.cond(alike, lambda: 1 / (1 - jnp.max(shrunk)), lambda: certified(lambda d: d - push(d), one))
+    if matrix is None:
+        longest = lax.cond(alike, lambda: 1 / (1 - jnp.max(shrunk)), lambda: certified(lambda d: d - push(d), one))
+    else:
+        system = jnp.eye(v.size, dtype=v.dtype) - matrix()
+        e = solve_directly(system, jnp.ravel(one), ~alike)
+        longest = jnp.where(alike, 1 / (1 - jnp.max(shrunk)), certain(system @ e, e))
     return jnp.where(jnp.isfinite(largest(v)), (largest(residual) + rounding(v)) * longest, jnp.inf)
 
 
 def certified(matrix: Callable[[Array], Array], one: Array) -> Float[Array, ""]:
     """The largest entry of the e >= 1 that solves matrix(e) = 1; infinity where none is found."""
     e = solve_linear(matrix, one)
-    solved = (largest(matrix(e) - one) <= 0.01) & jnp.all(e >= 0.99)
+    return certain(matrix(e), e)
+
+
+def certain(image: Array, e: Array) -> Float[Array, ""]:
+    """The largest entry of an e whose image is 1 but for little, and that is at least 1; infinity where it is not."""
+    solved = (largest(image - 1) <= 0.01) & jnp.all(e >= 0.99)
     return jnp.where(solved, 1.01 * jnp.max(e), jnp.inf)
 
 

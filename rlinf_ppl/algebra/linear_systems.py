@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 MOST_STEPS = 1000
 MOST_PRODUCTS = 300
@@ -65,7 +65,7 @@ def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
 
     def direct(matrix: Callable[[Array], Array], right: Array) -> Array:
         units = jnp.eye(right.size, dtype=right.dtype).reshape(-1, *right.shape)
-        return solve_directly(jax.vmap(matrix)(units).reshape(right.size, right.size).T, right)
+        return solve_written(jax.vmap(matrix)(units).reshape(right.size, right.size).T, right)
 
     def solve(matrix: Callable[[Array], Array], right: Array) -> Array:
         def unsolved(state: tuple[Array, ...]) -> Array:
@@ -94,10 +94,26 @@ def solve_linear(matrix: Callable[[Array], Array], right: Array) -> Array:
     return lax.custom_linear_solve(matrix, right, chosen, transpose_solve=chosen)
 
 
+def solve_written(matrix: Float[Array, "n n"], right: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Solve matrix x = right for a matrix that is written out; differentiable and transposable."""
+    always, flat = jnp.asarray(True), right.reshape(-1)
+    return lax.custom_linear_solve(
+        lambda x: matrix @ x,
+        flat,
+        lambda _, b: solve_directly(matrix, b, always),
+        lambda _, b: solve_directly(matrix.T, b, always),
+    ).reshape(right.shape)
+
+
 @jax.custom_batching.sequential_vmap
-def solve_directly(matrix: Float[Array, "n n"], right: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Solve matrix x = right, several systems one after the other: batches of them hang in some versions of jaxlib."""
-    return jnp.linalg.solve(matrix, right.reshape(-1)).reshape(right.shape)
+def solve_directly(
+    matrix: Float[Array, "n n"], right: Float[Array, " n"], wanted: Bool[Array, ""]
+) -> Float[Array, " n"]:
+    """Solve matrix x = right where it is wanted, and 0 elsewhere.
+
+    Several systems are solved one after the other: batches of them hang in some versions of jaxlib.
+    """
+    return lax.cond(wanted, lambda: jnp.linalg.solve(matrix, right), lambda: jnp.zeros_like(right))
 
 
 def largest(x: Array) -> Float[Array, ""]:
