@@ -462,6 +462,45 @@ def test_demonstrations_tell_the_reward_that_they_were_drawn_from(horizon, disco
     np.testing.assert_allclose(np.linalg.inv(covariance), n * np.asarray(information), rtol=0.2, atol=0.05 * n)
 
 
+@pytest.mark.parametrize("features", [np.ones((S, A, 1)), np.concatenate([FEATURES, np.ones((S, A, 1))], -1)])
+def test_a_weight_that_says_nothing_alone_is_refused(features):
+    """Its curvature is rounding, whatever that is divided by."""
+    program = behaviour.linear_rewards(TASK, features, T)
+    theta = np.zeros(features.shape[-1])
+    with pytest.raises(ValueError, match=rf"do not tell apart parameters along \([+-]1 theta\[{len(theta) - 1}\]\)"):
+        behaviour.maximum_likelihood(
+            frame_of(program, theta, 30, T), program=program, start={"theta": theta}, **COLUMNS
+        )
+
+
+def test_the_estimate_of_whole_trajectories_expects_the_features_that_were_seen():
+    """And its log likelihood is that of trajectories; half of them are shorter than the horizon."""
+    program = behaviour.linear_rewards(TASK, FEATURES, T)
+    whole = frame_of(program, THETA, 40, T)
+    asked = {"program": program, "start": {"theta": np.zeros(2)}, "given_optimality": True, **COLUMNS}
+    fit = behaviour.maximum_likelihood(whole, **asked)
+    at = np.asarray(fit.estimate["theta"])
+    joint = np.asarray(exact.posterior_marginals(program({"theta": at})).decision["a"])
+    expected = np.einsum("tsa,sak->k", joint, FEATURES)
+    seen = FEATURES[whole["s"], whole["a"]].sum(0) / 40
+    assert fit.converged
+    np.testing.assert_allclose(expected, seen, rtol=1e-6)
+    data = {name: whole[name].to_numpy().reshape(40, T) for name in ("s", "a")}
+    total = exact.log_prob_given_optimality(program({"theta": at}), data).sum()
+    assert fit.log_likelihood == pytest.approx(float(total), rel=1e-12)
+    short = whole[(whole["who"] % 2 == 0) | (whole["when"] < 3)]
+    again = behaviour.maximum_likelihood(short, **asked)
+    lengths = np.where(np.arange(40) % 2 == 0, T, 3)
+    total = exact.log_prob_given_optimality(program({"theta": again.estimate["theta"]}), data, lengths).sum()
+    assert again.log_likelihood == pytest.approx(float(total), rel=1e-12)
+    assert again.log_likelihoods[short["when"] > 0].abs().max() == 0
+    for wrong in ({"lapse": "slip", "start": {"theta": np.zeros(2), "slip": 0.1}}, {"of": ["a"]}):
+        with pytest.raises(ValueError, match="given_optimality scores whole trajectories"):
+            behaviour.maximum_likelihood(whole, **(asked | wrong))
+    with pytest.raises(ValueError, match="decisions one by one are not"):
+        fit.predict()
+
+
 WRONG_INFORMATION = {
     "an array": (lambda: behaviour.fisher_information(lambda p: p, THETA), TypeError, "dictionary|Mapping"),
     "no program": (lambda: behaviour.fisher_information(lambda p: p, {"theta": THETA}), TypeError, "got dict"),
@@ -521,20 +560,21 @@ def test_contraction_is_on_the_scale_without_bounds():
 def test_several_demonstrators_have_weights_of_their_own():
     """A weight that data cannot see stays as wide as its prior; each demonstrator has a number of their own."""
     program = behaviour.linear_rewards(TASK, np.concatenate([FEATURES, np.ones((S, A, 1))], -1), T)
+    prior = Normal(0.0, 2.0).expand([3]).to_event(1)
     posterior = behaviour.sample(
         frame_of(program, [1.0, -0.6, 0.0], 12, T),
-        program=lambda p: program({"theta": jnp.stack([p["here"], p["there"], p["nothing"]])}),
-        priors={"here": Normal(0.0, 2.0), "there": Normal(0.0, 2.0), "nothing": Normal(0.0, 2.0)},
-        by_id=["here"],
+        program=program,
+        priors={"theta": prior},
+        by_id=["theta"],
         key=KEY,
         num_samples=500,
         num_chains=2,
         **COLUMNS,
     )
-    assert posterior.samples["here_each"].shape == (2, 500, 12)
-    found = behaviour.contraction(posterior.samples, {name: Normal(0.0, 2.0) for name in ("here", "there", "nothing")})
+    assert posterior.samples["theta_each"].shape == (2, 500, 12, 3) and posterior.by_id.shape == (12, 3)
+    found = behaviour.contraction(posterior.samples, {"theta": prior})
     first = found.iloc[0]
-    assert abs(first["contraction"]) < 0.25 and first["nothing"] == pytest.approx(1.0)
+    assert abs(first["contraction"]) < 0.25 and first["theta[2]"] == pytest.approx(1.0)
     assert found["contraction"].iloc[1] > 0.5
 
 

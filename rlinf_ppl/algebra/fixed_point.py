@@ -105,6 +105,7 @@ class FixedPoint(NamedTuple):
 
         # The search is not differentiated: what it finds depends on the operator's arrays as the theorem says.
         found = constant(eqx.filter_closure_convert(search, start, tolerance))(*constant((start, tolerance)))
+
         def written(v: Array) -> Array:
             matrix = derivative(v).matrix
             assert matrix is not None

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from rlinf_ppl.behaviour.designs import Design
@@ -22,6 +23,9 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw
 
 Parameters = Mapping[str, Any]
+# What solutions without end are good to, relative to the largest value: rounding takes twice as many steps, and log
+# likelihoods have no more digits.
+TOLERANCE = 1e-10
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -35,6 +39,26 @@ def in_float64(function: Callable[Given, Result]) -> Callable[Given, Result]:
             return function(*args, **kwargs)
 
     return wide
+
+
+class Start(NamedTuple):
+    """Where endless programs begin to be solved.
+
+    Attributes:
+        parameters: at some parameters, flat.
+        value: the value there.
+        slope: how it moves with them, a last axis of parameters; None: not at all.
+    """
+
+    parameters: Array
+    value: Array
+    slope: Array | None
+
+    def at(self, parameters: Parameters) -> Array:
+        """Near the value at other parameters."""
+        if self.slope is None:
+            return self.value
+        return self.value + self.slope @ (ravel_pytree(dict(parameters))[0] - self.parameters)
 
 
 class Likelihood:
@@ -65,7 +89,7 @@ class Likelihood:
         self.panel, self.program, self.of, self.lapse = panel, program, of, lapse
         self.given_optimality = given_optimality
         self.designs, self.transforms = dict(designs or {}), dict(transforms or {})
-        self.own_policy, self.start = policy, None
+        self.own_policy, self.start = policy, cast(Start | None, None)
 
     def on(self, frame: Any, parameters: Parameters) -> "Likelihood":
         """The same of other rows with the same columns; None: of its own.
@@ -102,17 +126,37 @@ class Likelihood:
         index = pd.Index(self.panel.ids, name=self.panel.reading.id)
         return pd.DataFrame(columns, index)
 
-    def begin(self, parameters: Parameters) -> None:
-        """Let endless programs be solved from the values at some parameters on: those of others are near."""
-        if self.own_policy is not None or self.designs:
+    def begin(self, parameters: Parameters, moving: bool = False) -> None:
+        """Let endless programs be solved from the values at some parameters on: those of others are near.
+
+        Args:
+            parameters: where.
+            moving: whether values are also followed as they move with the parameters, which takes fewer steps of
+                every solution, and a second or two to compile.
+        """
+        if self.own_policy is not None or self.designs or self.given_optimality:
             return
         program = self.program(parameters)
-        if program.horizon is None and is_rewarded(program):
-            self.start = None if program.structure.gaussian else exact.solve(program).value
+        if program.horizon is not None or not is_rewarded(program) or program.structure.gaussian:
+            return
+        flat, unflatten = ravel_pytree(dict(parameters))
 
-    def policy(self, program: ControlProgram) -> Any:
+        def value(x: Array) -> tuple[Array, Array]:
+            found: Array = exact.solve(self.program(unflatten(x))).value
+            return found, found
+
+        if not moving:
+            self.start = Start(flat, value(flat)[0], None)
+            return
+        slope, at = jax.jit(jax.jacfwd(value, has_aux=True))(flat)
+        self.start = Start(flat, at, slope)
+
+    def policy(self, program: ControlProgram, parameters: Parameters) -> Any:
         """What the decisions of a program follow."""
-        return solved(program, self.start) if self.own_policy is None else self.own_policy(program)
+        if self.own_policy is not None:
+            return self.own_policy(program)
+        tolerance = TOLERANCE if program.horizon is None else None
+        return solved(program, tolerance, None if self.start is None else self.start.at(parameters))
 
     def laws(self, program: ControlProgram, parameters: Parameters) -> dict[str, ConditionalLaw]:
         """What the decisions follow.
@@ -125,7 +169,7 @@ class Likelihood:
                 "given optimality trajectories are probable as a whole, and decisions one by one are not: see "
                 "exact.condition(program) for what is done and for how kind chance is."
             )
-        laws = laws_of(program, self.policy(program))
+        laws = laws_of(program, self.policy(program, parameters))
         if self.lapse is None:
             return laws
         rate = jnp.asarray(parameters[self.lapse], dtype=float)

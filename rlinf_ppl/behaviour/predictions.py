@@ -73,7 +73,7 @@ def trials(likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
             found[f"surprise_{name}"] = jnp.where(there, -term, jnp.nan)
         at, known = values_at(program, told.states, data, lengths)
         found |= along(program, at, known, said, lambda at: recorded(program, at))
-        return found | (worth(program, likelihood.start, at, known, lengths) if planned else {})
+        return found | (worth(program, at, known, lengths) if planned else {})
 
     found = averaged(lambda parameters: likelihood.of_each(one, parameters), draws)
     columns = {}
@@ -132,9 +132,7 @@ def along(
     return found
 
 
-def worth(
-    program: ControlProgram, start: Array | None, at: dict[str, Any], known: dict[str, Any], lengths: Any
-) -> dict[str, Array]:
+def worth(program: ControlProgram, at: dict[str, Any], known: dict[str, Any], lengths: Any) -> dict[str, Array]:
     """Reward, value and prediction error at each row, of programs that are planned."""
     step, structure = program.parts["step"], program.structure
     factors = {site.name: site.parents for site in structure.step.sites if site.kind == "optimality"}
@@ -143,7 +141,7 @@ def worth(
     places = [positions_of(support, at[name]) for name, support in structure.state if is_finite(support) and name in at]
     if len(places) < len(structure.state):
         return found
-    values = exact.solve(program, start=start).value
+    values = exact.solve(program).value
     now = values[tuple(places)] if structure.horizon is None else values[(at["t"], *places)]
     last = jnp.nan if structure.horizon is None or structure.final is not None else 0.0
     steps, time = now.shape[1], at["t"]

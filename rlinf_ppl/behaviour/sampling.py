@@ -188,7 +188,7 @@ def sampled(
     """Draws by NUTS from where the posterior is largest, with the curvature there as its metric."""
     model = model_of(likelihood, priors)
     start, covariance = mode(model, key)
-    likelihood.begin(start)
+    likelihood.begin({name: start[name] for name in priors}, moving=True)
     kernel = NUTS(model, init_strategy=init_to_value(values=start), dense_mass=True, inverse_mass_matrix=covariance)
     method = "parallel" if jax.local_device_count() >= num_chains else "vectorized"
     mcmc = MCMC(
@@ -199,7 +199,7 @@ def sampled(
         chain_method=method,
         progress_bar=progress,
     )
-    mcmc.run(key, extra_fields=("diverging", "potential_energy"))
+    mcmc.run(key, extra_fields=("diverging", "potential_energy", "num_steps"))
     jax.block_until_ready(mcmc.get_samples())
     return Posterior(likelihood, mcmc)
 
@@ -235,12 +235,22 @@ def mode(model: Any, key: Array) -> tuple[dict[str, Array], Array]:
 
     options = {"maxiter": 500, "gtol": 1e-4}
     found = minimize(finite_or_barred(both), np.asarray(flat), jac=True, method="BFGS", options=options)
-    curvature = np.asarray(jax.jit(jax.jacfwd(jax.grad(potential)))(found.x))
+    curvature = differences(lambda x: np.asarray(both(x)[1]), found.x)
     # A metric only, so what has hardly any curvature may count as having some, each number in its own unit.
     unit = np.sqrt(np.maximum(np.abs(np.diag(curvature)), 1e-12))
     scales, axes = np.linalg.eigh((curvature + curvature.T) / 2 / np.outer(unit, unit))
     covariance = axes @ np.diag(1 / np.maximum(scales, 1e-3)) @ axes.T / np.outer(unit, unit)
     return values(found.x), jnp.asarray(covariance)
+
+
+def differences(slope: Callable[[np.ndarray], np.ndarray], x: np.ndarray, step: float = 1e-4) -> np.ndarray:
+    """The derivatives of a slope by differences: a metric needs few digits, and exact ones take seconds to compile."""
+    sizes = step * np.maximum(np.abs(x), 1.0)
+    rows = [
+        (slope(x + size * unit) - slope(x - size * unit)) / (2 * size)
+        for size, unit in zip(sizes, np.eye(len(x)), strict=True)
+    ]
+    return np.stack(rows)
 
 
 def centre(law: Distribution) -> Array:

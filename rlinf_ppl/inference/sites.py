@@ -51,9 +51,9 @@ class Sequences(dist.Distribution):
         )
 
 
-def solved(program: ControlProgram, start: Array | None = None) -> Any:
+def solved(program: ControlProgram, tolerance: float | None = None, start: Array | None = None) -> Any:
     """The soft-optimal policy where there is something to optimise; None, the priors, where there is not."""
-    return exact.solve(program, start=start).policy if is_rewarded(program) else None
+    return exact.solve(program, tolerance, start).policy if is_rewarded(program) else None
 
 
 def is_rewarded(program: ControlProgram) -> bool:
