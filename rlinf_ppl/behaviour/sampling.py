@@ -189,7 +189,15 @@ def sampled(
     model = model_of(likelihood, priors)
     start, covariance = mode(model, key)
     likelihood.begin({name: start[name] for name in priors}, moving=True)
-    kernel = NUTS(model, init_strategy=init_to_value(values=start), dense_mass=True, inverse_mass_matrix=covariance)
+    # Numbers that move about others have narrow places, which long steps jump over.
+    moving = any(design.groups for design in likelihood.designs.values())
+    kernel = NUTS(
+        model,
+        init_strategy=init_to_value(values=start),
+        dense_mass=True,
+        inverse_mass_matrix=covariance,
+        target_accept_prob=0.95 if moving else 0.8,
+    )
     method = "parallel" if jax.local_device_count() >= num_chains else "vectorized"
     mcmc = MCMC(
         kernel,
