@@ -1,5 +1,7 @@
 """What estimates and posteriors say of behaviour: predictions, trials, simulations, other tasks; against NumPy."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,25 @@ from rlinf_ppl.inference import exact
 from rlinf_ppl.tasks import MDP
 
 START = {"beta": 1.0, "bonus": 0.0}
+
+
+class CountCompilations(logging.Handler):
+    """The names of what JAX compiles."""
+
+    def __init__(self):
+        super().__init__()
+        self.names, self.logger = [], logging.getLogger("jax._src.interpreters.pxla")
+
+    def emit(self, record):
+        if record.msg.startswith("Compiling"):
+            self.names.append(str(record.args[0]))
+
+    def __enter__(self):
+        self.logger.addHandler(self)
+        return self
+
+    def __exit__(self, *_):
+        self.logger.removeHandler(self)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +141,17 @@ def test_draws_for_arviz_follow_the_covariance(panel, fit):
     p = policy_of(**first)[ordered["when"], ordered["s"], np.nan_to_num(ordered["a"]).astype(int)]
     wanted = np.where(ordered["a"].isna(), 0.0, np.log(p))
     np.testing.assert_allclose(np.asarray(found["log_likelihood"]["behaviour"])[0, 0], wanted, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_fits_of_one_size_share_what_is_compiled(panel, fit):
+    """Other numbers are no other program; so hundreds of panels are fitted in the time of a few."""
+    missing = panel["a"].isna()
+    other = panel.assign(a=np.where(missing, np.nan, 1.0 - panel["a"]))
+    with jax.log_compiles(), CountCompilations() as count:
+        again = behaviour.maximum_likelihood(other, program=program, start=START, **COLUMNS)
+    assert again.converged and again.log_likelihood != fit.log_likelihood
+    assert not [name for name in count.names if name.endswith(("_at", "_slope"))]
 
 
 # ---- learners --------------------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ data of an id do not hold a sampler up. `by_id` is the formula `parameter ~ 1 + 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float
 from rlinf_ppl.behaviour.panel import Panel
 
 
-class Group(NamedTuple):
+class Group(eqx.Module):
     """A term such as (1 | id) or (x | id).
 
     Attributes:
@@ -28,12 +29,12 @@ class Group(NamedTuple):
         matrix: (n, members).
     """
 
-    label: str
-    members: list[str]
-    matrix: np.ndarray
+    label: str = eqx.field(static=True)
+    members: tuple[str, ...] = eqx.field(static=True)
+    matrix: Float[Array, "n members"]
 
 
-class Design(NamedTuple):
+class Design(eqx.Module):
     """How a parameter differs between the n ids of a panel.
 
     Attributes:
@@ -43,10 +44,10 @@ class Design(NamedTuple):
         groups: the terms that move by chance.
     """
 
-    name: str
-    labels: list[str]
-    covariates: np.ndarray
-    groups: list[Group]
+    name: str = eqx.field(static=True)
+    labels: tuple[str, ...] = eqx.field(static=True)
+    covariates: Float[Array, "n k"]
+    groups: tuple[Group, ...]
 
     @property
     def slopes(self) -> str:
@@ -68,8 +69,8 @@ class Design(NamedTuple):
 
     def of(self, rows: np.ndarray) -> "Design":
         """The same of some of the ids, by their places."""
-        groups = [group._replace(matrix=group.matrix[rows]) for group in self.groups]
-        return self._replace(covariates=self.covariates[rows], groups=groups)
+        groups = tuple(Group(group.label, group.members, group.matrix[rows]) for group in self.groups)
+        return Design(self.name, self.labels, self.covariates[rows], groups)
 
     def own(self, transform: Any, parameters: Mapping[str, Any]) -> Float[Array, "n ..."]:
         """The parameter of each id.
@@ -123,8 +124,8 @@ def designs_of(
         raise ValueError(f"parameters {names} have more than one formula, or stand in by_id besides.")
     n = len(panel.ids)
     found = {left.strip(): parsed(left.strip(), right, panel) for left, _, right in halves}
-    alone = Group(f"1|{panel.reading.id}", [str(each) for each in panel.ids], np.eye(n))
-    return found | {name: Design(name, [], np.zeros((n, 0)), [alone]) for name in by_id}
+    alone = Group(f"1|{panel.reading.id}", tuple(str(each) for each in panel.ids), jnp.eye(n))
+    return found | {name: Design(name, (), jnp.zeros((n, 0)), (alone,)) for name in by_id}
 
 
 def parsed(name: str, formula: str, panel: Panel) -> Design:
@@ -156,14 +157,15 @@ def parsed(name: str, formula: str, panel: Panel) -> Design:
     terms = {} if found.group is None else found.group.terms
     groups = []
     for label, term in terms.items():
-        members = [each.partition("|")[2] if label.startswith("1|") else each for each in term.labels]
+        members = tuple(each.partition("|")[2] if label.startswith("1|") else each for each in term.labels)
         matrix = found.group[label]
         dense = matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
         groups.append(Group(label, members, of_ids(name, pd.DataFrame(dense, columns=term.labels), panel)))
-    return Design(name, [str(label) for label in common.columns if label != "Intercept"], covariates, groups)
+    labels = tuple(str(label) for label in common.columns if label != "Intercept")
+    return Design(name, labels, covariates, tuple(groups))
 
 
-def of_ids(name: str, rows: pd.DataFrame, panel: Panel) -> np.ndarray:
+def of_ids(name: str, rows: pd.DataFrame, panel: Panel) -> Float[Array, "n k"]:
     """A row for each id of what is the same in all of its rows.
 
     Raises:
@@ -179,4 +181,4 @@ def of_ids(name: str, rows: pd.DataFrame, panel: Panel) -> np.ndarray:
             f"{panel.ids[who[row]]}: parameters belong to whole sequences. Make ids of its parts, such as subject and "
             "block, and keep the subject for (1 | subject)."
         )
-    return first
+    return jnp.asarray(first)

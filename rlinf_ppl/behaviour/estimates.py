@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray
 from scipy.optimize import minimize
 from scipy.stats import norm
 
 from rlinf_ppl.behaviour.counterfactuals import choices, choices_index
-from rlinf_ppl.behaviour.labels import datasets, label
-from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64
+from rlinf_ppl.behaviour.labels import axes_of, datasets, label
+from rlinf_ppl.behaviour.likelihood import Likelihood, by_id, described, finite_or_barred, in_float64, of_frame
 from rlinf_ppl.behaviour.objective import Objective
+from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.behaviour.predictions import predicted, repeated, trials
 from rlinf_ppl.inference.arguments import check_key
 from rlinf_ppl.program import ControlProgram
@@ -39,8 +39,8 @@ class Estimates:
         panel: the data, in the order of ids and times.
     """
 
-    def __init__(self, objective: Objective, flat: Array, evaluations: int):
-        self.objective, self.likelihood, self.panel = objective, objective.likelihood, objective.likelihood.panel
+    def __init__(self, panel: Panel, objective: Objective, flat: Array, evaluations: int):
+        self.panel, self.objective, self.likelihood = panel, objective, objective.likelihood
         self.estimate, self.evaluations, self._flat = objective.unflatten(flat), evaluations, flat
         value, slope = objective.value_and_slope(flat)
         self.log_likelihood, self._slope = float(value), np.asarray(slope)
@@ -54,7 +54,7 @@ class Estimates:
     @property
     def names(self) -> list[str]:
         """The parameters' names, those of arrays with the place in brackets."""
-        axes = self.likelihood.axes
+        axes = axes_of(self.panel, self.likelihood.designs)
         return [
             label(axes, name, place)
             for name, value in sorted(self.estimate.items())
@@ -64,7 +64,7 @@ class Estimates:
     @property
     def by_id(self) -> pd.DataFrame:
         """The parameters that differ between ids, a row for each id."""
-        return self.likelihood.by_id(self.estimate)
+        return by_id(self.panel, self.likelihood, self.estimate)
 
     def covariance(self, kind: str = "hessian") -> np.ndarray:
         """The covariance of the estimates.
@@ -169,17 +169,17 @@ class Estimates:
         Args:
             frame: other rows with the same columns, NaN where a decision is not known; None: those that were fitted.
         """
-        return predicted(self.likelihood.on(frame, self.estimate), self._draws)
+        return predicted(*of_frame(frame, self.panel, self.likelihood, self.estimate), self._draws)
 
     @in_float64
     def states(self) -> pd.DataFrame:
         """What goes on at each row: values, prediction errors, entropies; see `predictions.trials`."""
-        return trials(self.likelihood, self._draws)
+        return trials(self.panel, self.likelihood, self._draws)
 
     @in_float64
     def simulate(self, key: PRNGKeyArray | Array) -> pd.DataFrame:
         """Behaviour of the same ids at the same times, drawn at the estimates; it begins where each was first seen."""
-        return repeated(self.likelihood, self.estimate, check_key(key))
+        return repeated(self.panel, self.likelihood, self.estimate, check_key(key))
 
     @in_float64
     def to_arviz(self, key: PRNGKeyArray | Array, num_draws: int = 1000) -> Any:
@@ -196,7 +196,8 @@ class Estimates:
         parameters = jax.vmap(lambda x: self.objective.unflatten(self.objective.bounded(x)))(drawn)
         terms = jax.jit(lambda draws: lax.map(self.likelihood.terms, draws))(parameters)
         rows = np.asarray(terms)[:, self.panel.places[0], self.panel.places[1]]
-        return datasets({"posterior": parameters, "log_likelihood": {"behaviour": rows}}, self.likelihood.axes)
+        axes = axes_of(self.panel, self.likelihood.designs)
+        return datasets({"posterior": parameters, "log_likelihood": {"behaviour": rows}}, axes)
 
     @property
     def _draws(self) -> dict[str, Array]:
@@ -230,17 +231,16 @@ def inverse(information: np.ndarray, names: list[str], estimate: np.ndarray) -> 
     return vectors @ np.diag(1 / values) @ vectors.T / np.outer(size, size)
 
 
-def maximised(likelihood: Likelihood, start: Mapping[str, Any], max_steps: int) -> Estimates:
+def maximised(panel: Panel, likelihood: Likelihood, start: Mapping[str, Any], max_steps: int) -> Estimates:
     """The parameters of the largest likelihood, by Newton's method in a trust region."""
-    objective = Objective(likelihood, start)
-    flat = ravel_pytree({name: jnp.asarray(value, dtype=float) for name, value in start.items()})[0]
+    objective, flat = Objective.of(likelihood, start)
     first = objective.unbounded(flat)
     if not np.all(np.isfinite(first)):
         unbounded = objective.unflatten(first)
         bad = [name for name, value in unbounded.items() if not np.all(np.isfinite(value))]
         raise ValueError(f"start has {bad} at or beyond its bounds.")
-    objective.check(flat)
-    likelihood.begin(objective.unflatten(flat))
+    objective.check(panel, flat)
+    objective = objective._replace(likelihood=likelihood.begun(objective.unflatten(flat)))
     found = minimize(
         finite_or_barred(objective.loss),
         np.asarray(first),
@@ -249,4 +249,4 @@ def maximised(likelihood: Likelihood, start: Mapping[str, Any], max_steps: int) 
         method="trust-exact",
         options={"maxiter": max_steps, "gtol": 1e-6},
     )
-    return Estimates(objective, objective.bounded(jnp.asarray(found.x)), int(found.nfev))
+    return Estimates(panel, objective, objective.bounded(jnp.asarray(found.x)), int(found.nfev))

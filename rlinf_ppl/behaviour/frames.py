@@ -100,7 +100,7 @@ def maximum_likelihood(
         )
     check_whole(given_optimality, policy=policy, of=of, lapse=lapse, available=available, weights=weights)
     likelihood = Likelihood(panel, program, policy, of, lapse, designs, transforms, given_optimality)
-    return maximised(likelihood, begun, max_steps)
+    return maximised(panel, likelihood, begun, max_steps)
 
 
 @in_float64
@@ -180,7 +180,7 @@ def sample(
     transforms = {name: biject_to(prior.support) for name, prior in priors.items()}
     check_whole(given_optimality, policy=policy, of=of, lapse=lapse, available=available, weights=weights)
     likelihood = Likelihood(panel, program, policy, of, lapse, designs, transforms, given_optimality)
-    return sampled(likelihood, priors, check_key(key), num_warmup, num_samples, num_chains, progress)
+    return sampled(panel, likelihood, priors, check_key(key), num_warmup, num_samples, num_chains, progress)
 
 
 def reading_of(

@@ -16,7 +16,9 @@ def axes_of(panel: Panel, designs: Mapping[str, Design]) -> dict[str, tuple[str,
     """For each parameter whose first axis has labels the axis and these."""
     ids = panel.reading.id or "id", [str(each) for each in panel.ids]
     of_ids = {design.each: ids for design in designs.values()}
-    return of_ids | {each.slopes: (f"{name}_covariate", each.labels) for name, each in designs.items() if each.labels}
+    return of_ids | {
+        each.slopes: (f"{name}_covariate", list(each.labels)) for name, each in designs.items() if each.labels
+    }
 
 
 def label(axes: Axes, name: str, place: tuple[int, ...]) -> str:

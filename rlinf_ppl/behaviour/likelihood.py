@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from rlinf_ppl.behaviour.designs import Design
-from rlinf_ppl.behaviour.labels import axes_of, label
+from rlinf_ppl.behaviour.labels import label
 from rlinf_ppl.behaviour.panel import Panel, panel_of
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.histories.alternatives import Lapsed
@@ -61,19 +62,55 @@ class Start(NamedTuple):
         return self.value + self.slope @ (ravel_pytree(dict(parameters))[0] - self.parameters)
 
 
-class Likelihood:
-    """What a panel says of parameters, some of which may differ between ids.
+class Function:
+    """A function of the user's that compiled code belongs to: the same for itself alone, whatever it is made of."""
 
-    Args:
-        panel: the panel.
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        """What it returns."""
+        return self.function(*args)
+
+    def __hash__(self) -> int:
+        return id(self.function)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Function) and self.function is other.function
+
+
+class Likelihood(eqx.Module):
+    """What sequences say of parameters, some of which may differ between them.
+
+    Its leaves are the data, so that one compiled function serves all data of a size.
+
+    Attributes:
         program: makes the program from the parameters.
-        policy: makes the policy from a program.
+        own_policy: makes the policy from a program; None: `exact.solve`.
         of: the sites whose probabilities count; None: the decisions.
         lapse: the parameter that is the probability of a lapse; None: there are none.
+        given_optimality: whether whole trajectories are scored, chance as well, given that they are optimal.
+        data: by the program's names (n, T) values, and where they were seen if some are missing.
+        lengths: how many rows each sequence has (n,).
+        weights: of each row (n, T).
+        available: by decision which alternatives were there (n, T, K).
         designs: how parameters differ between ids.
         transforms: to each parameter from numbers without bounds.
-        given_optimality: whether whole trajectories are scored, chance as well, given that they are optimal.
+        start: where endless programs begin to be solved.
     """
+
+    program: Function = eqx.field(static=True)
+    own_policy: Function | None = eqx.field(static=True)
+    of: tuple[str, ...] | None = eqx.field(static=True)
+    lapse: str | None = eqx.field(static=True)
+    given_optimality: bool = eqx.field(static=True)
+    data: dict[str, Any]
+    lengths: Array
+    weights: Array
+    available: dict[str, Array]
+    designs: dict[str, Design]
+    transforms: dict[str, Any]
+    start: Start | None
 
     def __init__(
         self,
@@ -86,48 +123,24 @@ class Likelihood:
         transforms: Mapping[str, Any] | None = None,
         given_optimality: bool = False,
     ):
-        self.panel, self.program, self.of, self.lapse = panel, program, of, lapse
-        self.given_optimality = given_optimality
-        self.designs, self.transforms = dict(designs or {}), dict(transforms or {})
-        self.own_policy, self.start = policy, cast(Start | None, None)
+        self.program, self.own_policy = Function(program), None if policy is None else Function(policy)
+        self.of = (of,) if isinstance(of, str) else None if of is None else tuple(of)
+        self.lapse, self.given_optimality = lapse, given_optimality
+        arrays = jax.tree.map(jnp.asarray, (panel.data, panel.lengths, panel.weights, panel.available))
+        self.data, self.lengths, self.weights, self.available = arrays
+        self.designs, self.transforms, self.start = dict(designs or {}), dict(transforms or {}), None
 
-    def on(self, frame: Any, parameters: Parameters) -> "Likelihood":
-        """The same of other rows with the same columns; None: of its own.
-
-        Raises:
-            TypeError, ValueError: they do not fit, or are of ids that have no parameters.
-        """
-        if frame is None:
-            return self
-        panel = panel_of(frame, self.program(parameters), self.panel.reading)
-        places = {each: i for i, each in enumerate(self.panel.ids)}
-        unknown = [each for each in panel.ids if each not in places]
-        if self.designs and unknown:
-            raise ValueError(f"{list(self.designs)} differ between ids, and those of {unknown[:3]} were not inferred.")
-        rows = np.array([places.get(each, 0) for each in panel.ids])
+    def on(self, panel: Panel, rows: np.ndarray) -> "Likelihood":
+        """The same of other data, whose ids stand at some places of its own."""
+        arrays = jax.tree.map(jnp.asarray, (panel.data, panel.lengths, panel.weights, panel.available))
         designs = {name: design.of(rows) for name, design in self.designs.items()}
-        other = Likelihood(
-            panel, self.program, self.own_policy, self.of, self.lapse, designs, self.transforms, self.given_optimality
+        found: Likelihood = eqx.tree_at(
+            lambda own: (own.data, own.lengths, own.weights, own.available, own.designs), self, (*arrays, designs)
         )
-        other.start = self.start
-        return other
+        return found
 
-    @property
-    def axes(self) -> dict[str, tuple[str, list[str]]]:
-        """The labels of parameters: ids and covariates."""
-        return axes_of(self.panel, self.designs)
-
-    def by_id(self, parameters: Parameters) -> pd.DataFrame:
-        """The parameters that differ between ids, a row for each id."""
-        columns = {}
-        for name, values in self.each(parameters).items():
-            for place in np.ndindex(values.shape[1:]):
-                columns[label({}, name, place)] = np.asarray(values)[(slice(None), *place)]
-        index = pd.Index(self.panel.ids, name=self.panel.reading.id)
-        return pd.DataFrame(columns, index)
-
-    def begin(self, parameters: Parameters, moving: bool = False) -> None:
-        """Let endless programs be solved from the values at some parameters on: those of others are near.
+    def begun(self, parameters: Parameters, moving: bool = False) -> "Likelihood":
+        """The same with endless programs solved from the values at some parameters on: those of others are near.
 
         Args:
             parameters: where.
@@ -135,21 +148,24 @@ class Likelihood:
                 every solution, and a second or two to compile.
         """
         if self.own_policy is not None or self.designs or self.given_optimality:
-            return
+            return self
         program = self.program(parameters)
         if program.horizon is not None or not is_rewarded(program) or program.structure.gaussian:
-            return
+            return self
         flat, unflatten = ravel_pytree(dict(parameters))
 
         def value(x: Array) -> tuple[Array, Array]:
             found: Array = exact.solve(self.program(unflatten(x))).value
             return found, found
 
-        if not moving:
-            self.start = Start(flat, value(flat)[0], None)
-            return
-        slope, at = jax.jit(jax.jacfwd(value, has_aux=True))(flat)
-        self.start = Start(flat, at, slope)
+        if moving:
+            slope, at = jax.jit(jax.jacfwd(value, has_aux=True))(flat)
+        else:
+            slope, at = None, value(flat)[0]
+        begun: Likelihood = eqx.tree_at(
+            lambda own: own.start, self, Start(flat, at, slope), is_leaf=lambda x: x is None
+        )
+        return begun
 
     def policy(self, program: ControlProgram, parameters: Parameters) -> Any:
         """What the decisions of a program follow."""
@@ -177,24 +193,18 @@ class Likelihood:
 
     def each(self, parameters: Parameters) -> dict[str, Array]:
         """The parameters that differ between ids, leading with these."""
-        return {
-            name: parameters[design.each]
-            if design.each in parameters
-            else design.own(self.transforms[name], parameters)
-            for name, design in self.designs.items()
-        }
+        return {name: design.own(self.transforms[name], parameters) for name, design in self.designs.items()}
 
     def of_each(self, function: Callable[..., Any], parameters: Parameters) -> Any:
-        """A function of (parameters, data, lengths, available) of some sequences, for all of the panel's.
+        """A function of (parameters, data, lengths, available) of some sequences, for all of them.
 
         Where parameters differ, each sequence has a program of its own, and they are worked out side by side.
         """
-        panel = self.panel
-        arrays = panel.data, panel.lengths, panel.available
+        arrays = self.data, self.lengths, self.available
         if not self.designs:
             return function(parameters, *arrays)
         shared = {name: value for name, value in parameters.items() if name not in self.designs}
-        rows = jax.tree.map(lambda x: jnp.asarray(x)[:, None], arrays)
+        rows = jax.tree.map(lambda x: x[:, None], arrays)
         found = jax.vmap(lambda own, rows: function(shared | own, *rows))(self.each(parameters), rows)
         return jax.tree.map(lambda x: x[:, 0], found)
 
@@ -205,7 +215,7 @@ class Likelihood:
             program = self.program(parameters)
             if self.given_optimality:
                 whole = exact.log_prob_given_optimality(program, data, lengths)
-                return jnp.zeros((len(whole), self.panel.weights.shape[1])).at[:, 0].set(whole)
+                return jnp.zeros((len(whole), self.weights.shape[1])).at[:, 0].set(whole)
             laws = self.laws(program, parameters)
             terms = terms_under(program, laws, data, self.of, lengths, available)
             return jnp.sum(jnp.stack(list(terms.values())), 0)
@@ -215,11 +225,39 @@ class Likelihood:
 
     def of_sequences(self, parameters: Parameters) -> Float[Array, " n"]:
         """The weighted log probability of each sequence."""
-        return weighted(self.terms(parameters), jnp.asarray(self.panel.weights))
+        return weighted(self.terms(parameters), self.weights)
 
     def total(self, parameters: Parameters) -> Float[Array, ""]:
         """The weighted sum of all rows."""
         return jnp.sum(self.of_sequences(parameters))
+
+
+def by_id(panel: Panel, likelihood: Likelihood, parameters: Parameters) -> pd.DataFrame:
+    """The parameters that differ between ids, a row for each id."""
+    columns = {}
+    for name, values in likelihood.each(parameters).items():
+        for place in np.ndindex(values.shape[1:]):
+            columns[label({}, name, place)] = np.asarray(values)[(slice(None), *place)]
+    return pd.DataFrame(columns, pd.Index(panel.ids, name=panel.reading.id))
+
+
+def of_frame(
+    frame: pd.DataFrame | None, panel: Panel, likelihood: Likelihood, parameters: Parameters
+) -> tuple[Panel, Likelihood]:
+    """The panel and the likelihood of other rows with the same columns; None: as they are.
+
+    Raises:
+        TypeError, ValueError: they do not fit, or are of ids that have no parameters.
+    """
+    if frame is None:
+        return panel, likelihood
+    other = panel_of(frame, likelihood.program(parameters), panel.reading)
+    places = {each: i for i, each in enumerate(panel.ids)}
+    unknown = [each for each in other.ids if each not in places]
+    if likelihood.designs and unknown:
+        names = list(likelihood.designs)
+        raise ValueError(f"{names} differ between ids, and those of {unknown[:3]} were not inferred.")
+    return other, likelihood.on(other, np.array([places.get(each, 0) for each in other.ids]))
 
 
 def finite_or_barred(function: Callable[[Any], tuple[Any, Any]]) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:

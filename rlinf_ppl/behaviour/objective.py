@@ -1,8 +1,7 @@
 """The log likelihood and its slopes as compiled functions of one vector of parameters: each compiled once for a fit."""
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,41 +9,70 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from rlinf_ppl.behaviour.likelihood import Likelihood, described
+from rlinf_ppl.algebra.compiled import compiled
+from rlinf_ppl.behaviour.likelihood import Likelihood, Parameters, described
+from rlinf_ppl.behaviour.panel import Panel
 
 
-class Objective:
-    """The log likelihood of a panel.
+@compiled
+def terms_at(likelihood: Likelihood, parameters: Parameters) -> Array:
+    """The log probability of each row, (n, T)."""
+    return likelihood.terms(parameters)
 
-    Args:
-        likelihood: of the panel.
-        parameters: of the structure that all have.
+
+@compiled
+def total_and_slope(likelihood: Likelihood, x: Array, unflatten: Callable[[Array], Any]) -> tuple[Array, Array]:
+    """The sum of all rows, and its slope."""
+    return jax.value_and_grad(lambda x: likelihood.total(unflatten(x)))(x)
+
+
+@compiled
+def curvature_at(likelihood: Likelihood, x: Array, unflatten: Callable[[Array], Any]) -> Array:
+    """The second derivatives of the sum."""
+    found: Array = jax.jacfwd(jax.grad(lambda x: likelihood.total(unflatten(x))))(x)
+    return found
+
+
+@compiled
+def scores_at(likelihood: Likelihood, x: Array, unflatten: Callable[[Array], Any]) -> Array:
+    """The slope of each row, (n, T, parameters)."""
+    found: Array = jax.jacfwd(lambda x: likelihood.terms(unflatten(x)))(x)
+    return found
+
+
+class Objective(NamedTuple):
+    """The log likelihood as a function of one vector.
+
+    Attributes:
+        likelihood: the likelihood.
+        unflatten: makes parameters of the vector.
     """
 
-    def __init__(self, likelihood: Likelihood, parameters: Mapping[str, Any]):
-        self.likelihood = likelihood
+    likelihood: Likelihood
+    unflatten: Callable[[Array], dict[str, Array]]
+
+    @classmethod
+    def of(cls, likelihood: Likelihood, parameters: Mapping[str, Any]) -> "tuple[Objective, Array]":
+        """The objective, and parameters as a vector."""
         floats = {name: jnp.asarray(value, dtype=float) for name, value in parameters.items()}
-        self.unflatten = ravel_pytree(floats)[1]
+        flat, unflatten = ravel_pytree(floats)
+        return cls(likelihood, unflatten), flat
 
-    @cached_property
-    def terms(self) -> Any:
+    def terms(self, x: Array) -> Array:
         """The log probability of each row, (n, T)."""
-        return jax.jit(lambda x: self.likelihood.terms(self.unflatten(x)))
+        return terms_at(self.likelihood, self.unflatten(x))
 
-    @cached_property
-    def value_and_slope(self) -> Any:
+    def value_and_slope(self, x: Array) -> tuple[Array, Array]:
         """The sum of all rows, and its slope."""
-        return jax.jit(jax.value_and_grad(lambda x: self.likelihood.total(self.unflatten(x))))
+        return total_and_slope(self.likelihood, x, self.unflatten)
 
-    @cached_property
-    def curvature(self) -> Any:
+    def curvature(self, x: Array) -> Array:
         """The second derivatives of the sum."""
-        return jax.jit(jax.jacfwd(jax.grad(lambda x: self.likelihood.total(self.unflatten(x)))))
+        return curvature_at(self.likelihood, x, self.unflatten)
 
-    @cached_property
-    def scores(self) -> Any:
+    def scores(self, x: Array) -> Array:
         """The slope of each row, (n, T, parameters)."""
-        return jax.jit(jax.jacfwd(lambda x: self.likelihood.terms(self.unflatten(x))))
+        return scores_at(self.likelihood, x, self.unflatten)
 
     def bounded(self, x: Array) -> Array:
         """The parameters from numbers without bounds, flat both."""
@@ -70,13 +98,12 @@ class Objective:
         own = jax.hessian(lambda y: jnp.dot(self.bounded(y), slope))(free)
         return -np.asarray(way.T @ self.curvature(at) @ way + own)
 
-    def check(self, x: Array) -> None:
+    def check(self, panel: Panel, x: Array) -> None:
         """Raise where a row has probability zero, or no probability, at some parameters.
 
         Raises:
             ValueError: so it is.
         """
-        panel = self.likelihood.panel
         rows = panel.rows(self.terms(x))
         wrong = np.flatnonzero(~np.isfinite(rows))
         if len(wrong):

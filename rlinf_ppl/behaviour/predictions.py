@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.behaviour.likelihood import Likelihood, Parameters
+from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.histories.likelihood import told_under
 from rlinf_ppl.inference.histories.simulated import simulated_under
@@ -28,7 +29,7 @@ def averaged(function: Callable[[Parameters], Any], draws: Draws) -> Any:
     return jax.tree.map(np.asarray, mean(dict(draws)))
 
 
-def predicted(likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
+def predicted(panel: Panel, likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
     """For each row of the panel the probability of each alternative, in the order that was given."""
 
     def one(parameters: Parameters, data: Any, lengths: Any, available: Any) -> dict[str, Array]:
@@ -37,7 +38,7 @@ def predicted(likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
         return told_under(program, laws, data, likelihood.of, lengths, available, True).foreseen
 
     found = averaged(lambda parameters: likelihood.of_each(one, parameters), draws)
-    panel, supports = likelihood.panel, likelihood.program(first_of(draws)).supports
+    supports = likelihood.program(first_of(draws)).supports
     tables = {
         name: pd.DataFrame(
             panel.rows(array), panel.frame.index, pd.Index(np.asarray(values_of(supports[name])).tolist(), name=name)
@@ -48,7 +49,7 @@ def predicted(likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
     return panel.as_given(whole)
 
 
-def trials(likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
+def trials(panel: Panel, likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
     """What goes on at each row: what was learned so far, what was to be expected, what was surprising.
 
     Returns:
@@ -57,7 +58,6 @@ def trials(likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
         and `prediction_error` = reward + discount * next value - value, in units of optimality, of programs that are
         planned; and whatever the step says by `numpyro.deterministic`.
     """
-    panel = likelihood.panel
     program = likelihood.program(first_of(draws))
     said, planned = recorded_parents(program), likelihood.own_policy is None and is_rewarded(program)
 
@@ -65,7 +65,7 @@ def trials(likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
         program = likelihood.program(parameters)
         laws = likelihood.laws(program, parameters)
         told = told_under(program, laws, data, likelihood.of, lengths, available, True)
-        found = {name: x for name, x in told.states.items() if name not in panel.data}
+        found = {name: x for name, x in told.states.items() if name not in likelihood.data}
         for name, p in told.foreseen.items():
             found[f"entropy_{name}"] = -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0), -1)
         for name, term in told.terms.items():
@@ -153,13 +153,12 @@ def worth(program: ControlProgram, at: dict[str, Any], known: dict[str, Any], le
     return found
 
 
-def repeated(likelihood: Likelihood, parameters: Parameters, key: PRNGKeyArray | Array) -> pd.DataFrame:
+def repeated(panel: Panel, likelihood: Likelihood, parameters: Parameters, key: PRNGKeyArray | Array) -> pd.DataFrame:
     """Behaviour of the same ids at the same times, drawn anew: it begins where each was first seen.
 
     Raises:
         ValueError: alternatives were out of reach at some times, which a simulation leads elsewhere at.
     """
-    panel = likelihood.panel
     if panel.available:
         raise ValueError("which alternatives are available is known of the trials that were seen, not of new ones.")
     first = likelihood.program(parameters).structure.state

@@ -1,5 +1,6 @@
 """A posterior over the numbers that a program is made from: NUTS, of everybody together or of each by their own."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,8 +17,9 @@ from numpyro.infer.util import log_density
 from scipy.optimize import minimize
 
 from rlinf_ppl.behaviour.counterfactuals import over_draws
-from rlinf_ppl.behaviour.labels import label
-from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64
+from rlinf_ppl.behaviour.labels import axes_of, label
+from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64, of_frame
+from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.behaviour.predictions import first_of, predicted, repeated, trials
 from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.inference.sites import Sequences
@@ -39,8 +41,8 @@ class Posterior:
         panel: the data, in the order of ids and times.
     """
 
-    def __init__(self, likelihood: Likelihood, mcmc: MCMC):
-        self.likelihood, self.panel, self.mcmc = likelihood, likelihood.panel, mcmc
+    def __init__(self, panel: Panel, likelihood: Likelihood, mcmc: MCMC):
+        self.panel, self.likelihood, self.mcmc = panel, likelihood, mcmc
         self._found = {name: np.asarray(x) for name, x in mcmc.get_samples(group_by_chain=True).items()}
         raw = {design.raw(group) for design in likelihood.designs.values() for group in design.groups}
         self.samples = {name: draws for name, draws in self._found.items() if name not in raw}
@@ -48,7 +50,7 @@ class Posterior:
     @property
     def params(self) -> pd.DataFrame:
         """Mean, standard deviation, 90 % interval, effective number and R-hat of each parameter."""
-        axes, rows = self.likelihood.axes, {}
+        axes, rows = axes_of(self.panel, self.likelihood.designs), {}
         for name, draws in self.samples.items():
             for place in np.ndindex(draws.shape[2:]):
                 rows[label(axes, name, place)] = summarised(draws[(slice(None), slice(None), *place)])
@@ -79,7 +81,7 @@ class Posterior:
             num_draws: how many draws are averaged over.
         """
         draws = self._draws(num_draws)
-        return predicted(self.likelihood.on(frame, first_of(draws)), draws)
+        return predicted(*of_frame(frame, self.panel, self.likelihood, first_of(draws)), draws)
 
     @in_float64
     def states(self, num_draws: int = 100) -> pd.DataFrame:
@@ -87,7 +89,7 @@ class Posterior:
 
         See `predictions.trials`.
         """
-        return trials(self.likelihood, self._draws(num_draws))
+        return trials(self.panel, self.likelihood, self._draws(num_draws))
 
     @in_float64
     def counterfactual(
@@ -111,14 +113,15 @@ class Posterior:
         which, how = jax.random.split(check_key(key))
         draws = self._draws(None)
         i = int(jax.random.randint(which, (), 0, len(jax.tree.leaves(draws)[0])))
-        return repeated(self.likelihood, {name: value[i] for name, value in draws.items()}, how)
+        return repeated(self.panel, self.likelihood, {name: value[i] for name, value in draws.items()}, how)
 
     @in_float64
     def to_arviz(self) -> Any:
         """The draws, what the sampler went through and the log likelihood of each sequence, as ArviZ has them."""
         import arviz
 
-        axes = {name: each for name, each in self.likelihood.axes.items() if name in self.samples}
+        labelled = axes_of(self.panel, self.likelihood.designs)
+        axes = {name: each for name, each in labelled.items() if name in self.samples}
         coords, dims = dict(axes.values()), {name: [axis] for name, (axis, _) in axes.items()}
         return arviz.from_numpyro(self.mcmc, coords=coords, dims=dims, log_likelihood=True)
 
@@ -148,11 +151,11 @@ def summarised(draws: np.ndarray) -> dict[str, float]:
 
 def model_of(likelihood: Likelihood, priors: Mapping[str, Distribution]) -> Any:
     """The NumPyro model of a panel: parameters from their priors, those of each id about them, and the behaviour."""
-    n, designs = len(likelihood.panel.ids), likelihood.designs
+    designs = likelihood.designs
     beside = {design.slopes for design in designs.values()}
     beside |= {design.spread(group) for design in designs.values() for group in design.groups}
 
-    def model() -> None:
+    def model(likelihood: Likelihood) -> None:
         found = {name: numpyro.sample(name, prior) for name, prior in priors.items() if name not in beside}
         for name, design in designs.items():
             shape = jnp.shape(found[name])
@@ -165,6 +168,7 @@ def model_of(likelihood: Likelihood, priors: Mapping[str, Distribution]) -> Any:
                 found[raw] = numpyro.sample(raw, spanning(Normal(0.0, 1.0), (len(group.members), *shape)))
         for name, values in likelihood.each(found).items():
             numpyro.deterministic(designs[name].each, values)
+        n = len(likelihood.lengths)
         numpyro.sample("behaviour", Sequences(lambda _: likelihood.of_sequences(found), n, 1), obs=jnp.zeros((n, 1)))
 
     return model
@@ -177,6 +181,7 @@ def spanning(law: Distribution, shape: tuple[int, ...]) -> Distribution:
 
 
 def sampled(
+    panel: Panel,
     likelihood: Likelihood,
     priors: Mapping[str, Distribution],
     key: Array,
@@ -187,12 +192,12 @@ def sampled(
 ) -> Posterior:
     """Draws by NUTS from where the posterior is largest, with the curvature there as its metric."""
     model = model_of(likelihood, priors)
-    start, covariance = mode(model, key)
-    likelihood.begin({name: start[name] for name in priors}, moving=True)
+    start, covariance = mode(model, likelihood)
+    likelihood = likelihood.begun({name: start[name] for name in priors}, moving=True)
     # Numbers that move about others have narrow places, which long steps jump over.
     moving = any(design.groups for design in likelihood.designs.values())
     kernel = NUTS(
-        model,
+        functools.partial(model, likelihood),
         init_strategy=init_to_value(values=start),
         dense_mass=True,
         inverse_mass_matrix=covariance,
@@ -209,17 +214,17 @@ def sampled(
     )
     mcmc.run(key, extra_fields=("diverging", "potential_energy", "num_steps"))
     jax.block_until_ready(mcmc.get_samples())
-    return Posterior(likelihood, mcmc)
+    return Posterior(panel, likelihood, mcmc)
 
 
-def mode(model: Any, key: Array) -> tuple[dict[str, Array], Array]:
+def mode(model: Any, likelihood: Likelihood) -> tuple[dict[str, Array], Array]:
     """Where a posterior is largest, from the middle of the priors on, and its covariance there without bounds.
 
     Raises:
         ValueError: what was done has probability zero in the middle of the priors.
     """
     with numpyro.handlers.seed(rng_seed=0):
-        trace = numpyro.handlers.trace(model).get_trace()
+        trace = numpyro.handlers.trace(model).get_trace(likelihood)
     latent = {name: each for name, each in trace.items() if each["type"] == "sample" and not each["is_observed"]}
     transforms = {name: biject_to(each["fn"].support) for name, each in latent.items()}
     middle = {name: transforms[name].inv(centre(each["fn"])) for name, each in latent.items()}
@@ -228,13 +233,14 @@ def mode(model: Any, key: Array) -> tuple[dict[str, Array], Array]:
     def values(x: Any) -> dict[str, Array]:
         return {name: transforms[name](value) for name, value in unflatten(x).items()}
 
-    def potential(x: Any) -> Array:
+    def potential(likelihood: Likelihood, x: Any) -> Array:
         unbounded = unflatten(x)
         found = values(x)
         volume = sum(jnp.sum(transforms[name].log_abs_det_jacobian(unbounded[name], found[name])) for name in unbounded)
-        return -log_density(model, (), {}, found)[0] - volume
+        return -log_density(model, (likelihood,), {}, found)[0] - volume
 
-    both = jax.jit(jax.value_and_grad(potential))
+    compiled = jax.jit(jax.value_and_grad(potential, argnums=1))
+    both = functools.partial(compiled, likelihood)
     if not np.isfinite(both(flat)[0]):
         raise ValueError(
             f"what was done has no probability at {described(values(flat))}, the middle of the priors: give priors "

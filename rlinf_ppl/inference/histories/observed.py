@@ -223,8 +223,11 @@ def check_lengths(lengths: Any, n: int, steps: int) -> Array | None:
         raise TypeError(f"lengths must be whole numbers, one for each sequence; got {array.dtype}.")
     if array.shape != (n,):
         raise ValueError(f"lengths has shape {array.shape}; there are {n} sequences.")
-    if not isinstance(array, jax.core.Tracer) and (np.any(array < 0) or np.any(array > steps)):
-        raise ValueError(f"lengths must be from 0 to the {steps} steps that there are data for; got {array}.")
+    if not isinstance(array, jax.core.Tracer):
+        # In NumPy, as arithmetic of JAX on known numbers is traced where a caller's code is.
+        known = np.asarray(array)
+        if np.any(known < 0) or np.any(known > steps):
+            raise ValueError(f"lengths must be from 0 to the {steps} steps that there are data for; got {known}.")
     return array
 
 
