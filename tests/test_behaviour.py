@@ -289,8 +289,10 @@ def test_ids_that_differ_have_parameters_of_their_own(panel):
         **COLUMNS,
     )
     assert posterior.samples["beta_each"].shape == (2, 300, N)
-    assert {"beta[bus 0]", "beta_each[bus 0]"} & set(posterior.params.index)
-    assert posterior.params["r_hat"].max() < 1.05
+    assert set(posterior.params.index) == {"beta", "beta_spread", "bonus"}
+    assert set(posterior.params_by_id.index) == {f"beta_each[{each}]" for each in posterior.panel.ids}
+    assert posterior.params_by_id["r_hat"].max() < 1.05 and posterior.params["r_hat"].max() < 1.05
+    assert posterior.divergences < 10 and "R-hat at most 1.0" in posterior.summary()
 
 
 @pytest.mark.slow

@@ -128,8 +128,22 @@ def test_another_task_has_its_choices_with_errors(fit, at):
     assert found.loc[("a", 1, 2, 0), "estimate"] == pytest.approx(wanted[1, 2, 0])
     by_hand = fit.derived(lambda p: exact.solve(elsewhere(p)).policy["a"], "bhhh")
     np.testing.assert_allclose(found["standard error"], by_hand["standard error"], rtol=1e-12)
-    elbo = fit.counterfactual(elsewhere, lambda made: exact.solve(made).elbo)
-    assert elbo.shape == (1, 2)
+    np.testing.assert_allclose(found["upper"] - found["estimate"], 1.959964 * found["standard error"], rtol=1e-6)
+    named = fit.counterfactual(
+        elsewhere, lambda made: {"elbo": exact.solve(made).elbo, "first": exact.solve(made).policy["a"][0, 0]}
+    )
+    assert list(named.index) == ["elbo", "first[0]", "first[1]"]
+    assert named.loc["first[1]", "estimate"] == pytest.approx(wanted[0, 0, 1])
+    for outcome, error, message in (
+        (lambda made: pd.Series(made.args), TypeError, "an outcome must be an array, or a dictionary of arrays"),
+        (lambda made: "text", TypeError, "an outcome must be an array, or a dictionary of arrays by name; got str"),
+    ):
+        with pytest.raises(error, match=message):
+            fit.counterfactual(elsewhere, outcome)
+    with pytest.raises(TypeError, match=r"program\(parameters\) must return a ControlProgram; got dict"):
+        fit.counterfactual(lambda p: p)
+    with pytest.raises(ValueError, match="level must be between 0 and 1; got 95"):
+        fit.table(level=95.0)
 
 
 def test_draws_for_arviz_follow_the_covariance(panel, fit):
@@ -256,7 +270,11 @@ def test_a_posterior_predicts_and_has_groups():
     assert posterior.simulate(jax.random.key(1))["choice"].isin([0, 1]).all()
     other = posterior.counterfactual(learner, lambda made: made.args[0] * 2, num_draws=150)
     assert other["mean"].iloc[0] == pytest.approx(2 * float(np.mean(posterior.samples["rate"])), rel=1e-9)
+    named = posterior.counterfactual(learner, lambda made: {"rate": made.args[0]}, num_draws=2)
+    assert list(named.index) == ["rate"]
     native = posterior.to_arviz()
+    assert "beta_raw" not in native["posterior"] and native["log_likelihood"]["behaviour"].shape == (1, 150, 6)
+    assert native["log_likelihood"]["behaviour"].dims[-1] == "who" and "n_steps" in native["sample_stats"]
     assert list(np.asarray(native["posterior"]["who"])) == posterior.panel.ids
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Array, PRNGKeyArray
 from scipy.optimize import minimize
 from scipy.stats import norm
 
-from rlinf_ppl.behaviour.counterfactuals import choices, choices_index
+from rlinf_ppl.behaviour.counterfactuals import choices_index, flat_outcome, outcome_index, outcomes
 from rlinf_ppl.behaviour.labels import axes_of, datasets, label
-from rlinf_ppl.behaviour.likelihood import Likelihood, by_id, described, finite_or_barred, in_float64, of_frame
+from rlinf_ppl.behaviour.likelihood import Likelihood, by_id, described, finite_or_barred, in_float64, made, of_frame
 from rlinf_ppl.behaviour.objective import Objective
 from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.behaviour.predictions import predicted, repeated, trials
@@ -101,10 +101,7 @@ class Estimates:
             level: of the intervals, by the normal distribution.
         """
         deviation = np.sqrt(np.diag(self.covariance(errors)))
-        width = norm.ppf(0.5 + level / 2) * deviation
-        value = np.asarray(self._flat)
-        columns = {"estimate": value, "standard error": deviation, "lower": value - width, "upper": value + width}
-        return pd.DataFrame(columns, index=pd.Index(self.names, name="parameter"))
+        return with_intervals(np.asarray(self._flat), deviation, level, pd.Index(self.names, name="parameter"))
 
     @property
     def params(self) -> pd.DataFrame:
@@ -120,20 +117,26 @@ class Estimates:
         return f"{head}\n{self.table(errors).to_string(float_format=lambda x: f'{x:.4f}')}\nstandard errors: {errors}"
 
     @in_float64
-    def derived(self, function: Callable[[dict[str, Array]], Any], errors: str = "hessian") -> pd.DataFrame:
-        """Anything that follows from the parameters, with standard errors by the delta method: counterfactuals.
+    def derived(
+        self, function: Callable[[dict[str, Array]], Any], errors: str = "hessian", level: float = 0.95
+    ) -> pd.DataFrame:
+        """Anything that follows from the parameters, with standard errors by the delta method.
 
         Args:
-            function: of the parameters, to an array: what another task would have led to, say.
+            function: of the parameters, to an array or a dictionary of arrays.
             errors: the kind of `covariance`.
+            level: of the intervals, by the normal distribution.
+
+        Returns:
+            A row for each number: estimate, standard error, lower, upper.
         """
 
         def of_flat(x: Array) -> Array:
-            return jnp.ravel(jnp.asarray(function(self.objective.unflatten(x)), dtype=float))
+            return flat_outcome(function(self.objective.unflatten(x)))
 
         value, slope = np.asarray(of_flat(self._flat)), np.asarray(jax.jacfwd(of_flat)(self._flat))
         deviation = np.sqrt(np.einsum("ij,jk,ik->i", slope, self.covariance(errors), slope))
-        return pd.DataFrame({"estimate": value, "standard error": deviation})
+        return with_intervals(value, deviation, level, outcome_index(function(self.estimate)))
 
     @in_float64
     def counterfactual(
@@ -141,19 +144,18 @@ class Estimates:
         program: Callable[[Any], ControlProgram],
         outcome: Callable[[ControlProgram], Any] | None = None,
         errors: str = "hessian",
+        level: float = 0.95,
     ) -> pd.DataFrame:
         """What would be done in another task, with standard errors by the delta method.
 
         Args:
             program: makes the other task's program from the parameters.
-            outcome: what of it is asked for, an array or a Series of it; None: what its decisions follow.
+            outcome: what of it is asked for, an array or a dictionary of them; None: what its decisions follow.
             errors: the kind of `covariance`.
+            level: of the intervals, by the normal distribution, which may leave the bounds of a probability.
         """
-        other = program(dict(self.estimate))
-        index = None if outcome is not None else choices_index(other)
-        function = choices if outcome is None else outcome
-        found = self.derived(lambda parameters: function(program(parameters)), errors)
-        return found if index is None else found.set_axis(index)
+        found = self.derived(outcomes(program, outcome), errors, level)
+        return found if outcome is not None else found.set_axis(choices_index(made(program, self.estimate)))
 
     @property
     @in_float64
@@ -197,7 +199,10 @@ class Estimates:
         terms = jax.jit(lambda draws: lax.map(self.likelihood.terms, draws))(parameters)
         rows = np.asarray(terms)[:, self.panel.places[0], self.panel.places[1]]
         axes = axes_of(self.panel, self.likelihood.designs)
-        return datasets({"posterior": parameters, "log_likelihood": {"behaviour": rows}}, axes)
+        one_chain = jax.tree.map(
+            lambda x: np.asarray(x)[None], {"posterior": parameters, "log_likelihood": {"behaviour": rows}}
+        )
+        return datasets(one_chain, axes)
 
     @property
     def _draws(self) -> dict[str, Array]:
@@ -206,6 +211,19 @@ class Estimates:
     def __repr__(self) -> str:
         found = f"log_likelihood={self.log_likelihood:.6g}, converged={self.converged}"
         return f"Estimates({described(self.estimate)}, {found})"
+
+
+def with_intervals(value: np.ndarray, deviation: np.ndarray, level: float, index: pd.Index | None) -> pd.DataFrame:
+    """Estimates with standard errors and intervals by the normal distribution.
+
+    Raises:
+        ValueError: the level is none.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1; got {level}.")
+    width = norm.ppf(0.5 + level / 2) * deviation
+    columns = {"estimate": value, "standard error": deviation, "lower": value - width, "upper": value + width}
+    return pd.DataFrame(columns, index)
 
 
 def inverse(information: np.ndarray, names: list[str], estimate: np.ndarray) -> np.ndarray:

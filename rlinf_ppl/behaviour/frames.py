@@ -11,9 +11,10 @@ from numpyro.distributions import Distribution, biject_to, constraints
 from rlinf_ppl.behaviour.buses import Example, example
 from rlinf_ppl.behaviour.designs import designs_of
 from rlinf_ppl.behaviour.estimates import Estimates, maximised
-from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64
+from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64, made
 from rlinf_ppl.behaviour.panel import Availability, Columns, Reading, availability_of, names_of, panel_of
-from rlinf_ppl.behaviour.sampling import Posterior, centre, sampled
+from rlinf_ppl.behaviour.posterior import Posterior
+from rlinf_ppl.behaviour.sampling import centre, sampled
 from rlinf_ppl.inference.arguments import check_key
 from rlinf_ppl.inference.sites import Solver
 from rlinf_ppl.program import ControlProgram
@@ -222,25 +223,6 @@ def check_whole(given_optimality: bool, **others: Any) -> None:
             f"given_optimality scores whole trajectories under the priors and optimality; {wrong} are of decisions one "
             "by one."
         )
-
-
-def made(program: Any, parameters: Mapping[str, Any]) -> ControlProgram:
-    """The program of some parameters.
-
-    Raises:
-        TypeError: it makes none.
-    """
-    if isinstance(program, ControlProgram) or not callable(program):
-        raise TypeError(
-            "program must be a function of a dictionary of parameters that returns a ControlProgram; got "
-            f"{type(program).__name__}."
-        )
-    if not isinstance(parameters, Mapping):
-        raise TypeError(f"parameters are given by name, in a dictionary; got {type(parameters).__name__}.")
-    found = program(dict(parameters))
-    if not isinstance(found, ControlProgram):
-        raise TypeError(f"program(parameters) must return a ControlProgram; got {type(found).__name__}.")
-    return found
 
 
 def with_lapse(bounds: Mapping[str, Any] | None, lapse: str | None) -> dict[str, Any]:

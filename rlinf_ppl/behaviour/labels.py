@@ -14,11 +14,15 @@ Axes = Mapping[str, tuple[str, list[str]]]
 
 def axes_of(panel: Panel, designs: Mapping[str, Design]) -> dict[str, tuple[str, list[str]]]:
     """For each parameter whose first axis has labels the axis and these."""
-    ids = panel.reading.id or "id", [str(each) for each in panel.ids]
-    of_ids = {design.each: ids for design in designs.values()}
+    of_ids = {design.each: ids_of(panel) for design in designs.values()}
     return of_ids | {
         each.slopes: (f"{name}_covariate", list(each.labels)) for name, each in designs.items() if each.labels
     }
+
+
+def ids_of(panel: Panel) -> tuple[str, list[str]]:
+    """The axis of the ids, and these."""
+    return panel.reading.id or "id", [str(each) for each in panel.ids]
 
 
 def label(axes: Axes, name: str, place: tuple[int, ...]) -> str:
@@ -30,17 +34,17 @@ def label(axes: Axes, name: str, place: tuple[int, ...]) -> str:
 
 
 def datasets(groups: Mapping[str, Mapping[str, Any]], axes: Axes) -> Any:
-    """Groups of one chain of draws, (draws, ...) each, as ArviZ has them."""
+    """Groups of draws, (chains, draws, ...) each, as ArviZ has them."""
     import xarray
 
     found = {}
     for group, arrays in groups.items():
         data, coords = {}, {}
         for name, array in arrays.items():
-            rest = [f"{name}_dim_{i}" for i in range(np.ndim(array) - 1)]
+            rest = [f"{name}_dim_{i}" for i in range(np.ndim(array) - 2)]
             if name in axes:
                 axis, labels = axes[name]
                 rest[0], coords[axis] = axis, labels
-            data[name] = (("chain", "draw", *rest), np.asarray(array)[None])
+            data[name] = (("chain", "draw", *rest), np.asarray(array))
         found[group] = xarray.Dataset(data, coords)
     return native(found)

@@ -232,6 +232,25 @@ class Likelihood(eqx.Module):
         return jnp.sum(self.of_sequences(parameters))
 
 
+def made(program: Any, parameters: Mapping[str, Any]) -> ControlProgram:
+    """The program of some parameters.
+
+    Raises:
+        TypeError: it makes none.
+    """
+    if isinstance(program, ControlProgram) or not callable(program):
+        raise TypeError(
+            "program must be a function of a dictionary of parameters that returns a ControlProgram; got "
+            f"{type(program).__name__}."
+        )
+    if not isinstance(parameters, Mapping):
+        raise TypeError(f"parameters are given by name, in a dictionary; got {type(parameters).__name__}.")
+    found = program(dict(parameters))
+    if not isinstance(found, ControlProgram):
+        raise TypeError(f"program(parameters) must return a ControlProgram; got {type(found).__name__}.")
+    return found
+
+
 def by_id(panel: Panel, likelihood: Likelihood, parameters: Parameters) -> pd.DataFrame:
     """The parameters that differ between ids, a row for each id."""
     columns = {}

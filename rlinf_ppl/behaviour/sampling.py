@@ -8,145 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import pandas as pd
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array
 from numpyro.distributions import Distribution, HalfNormal, Normal, biject_to
 from numpyro.infer import MCMC, NUTS, init_to_value
 from numpyro.infer.util import log_density
 from scipy.optimize import minimize
 
-from rlinf_ppl.behaviour.counterfactuals import over_draws
-from rlinf_ppl.behaviour.labels import axes_of, label
-from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64, of_frame
+from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred
 from rlinf_ppl.behaviour.panel import Panel
-from rlinf_ppl.behaviour.predictions import first_of, predicted, repeated, trials
-from rlinf_ppl.inference.arguments import check_count, check_key
+from rlinf_ppl.behaviour.posterior import Posterior
 from rlinf_ppl.inference.sites import Sequences
-from rlinf_ppl.program import ControlProgram
 
 # How far apart ids are before they are seen, on the unbounded scale of a parameter.
 SPREAD = HalfNormal(1.0)
 # What a covariate of 1 adds to it before it is seen.
 SLOPE = Normal(0.0, 1.0)
-
-
-class Posterior:
-    """Draws from a posterior.
-
-    Attributes:
-        samples: by parameter (chains, draws, ...); of parameters that differ between ids also those of each, with
-            `_each` behind the name, how far these are apart, with `_spread`, and the slopes of covariates, `_slopes`.
-        mcmc: NumPyro's.
-        panel: the data, in the order of ids and times.
-    """
-
-    def __init__(self, panel: Panel, likelihood: Likelihood, mcmc: MCMC):
-        self.panel, self.likelihood, self.mcmc = panel, likelihood, mcmc
-        self._found = {name: np.asarray(x) for name, x in mcmc.get_samples(group_by_chain=True).items()}
-        raw = {design.raw(group) for design in likelihood.designs.values() for group in design.groups}
-        self.samples = {name: draws for name, draws in self._found.items() if name not in raw}
-
-    @property
-    def params(self) -> pd.DataFrame:
-        """Mean, standard deviation, 90 % interval, effective number and R-hat of each parameter."""
-        axes, rows = axes_of(self.panel, self.likelihood.designs), {}
-        for name, draws in self.samples.items():
-            for place in np.ndindex(draws.shape[2:]):
-                rows[label(axes, name, place)] = summarised(draws[(slice(None), slice(None), *place)])
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
-
-    @property
-    def by_id(self) -> pd.DataFrame:
-        """The posterior means of the parameters that differ between ids, a row for each id."""
-        columns = {}
-        for name, design in self.likelihood.designs.items():
-            mean = self.samples[design.each].mean((0, 1))
-            for place in np.ndindex(mean.shape[1:]):
-                columns[label({}, name, place)] = mean[(slice(None), *place)]
-        return pd.DataFrame(columns, pd.Index(self.panel.ids, name=self.panel.reading.id))
-
-    def summary(self) -> str:
-        """What was found, to be printed."""
-        divergences = int(np.sum(self.mcmc.get_extra_fields()["diverging"]))
-        table = self.params.to_string(float_format=lambda x: f"{x:.4f}")
-        return f"{len(self.panel.frame)} rows, {len(self.panel.ids)} sequences, {divergences} divergences\n{table}"
-
-    @in_float64
-    def predict(self, frame: pd.DataFrame | None = None, num_draws: int = 100) -> pd.DataFrame:
-        """The probability of each alternative at each row given all that came before it, averaged over the posterior.
-
-        Args:
-            frame: other rows with the same columns, NaN where a decision is not known; None: those of the data.
-            num_draws: how many draws are averaged over.
-        """
-        draws = self._draws(num_draws)
-        return predicted(*of_frame(frame, self.panel, self.likelihood, first_of(draws)), draws)
-
-    @in_float64
-    def states(self, num_draws: int = 100) -> pd.DataFrame:
-        """What goes on at each row, values, prediction errors, entropies, averaged over the posterior.
-
-        See `predictions.trials`.
-        """
-        return trials(self.panel, self.likelihood, self._draws(num_draws))
-
-    @in_float64
-    def counterfactual(
-        self,
-        program: Callable[[Any], ControlProgram],
-        outcome: Callable[[ControlProgram], Any] | None = None,
-        num_draws: int = 200,
-    ) -> pd.DataFrame:
-        """What would be done in another task: mean, standard deviation and 90 % interval over the posterior.
-
-        Args:
-            program: makes the other task's program from the parameters.
-            outcome: what of it is asked for, an array; None: what its decisions follow.
-            num_draws: how many draws it is worked out at.
-        """
-        return over_draws(self._draws(num_draws), program, outcome)
-
-    @in_float64
-    def simulate(self, key: PRNGKeyArray | Array) -> pd.DataFrame:
-        """Behaviour of the same ids at the same times, drawn at one draw of the parameters: a posterior prediction."""
-        which, how = jax.random.split(check_key(key))
-        draws = self._draws(None)
-        i = int(jax.random.randint(which, (), 0, len(jax.tree.leaves(draws)[0])))
-        return repeated(self.panel, self.likelihood, {name: value[i] for name, value in draws.items()}, how)
-
-    @in_float64
-    def to_arviz(self) -> Any:
-        """The draws, what the sampler went through and the log likelihood of each sequence, as ArviZ has them."""
-        import arviz
-
-        labelled = axes_of(self.panel, self.likelihood.designs)
-        axes = {name: each for name, each in labelled.items() if name in self.samples}
-        coords, dims = dict(axes.values()), {name: [axis] for name, (axis, _) in axes.items()}
-        return arviz.from_numpyro(self.mcmc, coords=coords, dims=dims, log_likelihood=True)
-
-    def _draws(self, num_draws: int | None) -> dict[str, Array]:
-        """Evenly spaced draws of all that the likelihood is a function of; None: all."""
-        flat = {name: draws.reshape(-1, *draws.shape[2:]) for name, draws in self._found.items()}
-        total = len(next(iter(flat.values())))
-        n = total if num_draws is None else min(check_count("num_draws", num_draws), total)
-        places, each = np.linspace(0, total - 1, n).astype(int), {d.each for d in self.likelihood.designs.values()}
-        return {name: jnp.asarray(draws[places]) for name, draws in flat.items() if name not in each}
-
-
-def summarised(draws: np.ndarray) -> dict[str, float]:
-    """What is told of (chains, draws) of one number."""
-    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
-
-    low, high = np.quantile(draws, [0.05, 0.95])
-    return {
-        "mean": float(draws.mean()),
-        "sd": float(draws.std(ddof=1)),
-        "5%": float(low),
-        "95%": float(high),
-        "ess": float(effective_sample_size(draws)),
-        "r_hat": float(split_gelman_rubin(draws)),
-    }
 
 
 def model_of(likelihood: Likelihood, priors: Mapping[str, Distribution]) -> Any:
@@ -190,17 +67,21 @@ def sampled(
     num_chains: int,
     progress: bool,
 ) -> Posterior:
-    """Draws by NUTS from where the posterior is largest, with the curvature there as its metric."""
+    """Draws by NUTS from where the posterior is largest, with the curvature there as its metric.
+
+    Where numbers move by chance about others that is no good place: their spread is largest where they themselves are
+    small. There it begins where they do not move, and the metric has no correlations, which few draws cannot tell.
+    """
     model = model_of(likelihood, priors)
-    start, covariance = mode(model, likelihood)
+    moving = {x for each in likelihood.designs.values() for g in each.groups for x in (each.raw(g), each.spread(g))}
+    start, covariance = mode(model, likelihood, moving)
     likelihood = likelihood.begun({name: start[name] for name in priors}, moving=True)
-    # Numbers that move about others have narrow places, which long steps jump over.
-    moving = any(design.groups for design in likelihood.designs.values())
     kernel = NUTS(
         functools.partial(model, likelihood),
         init_strategy=init_to_value(values=start),
-        dense_mass=True,
-        inverse_mass_matrix=covariance,
+        dense_mass=not moving,
+        inverse_mass_matrix=jnp.diag(covariance) if moving else covariance,
+        # Long steps jump over narrow places.
         target_accept_prob=0.95 if moving else 0.8,
     )
     method = "parallel" if jax.local_device_count() >= num_chains else "vectorized"
@@ -217,8 +98,13 @@ def sampled(
     return Posterior(panel, likelihood, mcmc)
 
 
-def mode(model: Any, likelihood: Likelihood) -> tuple[dict[str, Array], Array]:
+def mode(model: Any, likelihood: Likelihood, held: set[str]) -> tuple[dict[str, Array], Array]:
     """Where a posterior is largest, from the middle of the priors on, and its covariance there without bounds.
+
+    Args:
+        model: of the likelihood.
+        likelihood: of the data.
+        held: the names of what stays in the middle of its prior.
 
     Raises:
         ValueError: what was done has probability zero in the middle of the priors.
@@ -229,6 +115,7 @@ def mode(model: Any, likelihood: Likelihood) -> tuple[dict[str, Array], Array]:
     transforms = {name: biject_to(each["fn"].support) for name, each in latent.items()}
     middle = {name: transforms[name].inv(centre(each["fn"])) for name, each in latent.items()}
     flat, unflatten = ravel_pytree(middle)
+    free = ravel_pytree({name: jnp.full(jnp.shape(x), name not in held, float) for name, x in middle.items()})[0]
 
     def values(x: Any) -> dict[str, Array]:
         return {name: transforms[name](value) for name, value in unflatten(x).items()}
@@ -248,7 +135,8 @@ def mode(model: Any, likelihood: Likelihood) -> tuple[dict[str, Array], Array]:
         )
 
     options = {"maxiter": 500, "gtol": 1e-4}
-    found = minimize(finite_or_barred(both), np.asarray(flat), jac=True, method="BFGS", options=options)
+    loss = finite_or_barred(lambda x: (value := both(x))[:1] + (value[1] * free,))
+    found = minimize(loss, np.asarray(flat), jac=True, method="BFGS", options=options)
     curvature = differences(lambda x: np.asarray(both(x)[1]), found.x)
     # A metric only, so what has hardly any curvature may count as having some, each number in its own unit.
     unit = np.sqrt(np.maximum(np.abs(np.diag(curvature)), 1e-12))
