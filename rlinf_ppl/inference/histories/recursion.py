@@ -108,11 +108,25 @@ class Histories(eqx.Module):
             return self.step(before, *row)
 
         rows = time, *now, ahead, available
-        if not self.plan.computed and not self.plan.hidden:
-            last, told = here, jax.vmap(lambda row: body(here, row)[1])(rows)
-        else:
+        if self.plan.hidden:
             last, told = lax.scan(body, here, rows)
-        return first, told, last
+            return first, told, last
+        # Where nothing is hidden the states are computed first, and then every row is by itself.
+        last, before, axis = here, here, None
+        if self.plan.computed:
+            last, before = lax.scan(lambda before, row: (self.onwards(before, *row), before), here, rows[:4])
+            axis = 0
+        return first, jax.vmap(lambda before, row: body(before, row)[1], (axis, 0))(before, rows), last
+
+    def onwards(
+        self, before: Known, t: Array, states: dict[str, Seen], sites: dict[str, Seen], following: dict[str, Seen]
+    ) -> Known:
+        """What is known after a step of which everything is known."""
+        seen = sites | {site: following[state] for site, state in self.plan.step.sources}
+        at = {name: states[name].value for name in self.plan.given} | before.computed | {"t": t}
+        at |= {name: seen[name].value for name in self.plan.step.known}
+        computed, wrong = self.computed(Here(self.parts["step"], at, self.supports, {}))
+        return Known(computed, jnp.where(wrong, jnp.nan, before.mass))
 
     def begun(self, states: dict[str, Seen]) -> tuple[Known, Told]:
         """What is known of the first state, and what it tells."""
@@ -223,20 +237,11 @@ class Histories(eqx.Module):
         terms: Terms = {}
         anywhere = which == "initial" and self.weight is None
         forms = {each.name: each for each in here.part.form.following}
-        computed, wrong = {}, jnp.asarray(False)
-        for name in self.plan.computed:
-            support, point = self.supports[name], here.part.at(here.at)
-            value = jax.tree.map(
-                lambda x, y: jnp.asarray(x).astype(y.dtype), point.following(name), first_value(support)
-            )
-            wrong |= point.beyond("following", name)
-            if is_finite(support):
-                wrong |= positions_of(support, value) >= len(support)
-                if name in following:
-                    seen = following[name]
-                    other = (value != seen.value) & (True if seen.there is None else seen.there)
-                    terms[name] = jnp.where(other, -jnp.inf, 0.0)
-            computed[name] = value
+        computed, wrong = self.computed(here)
+        for name, seen in following.items():
+            if name in computed and is_finite(self.supports[name]):
+                other = (computed[name] != seen.value) & (True if seen.there is None else seen.there)
+                terms[name] = jnp.where(other, -jnp.inf, 0.0)
         for name, seen in following.items():
             axes = tuple(axis for axis in mass.axes if axis in forms[name].parents)
             # The first state may be anywhere; real numbers are compared where they tell of hidden ones.
@@ -249,6 +254,20 @@ class Histories(eqx.Module):
             if name in self.plan.hidden:
                 mass, terms[name] = self.shown(mass, name, self.supports[name], seen)
         return Known(computed, jnp.where(wrong, jnp.nan, mass.array)), terms
+
+    def computed(self, here: Here) -> tuple[Values, Array]:
+        """The next values of the state variables that the data determine, and whether one is none of its values."""
+        computed, wrong = {}, jnp.asarray(False)
+        for name in self.plan.computed:
+            support, point = self.supports[name], here.part.at(here.at)
+            value = jax.tree.map(
+                lambda x, y: jnp.asarray(x).astype(y.dtype), point.following(name), first_value(support)
+            )
+            wrong |= point.beyond("following", name)
+            if is_finite(support):
+                wrong |= positions_of(support, value) >= len(support)
+            computed[name] = value
+        return computed, wrong
 
     def moved(self, here: Here, mass: Table) -> Table:
         """The probabilities of the next hidden state variables."""
