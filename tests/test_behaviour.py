@@ -349,7 +349,7 @@ WRONG = {
     "words for numbers": (
         asked(FRAME.assign(a=["left"] * 4)),
         ValueError,
-        r"and 'a' is numbers; pandas.factorize\(frame\['a'\]\)",
+        r"and 'a' is numbers: say which number each is, such as frame\['a'\].map",
     ),
     "an id that is missing": (
         asked(FRAME.assign(who=[1, None, 2, 2])),

@@ -5,14 +5,15 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pandas as pd
 import pytest
-from numpyro.distributions import LogNormal, constraints
+from numpyro.distributions import Categorical, LogNormal, Normal, constraints
 from oracles import recursions
 from panels import COLUMNS, MU, A, P, S, T, learner, policy_of, program, rewards_of, rows
 from scipy.special import entr, softmax
 
-from rlinf_ppl import behaviour, models
+from rlinf_ppl import ControlProgram, behaviour, decide, models, optimality
 from rlinf_ppl.inference import exact
 from rlinf_ppl.tasks import MDP
 
@@ -367,3 +368,173 @@ def test_wrong_use_is_refused_by_name(call, error, message, monkeypatch):
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
     with pytest.raises(error, match=message):
         call()
+
+
+# ---- what was read wrongly once --------------------------------------------------------------------------------------
+def test_times_that_are_words_have_no_order_and_categories_have_theirs(monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    data = rows()
+    plain = behaviour.maximum_likelihood(data, program=program, start=START, **COLUMNS).log_likelihood
+    with pytest.raises(ValueError, match="which have no order: give numbers, dates, or an ordered categorical"):
+        behaviour.maximum_likelihood(
+            data.assign(when=data["when"].astype(str)), program=program, start=START, **COLUMNS
+        )
+    names = pd.CategoricalDtype(["pre", "early", "mid", "late", "post", "end"], ordered=True)
+    for when in (
+        pd.Categorical.from_codes(data["when"], dtype=names),
+        pd.Timestamp("2026-01-01") + pd.to_timedelta(data["when"], "D"),
+        data["when"].astype(float),
+    ):
+        again = behaviour.maximum_likelihood(data.assign(when=when), program=program, start=START, **COLUMNS)
+        assert again.log_likelihood == pytest.approx(plain, rel=1e-12)
+    nullable = data.convert_dtypes()
+    assert behaviour.maximum_likelihood(nullable, program=program, start=START, **COLUMNS).log_likelihood == plain
+
+
+def test_rows_that_lack_at_the_beginning_are_not_overlooked():
+    """To a policy over time the first row is the first step."""
+    data = rows()
+    late = data[(data["who"] != "bus 1") | (data["when"] > 1)]
+    with pytest.raises(ValueError, match="some sequences begin at when 0, others as late as 2; to a program"):
+        behaviour.maximum_likelihood(late, program=program, start=START, **COLUMNS)
+    with pytest.raises(ValueError, match="bus 1 has times 1.0 and 3.0, and none in between"):
+        lacking = data[(data["who"] != "bus 1") | (data["when"] != 2)]
+        behaviour.maximum_likelihood(
+            lacking.assign(when=lacking["when"] * 1.0), program=program, start=START, **COLUMNS
+        )
+
+
+MOVES = np.array([[0.9, 0.1, 0.0], [0.0, 0.2, 0.8], [0.0, 0.0, 1.0]])
+
+
+def wearing(p):
+    def step(b, s):
+        a = decide("a", Categorical(probs=jnp.ones(2) / 2))
+        optimality(b * (a == s) * (1.0 + s))
+        return {"s": numpyro.sample("n", Categorical(probs=jnp.asarray(MOVES)[s]))}
+
+    first = lambda b: {"s": numpyro.sample("s0", Categorical(probs=jnp.ones(3) / 3))}  # noqa: E731
+    return ControlProgram(first, step, None, discount=0.9, args=(jnp.asarray(p["b"], dtype=float),))
+
+
+def test_what_is_behind_a_gap_is_not_what_follows():
+    """A state that cannot be reached in one step is no contradiction there, and no prediction error spans a gap."""
+    data = pd.DataFrame({"t": [0, 1, 5, 6], "s": [0, 0, 2, 2], "a": [0, 1, 1, 1]})
+    asked = {"program": wearing, "start": {"b": 0.5}, "state": "s", "decision": "a", "time": "t"}
+    fit = behaviour.maximum_likelihood(data, gaps="close", **asked)
+    apart = behaviour.maximum_likelihood(data.assign(i=[0, 0, 1, 1]), id="i", **asked)
+    assert fit.log_likelihood == pytest.approx(apart.log_likelihood, rel=1e-12)
+    found = fit.states()
+    np.testing.assert_array_equal(found["prediction_error"].isna(), [False, True, False, True])
+    pd.testing.assert_frame_equal(found, apart.states())
+
+
+def test_a_simulation_begins_where_each_was_seen_first_though_some_states_lack():
+    data = rows()
+    data["s"] = data["s"].astype(float)
+    hole = data.index[(data["who"] == "bus 2") & (data["when"] == 1)][0]
+    data.loc[hole, "s"] = np.nan
+    fit = behaviour.maximum_likelihood(data, program=program, start=START, **COLUMNS)
+    drawn, first = fit.simulate(jax.random.key(3)), data["when"] == 0
+    np.testing.assert_array_equal(drawn.loc[first, "s"], data.loc[first, "s"])
+
+
+@pytest.mark.slow
+def test_predictions_of_other_rows_have_their_own_covariates():
+    data = played(4).assign(dose=lambda frame: frame["who"].map({"s0": 0.0, "s1": 1.0, "s2": 2.0, "s3": 3.0}))
+    fit = behaviour.maximum_likelihood(
+        data, program=learner, start=TRUE, bounds=LIMITS, formulas="beta ~ dose + group", **LEARNER
+    )
+    other = data[data["who"] == "s1"].assign(dose=2.5)
+    beta, slopes = float(fit.estimate["beta"]), np.asarray(fit.estimate["beta_slopes"])
+    own = np.exp(np.log(beta) + slopes @ [2.5, 0.0])
+    predicted = fit.predict(other)
+    ordered, value = other.sort_values("t"), np.zeros(2)
+    for i, c, pay in zip(ordered.index, ordered["choice"], ordered["pay"], strict=True):
+        assert predicted.loc[i, 1] == pytest.approx(softmax(own * value)[1], rel=1e-9)
+        value[c] += float(fit.estimate["rate"]) * (pay - value[c])
+    with pytest.raises(ValueError, match="the formula beta ~ dose . group cannot be read"):
+        fit.predict(other.drop(columns="dose"))
+
+
+def test_names_of_tables_are_not_taken_by_others():
+    def step(b, value):
+        a = decide("a", Categorical(probs=jnp.ones(2) / 2))
+        optimality(b * (a == value))
+        numpyro.deterministic("reward", 9.0)
+        return {"value": a}
+
+    def made(p):
+        return ControlProgram(lambda b: {"value": 0}, step, None, discount=0.5, args=(p["b"],), sizes={"value": 2})
+
+    data = pd.DataFrame({"value": [0, 1, 1, 0], "a": [1, 1, 0, 1]})
+    fit = behaviour.maximum_likelihood(data, program=made, start={"b": 0.1}, state="value", decision="a")
+    with pytest.raises(ValueError, match=r"\['value'\] are names of the table's own: say by outcome="):
+        fit.counterfactual(made)
+    with pytest.raises(ValueError, match=r"the step records \['reward'\], which states\(\) has of its own"):
+        fit.states()
+
+
+def test_arrays_of_few_digits_are_pointed_at():
+    data = rows()
+    with jax.enable_x64(False):
+        bonus = jnp.zeros((S, A)).at[0, 1].set(1.0)
+
+        def made(p):
+            return ControlProgram(lambda b, bonus: {"s": 0}, kept, T, args=(p["beta"], bonus), sizes={"s": S})
+
+        with pytest.warns(UserWarning, match="the program holds arrays of float32, made or used before"):
+            behaviour.maximum_likelihood(data, program=made, start={"beta": 1.0}, **COLUMNS)
+
+
+def kept(b, bonus, s):
+    a = decide("a", Categorical(probs=jnp.ones(A) / A))
+    optimality(b * bonus[s, a])
+    return {"s": numpyro.sample("s_next", Categorical(probs=jnp.ones(S) / S))}
+
+
+MISUSED = {
+    "bounds of nothing": (asked(bounds={"bta": constraints.positive}), ValueError, r"bounds name \['bta'\]"),
+    "bounds that are none": (asked(bounds={"beta": (0, 10)}), TypeError, "NumPyro's constraints, such as"),
+    "a parameter that lacks": (asked(start={"bonus": 0.0}), ValueError, "program asks for the parameter 'beta'"),
+    "plain numbers": (
+        asked(program=lambda p: program(p | {"beta": 1.0 if p["beta"] > 0 else 2.0})),
+        TypeError,
+        "parameters are traced: use jax.numpy",
+    ),
+    "no decision": (asked(FRAME.assign(a=np.nan)), ValueError, r"no decision was seen: \['a'\] hold nothing"),
+    "a column twice": (
+        asked(pd.concat([FRAME, FRAME[["s"]]], axis=1)),
+        ValueError,
+        "more than one column 's'",
+    ),
+    "steps below 0": (asked(max_steps=-1), ValueError, "max_steps"),
+    "gaps without times": (asked(FRAME.drop(columns="when"), time=None, gaps="foo"), ValueError, "gaps must be"),
+    "a start that is NaN": (
+        asked(start={"beta": np.nan, "bonus": 0.0}),
+        ValueError,
+        "beta is nan: give finite numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("call, error, message", MISUSED.values(), ids=MISUSED)
+def test_misuse_is_named(call, error, message, monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"priors": {"beta": LogNormal(0.0, 1.0), "x_spread": LogNormal(0.0, 1.0)}}, r"priors name \['x_spread'\]"),
+        ({"priors": {"beta": LogNormal(0.0, 1.0), "slip": Normal(0.5, 1.0)}, "lapse": "slip"}, "one of probabilities"),
+        ({"num_chains": 0}, "num_chains"),
+    ],
+)
+def test_priors_of_nothing_are_named(changed, message, monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    given = {"priors": {"beta": LogNormal(0.0, 1.0)}, "program": lambda p: program({"beta": p["beta"], "bonus": 0.0})}
+    with pytest.raises(ValueError, match=message):
+        behaviour.sample(FRAME, **(given | changed), key=jax.random.key(0), **COLUMNS)

@@ -133,7 +133,14 @@ def depending_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     value, operator, matrix = primals
     # What the rule says of the value is differentiated in its turn.
     value = depending(value, operator, matrix)
-    _, moved = eqx.filter_jvp(lambda operator: operator(value), (operator,), (tangents[1],))
+    arrays, others = eqx.partition(operator, eqx.is_inexact_array)
+    moves = jax.tree.map(
+        lambda x, dx: x if x is None else jnp.zeros_like(x) if dx is None else dx,
+        arrays,
+        tangents[1],
+        is_leaf=lambda x: x is None,
+    )
+    _, moved = jax.jvp(lambda arrays: eqx.combine(arrays, others)(value), (arrays,), (moves,))
     if matrix is not None:
         return value, solve_written(jnp.eye(value.size, dtype=value.dtype) - matrix(value), moved)
     _, push = jax.linearize(operator, value)

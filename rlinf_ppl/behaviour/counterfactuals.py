@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Array
 
 from rlinf_ppl.behaviour.labels import label
-from rlinf_ppl.behaviour.likelihood import made
+from rlinf_ppl.behaviour.studies import made
 from rlinf_ppl.inference import exact
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.supports import values_of
@@ -29,7 +29,9 @@ def choices_index(program: ControlProgram) -> pd.MultiIndex:
     """
     if program.structure.gaussian:
         raise ValueError("the policies of real numbers are no tables: say by outcome= what is asked for.")
-    frames = []
+    frames, taken = [], {"decision", "value", "t"} & {*program.state, *program.supports}
+    if taken:
+        raise ValueError(f"{sorted(taken)} are names of the table's own: say by outcome= what is asked for.")
     for name, scope in program.scopes.items():
         time = {} if program.horizon is None else {"t": np.arange(program.horizon)}
         axes = time | {axis: np.asarray(values_of(program.supports[axis])) for axis in scope}

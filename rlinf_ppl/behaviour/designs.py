@@ -8,7 +8,7 @@ with x_i the covariates of a formula, b their slopes, and z_i the groups that i 
 data of an id do not hold a sampler up. `by_id` is the formula `parameter ~ 1 + (1 | id)`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -39,12 +39,14 @@ class Design(eqx.Module):
 
     Attributes:
         name: of the parameter.
+        formula: the right side of its formula; empty: there is none.
         labels: of the covariates.
         covariates: (n, k).
         groups: the terms that move by chance.
     """
 
     name: str = eqx.field(static=True)
+    formula: str = eqx.field(static=True)
     labels: tuple[str, ...] = eqx.field(static=True)
     covariates: Float[Array, "n k"]
     groups: tuple[Group, ...]
@@ -70,7 +72,7 @@ class Design(eqx.Module):
     def of(self, rows: np.ndarray) -> "Design":
         """The same of some of the ids, by their places."""
         groups = tuple(Group(group.label, group.members, group.matrix[rows]) for group in self.groups)
-        return Design(self.name, self.labels, self.covariates[rows], groups)
+        return Design(self.name, self.formula, self.labels, self.covariates[rows], groups)
 
     def own(self, transform: Any, parameters: Mapping[str, Any]) -> Float[Array, "n ..."]:
         """The parameter of each id.
@@ -125,7 +127,7 @@ def designs_of(
     n = len(panel.ids)
     found = {left.strip(): parsed(left.strip(), right, panel) for left, _, right in halves}
     alone = Group(f"1|{panel.reading.id}", tuple(str(each) for each in panel.ids), jnp.eye(n))
-    return found | {name: Design(name, (), jnp.zeros((n, 0)), (alone,)) for name in by_id}
+    return found | {name: Design(name, "", (), jnp.zeros((n, 0)), (alone,)) for name in by_id}
 
 
 def parsed(name: str, formula: str, panel: Panel) -> Design:
@@ -142,12 +144,9 @@ def parsed(name: str, formula: str, panel: Panel) -> Design:
             f"a formula ({name} ~ {formula.strip()}) is read by formulae, which is not installed: pip install "
             "'rlinf_ppl[behaviour]'. by_id=[...] needs none."
         ) from error
-    try:
-        found = design_matrices(formula.strip(), panel.frame, na_action="error")
-    except Exception as error:
-        raise ValueError(
-            f"the formula {name} ~ {formula.strip()} cannot be read from the data frame: {error}"
-        ) from error
+    found = read(
+        f"{name} ~ {formula.strip()}", lambda: design_matrices(formula.strip(), panel.frame, na_action="error")
+    )
     if found.common is None or "Intercept" not in found.common.terms:
         raise ValueError(
             f"the formula {name} ~ {formula.strip()} has no intercept, which is {name!r} itself: leave out 0."
@@ -162,7 +161,35 @@ def parsed(name: str, formula: str, panel: Panel) -> Design:
         dense = matrix.toarray() if hasattr(matrix, "toarray") else np.asarray(matrix)
         groups.append(Group(label, members, of_ids(name, pd.DataFrame(dense, columns=term.labels), panel)))
     labels = tuple(str(label) for label in common.columns if label != "Intercept")
-    return Design(name, labels, covariates, tuple(groups))
+    return Design(name, formula.strip(), labels, covariates, tuple(groups))
+
+
+def read(formula: str, function: Callable[[], Any]) -> Any:
+    """What a formula makes of a data frame.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return function()
+    except Exception as error:
+        raise ValueError(f"the formula {formula} cannot be read from the data frame: {error}") from error
+
+
+def renewed(design: Design, panel: Panel, other: Panel) -> Design:
+    """The design with the covariates of other rows of the same ids; they are coded as they were.
+
+    Raises:
+        ValueError: they lack, or vary within an id.
+    """
+    if not design.labels:
+        return design
+    from formulae import design_matrices
+
+    line = f"{design.name} ~ {design.formula}"
+    known = design_matrices(design.formula, panel.frame, na_action="error").common
+    rows = read(line, lambda: known.evaluate_new_data(other.frame).as_dataframe())
+    return eqx.tree_at(lambda own: own.covariates, design, of_ids(design.name, rows.drop(columns="Intercept"), other))
 
 
 def of_ids(name: str, rows: pd.DataFrame, panel: Panel) -> Float[Array, "n k"]:

@@ -14,11 +14,12 @@ from scipy.stats import norm
 
 from rlinf_ppl.behaviour.counterfactuals import choices_index, flat_outcome, outcome_index, outcomes
 from rlinf_ppl.behaviour.labels import axes_of, datasets, label
-from rlinf_ppl.behaviour.likelihood import Likelihood, by_id, described, finite_or_barred, in_float64, made, of_frame
+from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred, in_float64
 from rlinf_ppl.behaviour.objective import Objective
 from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.behaviour.predictions import predicted, repeated, trials
-from rlinf_ppl.inference.arguments import check_key
+from rlinf_ppl.behaviour.studies import by_id, made, of_frame
+from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.program import ControlProgram
 
 KINDS = ("hessian", "bhhh", "sandwich", "clustered")
@@ -62,6 +63,7 @@ class Estimates:
         ]
 
     @property
+    @in_float64
     def by_id(self) -> pd.DataFrame:
         """The parameters that differ between ids, a row for each id."""
         return by_id(self.panel, self.likelihood, self.estimate)
@@ -251,12 +253,13 @@ def inverse(information: np.ndarray, names: list[str], estimate: np.ndarray) -> 
 
 def maximised(panel: Panel, likelihood: Likelihood, start: Mapping[str, Any], max_steps: int) -> Estimates:
     """The parameters of the largest likelihood, by Newton's method in a trust region."""
+    most = check_count("max_steps", max_steps)
     objective, flat = Objective.of(likelihood, start)
     first = objective.unbounded(flat)
     if not np.all(np.isfinite(first)):
         unbounded = objective.unflatten(first)
         bad = [name for name, value in unbounded.items() if not np.all(np.isfinite(value))]
-        raise ValueError(f"start has {bad} at or beyond its bounds.")
+        raise ValueError(f"start has {bad} at or beyond its bounds, or is no number.")
     objective.check(panel, flat)
     objective = objective._replace(likelihood=likelihood.begun(objective.unflatten(flat)))
     found = minimize(
@@ -265,6 +268,6 @@ def maximised(panel: Panel, likelihood: Likelihood, start: Mapping[str, Any], ma
         jac=True,
         hess=objective.bend,
         method="trust-exact",
-        options={"maxiter": max_steps, "gtol": 1e-6},
+        options={"maxiter": most, "gtol": 1e-6},
     )
     return Estimates(panel, objective, objective.bounded(jnp.asarray(found.x)), int(found.nfev))

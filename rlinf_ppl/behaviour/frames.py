@@ -9,12 +9,14 @@ from jaxtyping import Array, PRNGKeyArray
 from numpyro.distributions import Distribution, biject_to, constraints
 
 from rlinf_ppl.behaviour.buses import Example, example
-from rlinf_ppl.behaviour.designs import designs_of
+from rlinf_ppl.behaviour.columns import Availability, Columns, availability_of, names_of
+from rlinf_ppl.behaviour.designs import Design, designs_of
 from rlinf_ppl.behaviour.estimates import Estimates, maximised
-from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64, made
-from rlinf_ppl.behaviour.panel import Availability, Columns, Reading, availability_of, names_of, panel_of
+from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64
+from rlinf_ppl.behaviour.panel import Reading, panel_of
 from rlinf_ppl.behaviour.posterior import Posterior
 from rlinf_ppl.behaviour.sampling import centre, sampled
+from rlinf_ppl.behaviour.studies import check_study, made
 from rlinf_ppl.inference.arguments import check_key
 from rlinf_ppl.inference.sites import Solver
 from rlinf_ppl.program import ControlProgram
@@ -83,6 +85,7 @@ def maximum_likelihood(
     first = made(program, start)
     reading = reading_of(first, state, decision, other, id, time, available, weights, gaps)
     panel = panel_of(frame, first, reading)
+    check_study(panel, first)
     check_lapse(lapse, start)
     designs = designs_of(formulas, (), list(start), panel)
     moved = [group.label for design in designs.values() for group in design.groups]
@@ -90,6 +93,7 @@ def maximum_likelihood(
         raise ValueError(f"what moves by chance ({moved[0]}) has a law, and so priors: behaviour.sample.")
     slopes = {each.slopes: jnp.zeros((len(each.labels), *jnp.shape(start[name]))) for name, each in designs.items()}
     begun, limits = slopes | dict(start), with_lapse(bounds, lapse)
+    check_bounds(limits, begun)
     transforms = {name: biject_to(limits.get(name, constraints.real)) for name in begun}
     dependent = [
         name for name, way in transforms.items() if way.inverse_shape(jnp.shape(begun[name])) != jnp.shape(begun[name])
@@ -176,8 +180,10 @@ def sample(
     first = made(program, middle)
     reading = reading_of(first, state, decision, other, id, time, available, weights, gaps)
     panel = panel_of(frame, first, reading)
+    check_study(panel, first)
     check_lapse(lapse, priors)
     designs = designs_of(formulas, by_id, list(priors), panel)
+    check_priors(priors, designs, lapse)
     transforms = {name: biject_to(prior.support) for name, prior in priors.items()}
     check_whole(given_optimality, policy=policy, of=of, lapse=lapse, available=available, weights=weights)
     likelihood = Likelihood(panel, program, policy, of, lapse, designs, transforms, given_optimality)
@@ -199,6 +205,39 @@ def reading_of(
     variables = names_of(state, "state", True, program) | names_of(decision, "decision", False, program)
     variables |= names_of(other, "other", False, program)
     return Reading(variables, id, time, weights, availability_of(available, program), gaps)
+
+
+def check_bounds(bounds: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """Raise where bounds are none, or of no parameter.
+
+    Raises:
+        TypeError: one is no constraint of NumPyro.
+        ValueError: one is of no parameter.
+    """
+    unknown = [name for name in bounds if name not in parameters]
+    if unknown:
+        raise ValueError(f"bounds name {unknown}, and there are {list(parameters)}.")
+    wrong = [name for name, bound in bounds.items() if not isinstance(bound, constraints.Constraint)]
+    if wrong:
+        raise TypeError(
+            f"the bounds of {wrong} must be NumPyro's constraints, such as numpyro.distributions.constraints.positive "
+            "or constraints.interval(0, 10)."
+        )
+
+
+def check_priors(priors: Mapping[str, Any], designs: Mapping[str, Design], lapse: str | None) -> None:
+    """Raise where priors are those of nothing, or a lapse may be no probability.
+
+    Raises:
+        ValueError: so it is.
+    """
+    beside = {x for each in designs.values() for x in (each.slopes, *(each.spread(group) for group in each.groups))}
+    lost = [x for x in priors if x.partition("[")[0].endswith(("_spread", "_slopes")) and x not in beside]
+    if lost:
+        raise ValueError(f"priors name {lost}; those of how parameters differ between ids are {sorted(beside)}.")
+    # A prior of probabilities holds neither -.1 nor 1.1.
+    if lapse is not None and bool(jnp.any(priors[lapse].support(jnp.array([-0.1, 1.1])))):
+        raise ValueError(f"the prior of the lapse {lapse!r} must be one of probabilities, such as Beta(1.0, 1.0).")
 
 
 def check_lapse(lapse: str | None, parameters: Mapping[str, Any]) -> None:

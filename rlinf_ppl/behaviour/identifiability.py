@@ -224,6 +224,8 @@ def contraction(
     drawn, known = {}, {}
     keys = jax.random.split(jax.random.key(0) if key is None else key, len(priors))
     for each, (name, prior) in zip(keys, sorted(priors.items()), strict=True):
+        if not isinstance(prior, Distribution):
+            raise TypeError(f"the prior of {name!r} must be a NumPyro distribution; got {type(prior).__name__}.")
         if name not in samples:
             raise ValueError(f"samples have no {name!r}; they have {list(samples)}.")
         shape, array = prior.shape(), np.asarray(samples[name])
@@ -235,10 +237,12 @@ def contraction(
         # NumPyro broadcasts draws.
         with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
             unbound = biject_to(prior.support).inv
-            known[name] = np.asarray(unbound(jnp.asarray(array, dtype=float))).reshape(-1, int(np.prod(shape)))
+            size = int(np.prod(biject_to(prior.support).inverse_shape(shape)))
+            known[name] = np.asarray(unbound(jnp.asarray(array, dtype=float))).reshape(-1, size)
             drawn[name] = np.asarray(unbound(prior.sample(each, (num_draws,)))).reshape(num_draws, -1)
     posterior, before = (np.concatenate(list(x.values()), 1) for x in (known, drawn))
-    names = labels({name: np.zeros(priors[name].shape()) for name in known})
+    shapes = {name: biject_to(priors[name].support).inverse_shape(priors[name].shape()) for name in known}
+    names = labels({name: np.zeros(shape) for name, shape in shapes.items()})
     if len(posterior) <= len(names):
         raise ValueError(f"{len(posterior)} draws have no covariance of {len(names)} parameters: draw more.")
     factor = np.linalg.cholesky(np.atleast_2d(np.cov(before.T)))

@@ -209,7 +209,10 @@ def directed(
     Raises:
         ValueError: it is a constant.
     """
-    full = jnp.broadcast_to(reward.reshape(*reward.shape, *[1] * (3 - reward.ndim)), coverage.shape)
+    # The unit does not matter, and squares of large or small numbers are none.
+    unit = jnp.max(jnp.abs(reward))
+    scaled = reward / jnp.where(unit > 0, unit, 1.0)
+    full = jnp.broadcast_to(scaled.reshape(*reward.shape, *[1] * (3 - reward.ndim)), coverage.shape)
     ahead = jnp.sum(full * actions[None, :, None] * states[None, None], (1, 2))
     shaped = full + gamma * ahead[None, None] - ahead[:, None, None] - gamma * jnp.sum(states * ahead)
     centred = shaped - jnp.sum(coverage * shaped)
@@ -217,7 +220,7 @@ def directed(
     flat = length <= 100 * jnp.finfo(full.dtype).eps * jnp.max(jnp.abs(full))
     if not isinstance(flat, jax.core.Tracer) and bool(flat):
         raise ValueError(
-            f"{name} is a constant after shaping, wherever coverage looks: no behaviour follows from it, and it has no "
-            "direction to compare."
+            f"{name} is a constant after shaping, wherever coverage looks and as far as its digits go: no behaviour "
+            "follows from it, and it has no direction to compare."
         )
     return jnp.where(flat, jnp.nan, jnp.sqrt(coverage) * centred / jnp.where(flat, 1.0, length))

@@ -8,13 +8,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from rlinf_ppl.behaviour.designs import Design
-from rlinf_ppl.behaviour.labels import label
-from rlinf_ppl.behaviour.panel import Panel, panel_of
+from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.histories.alternatives import Lapsed
 from rlinf_ppl.inference.histories.likelihood import terms_under
@@ -27,6 +25,12 @@ Parameters = Mapping[str, Any]
 # What solutions without end are good to, relative to the largest value: rounding takes twice as many steps, and log
 # likelihoods have no more digits.
 TOLERANCE = 1e-10
+# What JAX raises where something traced is wanted as a plain number.
+TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
@@ -62,6 +66,11 @@ class Start(NamedTuple):
         return self.value + self.slope @ (ravel_pytree(dict(parameters))[0] - self.parameters)
 
 
+def arrays_of(panel: Panel) -> tuple[Any, ...]:
+    """What a likelihood is a function of."""
+    return panel.data, panel.lengths, panel.weights, panel.follows, panel.available
+
+
 class Function:
     """A function of the user's that compiled code belongs to: the same for itself alone, whatever it is made of."""
 
@@ -69,8 +78,18 @@ class Function:
         self.function = function
 
     def __call__(self, *args: Any) -> Any:
-        """What it returns."""
-        return self.function(*args)
+        """What it returns.
+
+        Raises:
+            TypeError: it makes plain numbers of what is traced.
+        """
+        try:
+            return self.function(*args)
+        except TRACED as error:
+            raise TypeError(
+                "program makes a number of Python's or NumPy's of a parameter (by float, int, if, numpy), and "
+                "parameters are traced: use jax.numpy, and jnp.where for if."
+            ) from error
 
     def __hash__(self) -> int:
         return id(self.function)
@@ -93,6 +112,7 @@ class Likelihood(eqx.Module):
         data: by the program's names (n, T) values, and where they were seen if some are missing.
         lengths: how many rows each sequence has (n,).
         weights: of each row (n, T).
+        follows: whether the next row is the next step (n, T).
         available: by decision which alternatives were there (n, T, K).
         designs: how parameters differ between ids.
         transforms: to each parameter from numbers without bounds.
@@ -107,6 +127,7 @@ class Likelihood(eqx.Module):
     data: dict[str, Any]
     lengths: Array
     weights: Array
+    follows: Array
     available: dict[str, Array]
     designs: dict[str, Design]
     transforms: dict[str, Any]
@@ -126,16 +147,17 @@ class Likelihood(eqx.Module):
         self.program, self.own_policy = Function(program), None if policy is None else Function(policy)
         self.of = (of,) if isinstance(of, str) else None if of is None else tuple(of)
         self.lapse, self.given_optimality = lapse, given_optimality
-        arrays = jax.tree.map(jnp.asarray, (panel.data, panel.lengths, panel.weights, panel.available))
-        self.data, self.lengths, self.weights, self.available = arrays
+        arrays = jax.tree.map(jnp.asarray, arrays_of(panel))
+        self.data, self.lengths, self.weights, self.follows, self.available = arrays
         self.designs, self.transforms, self.start = dict(designs or {}), dict(transforms or {}), None
 
-    def on(self, panel: Panel, rows: np.ndarray) -> "Likelihood":
-        """The same of other data, whose ids stand at some places of its own."""
-        arrays = jax.tree.map(jnp.asarray, (panel.data, panel.lengths, panel.weights, panel.available))
-        designs = {name: design.of(rows) for name, design in self.designs.items()}
+    def on(self, panel: Panel, designs: dict[str, Design]) -> "Likelihood":
+        """The same of other data, whose ids differ in other ways."""
+        arrays = jax.tree.map(jnp.asarray, arrays_of(panel))
         found: Likelihood = eqx.tree_at(
-            lambda own: (own.data, own.lengths, own.weights, own.available, own.designs), self, (*arrays, designs)
+            lambda own: (own.data, own.lengths, own.weights, own.follows, own.available, own.designs),
+            self,
+            (*arrays, designs),
         )
         return found
 
@@ -196,11 +218,11 @@ class Likelihood(eqx.Module):
         return {name: design.own(self.transforms[name], parameters) for name, design in self.designs.items()}
 
     def of_each(self, function: Callable[..., Any], parameters: Parameters) -> Any:
-        """A function of (parameters, data, lengths, available) of some sequences, for all of them.
+        """A function of (parameters, data, lengths, available, follows) of some sequences, for all of them.
 
         Where parameters differ, each sequence has a program of its own, and they are worked out side by side.
         """
-        arrays = self.data, self.lengths, self.available
+        arrays = self.data, self.lengths, self.available, self.follows
         if not self.designs:
             return function(parameters, *arrays)
         shared = {name: value for name, value in parameters.items() if name not in self.designs}
@@ -211,13 +233,13 @@ class Likelihood(eqx.Module):
     def terms(self, parameters: Parameters) -> Float[Array, "n T"]:
         """The log probability of each row, 0 behind the end; that of a whole trajectory stands in its first row."""
 
-        def one(parameters: Parameters, data: Any, lengths: Any, available: Any) -> Array:
+        def one(parameters: Parameters, data: Any, lengths: Any, available: Any, follows: Any) -> Array:
             program = self.program(parameters)
             if self.given_optimality:
                 whole = exact.log_prob_given_optimality(program, data, lengths)
                 return jnp.zeros((len(whole), self.weights.shape[1])).at[:, 0].set(whole)
             laws = self.laws(program, parameters)
-            terms = terms_under(program, laws, data, self.of, lengths, available)
+            terms = terms_under(program, laws, data, self.of, lengths, available, follows)
             return jnp.sum(jnp.stack(list(terms.values())), 0)
 
         found: Array = self.of_each(one, parameters)
@@ -230,53 +252,6 @@ class Likelihood(eqx.Module):
     def total(self, parameters: Parameters) -> Float[Array, ""]:
         """The weighted sum of all rows."""
         return jnp.sum(self.of_sequences(parameters))
-
-
-def made(program: Any, parameters: Mapping[str, Any]) -> ControlProgram:
-    """The program of some parameters.
-
-    Raises:
-        TypeError: it makes none.
-    """
-    if isinstance(program, ControlProgram) or not callable(program):
-        raise TypeError(
-            "program must be a function of a dictionary of parameters that returns a ControlProgram; got "
-            f"{type(program).__name__}."
-        )
-    if not isinstance(parameters, Mapping):
-        raise TypeError(f"parameters are given by name, in a dictionary; got {type(parameters).__name__}.")
-    found = program(dict(parameters))
-    if not isinstance(found, ControlProgram):
-        raise TypeError(f"program(parameters) must return a ControlProgram; got {type(found).__name__}.")
-    return found
-
-
-def by_id(panel: Panel, likelihood: Likelihood, parameters: Parameters) -> pd.DataFrame:
-    """The parameters that differ between ids, a row for each id."""
-    columns = {}
-    for name, values in likelihood.each(parameters).items():
-        for place in np.ndindex(values.shape[1:]):
-            columns[label({}, name, place)] = np.asarray(values)[(slice(None), *place)]
-    return pd.DataFrame(columns, pd.Index(panel.ids, name=panel.reading.id))
-
-
-def of_frame(
-    frame: pd.DataFrame | None, panel: Panel, likelihood: Likelihood, parameters: Parameters
-) -> tuple[Panel, Likelihood]:
-    """The panel and the likelihood of other rows with the same columns; None: as they are.
-
-    Raises:
-        TypeError, ValueError: they do not fit, or are of ids that have no parameters.
-    """
-    if frame is None:
-        return panel, likelihood
-    other = panel_of(frame, likelihood.program(parameters), panel.reading)
-    places = {each: i for i, each in enumerate(panel.ids)}
-    unknown = [each for each in other.ids if each not in places]
-    if likelihood.designs and unknown:
-        names = list(likelihood.designs)
-        raise ValueError(f"{names} differ between ids, and those of {unknown[:3]} were not inferred.")
-    return other, likelihood.on(other, np.array([places.get(each, 0) for each in other.ids]))
 
 
 def finite_or_barred(function: Callable[[Any], tuple[Any, Any]]) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:

@@ -111,6 +111,6 @@ class Objective(NamedTuple):
             what = "probability zero" if np.isneginf(rows[wrong[0]]) else "no probability (NaN)"
             raise ValueError(
                 f"row {row.name} has {what} at {described(self.unflatten(x))}: {dict(row)}. What was done must be "
-                "possible under the prior of its decision and at finite parameters; a lapse makes anything possible "
-                "that is."
+                "possible under the prior of its decision, which a lapse helps where a policy is certain; and a state "
+                "must be one that can follow the one before."
             )

@@ -3,17 +3,15 @@
 Nothing is dropped: a row that cannot be used is an error that names it.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from rlinf_ppl.behaviour.columns import column_of, moments, there_of, weights_of
+from rlinf_ppl.inference.sites import is_rewarded
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.supports import is_finite, values_of
-
-Columns = str | Sequence[str] | Mapping[str, str]
-Availability = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 class Reading(NamedTuple):
@@ -51,6 +49,7 @@ class Panel(NamedTuple):
         data: by the program's names (n, T) values, and where they were seen if some are missing.
         lengths: how many rows each sequence has.
         weights: of each row (n, T).
+        follows: whether the next row of a sequence is the next step (n, T).
         available: by decision which alternatives were there (n, T, K).
         places: of each row of the frame its sequence and its place there.
         order: of each row of the frame where it stood in the one that was given.
@@ -62,6 +61,7 @@ class Panel(NamedTuple):
     data: dict[str, Any]
     lengths: np.ndarray
     weights: np.ndarray
+    follows: np.ndarray
     available: dict[str, np.ndarray]
     places: tuple[np.ndarray, np.ndarray]
     order: np.ndarray
@@ -74,61 +74,6 @@ class Panel(NamedTuple):
     def as_given(self, rows: Any) -> Any:
         """A Series or a DataFrame with a row for each of the frame's, in the order of the one that was given."""
         return rows.iloc[np.argsort(self.order, kind="stable")]
-
-
-def names_of(columns: Columns | None, what: str, state: bool, program: ControlProgram) -> dict[str, str]:
-    """The program's variables and the columns that hold them.
-
-    Raises:
-        TypeError: they are no names.
-        ValueError: a variable is none of the program's, or it is not clear which one a column holds.
-    """
-    if columns is None:
-        return {}
-    known = list(program.state) if state else [site.name for site in program.structure.step.latent]
-    if isinstance(columns, Mapping):
-        found = dict(columns)
-    elif isinstance(columns, str):
-        wanted = known if state else list(program.scopes)
-        if columns in known:
-            found = {columns: columns}
-        elif len(wanted) == 1:
-            found = {wanted[0]: columns}
-        else:
-            raise ValueError(f"{what}={columns!r} may be any of {wanted}: give {{variable: column}}.")
-    elif isinstance(columns, Sequence):
-        found = {column: column for column in columns}
-    else:
-        raise TypeError(f"{what} must be a column, a list of them, or {{variable: column}}; got {columns!r}.")
-    unknown = [name for name in found if name not in known]
-    if unknown:
-        raise ValueError(f"{what} names {unknown}; the program's are {known}.")
-    return found
-
-
-def availability_of(columns: Availability | None, program: ControlProgram) -> dict[str, list[str]]:
-    """By decision the columns that say which of its alternatives were there.
-
-    Raises:
-        TypeError: they are no names.
-        ValueError: it is not clear of which decision they are, or there is not one for each alternative.
-    """
-    if columns is None:
-        return {}
-    decisions = list(program.scopes)
-    if isinstance(columns, str) or not isinstance(columns, Sequence | Mapping):
-        raise TypeError(f"available must be a list of columns, one for each alternative; got {columns!r}.")
-    if not isinstance(columns, Mapping):
-        if len(decisions) > 1:
-            raise ValueError(f"available may be of any of {decisions}: give {{decision: columns}}.")
-        columns = {decisions[0]: columns}
-    for name, each in columns.items():
-        if name not in decisions or not is_finite(program.supports[name]):
-            raise ValueError(f"available names {name!r}; the program's decisions are {decisions}.")
-        values = np.asarray(values_of(program.supports[name])).tolist()
-        if len(each) != len(values):
-            raise ValueError(f"available has {len(each)} columns for {name!r}, whose alternatives are {values}.")
-    return {name: list(each) for name, each in columns.items()}
 
 
 def panel_of(frame: Any, program: ControlProgram, reading: Reading) -> Panel:
@@ -153,7 +98,12 @@ def panel_of(frame: Any, program: ControlProgram, reading: Reading) -> Panel:
     lacking = [column for column in reading.columns if column not in frame.columns]
     if lacking:
         raise ValueError(f"the data frame has no column {lacking}; it has {list(frame.columns)}.")
-    frame, order = ordered(frame, reading)
+    double = [column for column in reading.columns if list(frame.columns).count(column) > 1]
+    if double:
+        raise ValueError(f"the data frame has more than one column {double[0]!r}.")
+    order = ordered(frame, reading)
+    check_beginnings(program, order, reading)
+    frame = order.frame
     who = np.zeros(len(frame), int) if reading.id is None else pd.factorize(frame[reading.id])[0]
     ids = [None] if reading.id is None else list(dict.fromkeys(frame[reading.id]))
     lengths = np.bincount(who)
@@ -166,115 +116,79 @@ def panel_of(frame: Any, program: ControlProgram, reading: Reading) -> Panel:
         array, seen = np.zeros(shape, values.dtype), np.zeros(shape, bool)
         array[who, place], seen[who, place] = values, there
         data[name] = array if there.all() else (array, seen)
-    every, available = np.zeros(shape), {}
+    every, follows, available = np.zeros(shape), np.zeros(shape, bool), {}
+    follows[who, place] = order.follows
     every[who, place] = 1.0 if reading.weights is None else weights_of(frame, reading.weights)
     for name, columns in reading.available.items():
         available[name] = np.ones((*shape, len(columns)), bool)
         available[name][who, place] = there_of(frame, columns, reading.variables.get(name), supports[name])
-    return Panel(frame, ids, data, lengths, every, available, (who, place), order, reading)
+    return Panel(frame, ids, data, lengths, every, follows, available, (who, place), order.places, reading)
 
 
-def ordered(frame: pd.DataFrame, reading: Reading) -> tuple[pd.DataFrame, np.ndarray]:
-    """The rows in the order of ids, as they come, and of times; and where each stood.
+class Order(NamedTuple):
+    """The rows of a data frame in the order of ids, as they come, and of times.
+
+    Attributes:
+        frame: the rows.
+        places: where each stood.
+        follows: whether the next row is the next step of the same id.
+        first: of each id's first row the time; None: nobody knows.
+    """
+
+    frame: pd.DataFrame
+    places: np.ndarray
+    follows: np.ndarray
+    first: np.ndarray | None
+
+
+def ordered(frame: pd.DataFrame, reading: Reading) -> Order:
+    """The rows in order.
 
     Raises:
         ValueError: see `panel_of`.
     """
     id, time, gaps = reading.id, reading.time, reading.gaps
+    if gaps not in ("error", "close"):
+        raise ValueError(f'gaps must be "error" or "close"; got {gaps!r}.')
     for what, column in (("id", id), ("time", time)):
         if column is not None and frame[column].isna().any():
             row = frame.index[frame[column].isna()][0]
             raise ValueError(f"row {row}: the {what} ({column!r}) is missing.")
     who = np.zeros(len(frame), int) if id is None else pd.factorize(frame[id])[0]
-    if time is None:
-        order = np.argsort(who, kind="stable")
-        return frame.iloc[order], order
-    order = np.lexsort((frame[time].to_numpy(), who))
-    found = frame.iloc[order]
+    when, known = (np.arange(len(frame)), False) if time is None else moments(frame[time], time)
+    order = np.lexsort((when, who))
+    found, who, when = frame.iloc[order], who[order], when[order]
+    same = np.append(who[1:] == who[:-1], False)
     keys = [column for column in (id, time) if column is not None]
-    twice = found.duplicated(keys, keep=False)
+    twice = found.duplicated(keys, keep=False) if time is not None else pd.Series(False, found.index)
     if twice.any():
         rows = list(found.index[twice][:2])
         raise ValueError(f"rows {rows} have the same {' and '.join(keys)}: {dict(found.loc[rows[0], keys])}.")
-    if gaps not in ("error", "close"):
-        raise ValueError(f'gaps must be "error" or "close"; got {gaps!r}.')
-    if gaps == "error" and pd.api.types.is_integer_dtype(found[time]):
-        step = found[time].diff().to_numpy()
-        same = np.arange(len(found)) > 0
-        if id is not None:
-            same &= (found[id] == found[id].shift()).to_numpy()
-        wide = np.flatnonzero(same & (step != 1))
-        if len(wide):
-            who = "" if id is None else f"{id} {found[id].iloc[wide[0]]} "
-            before, now = found[time].iloc[[wide[0] - 1, wide[0]]]
-            raise ValueError(
-                f"{who}has times {before} and {now}, and none in between. Where what lacks is no matter, "
-                'such as where the state is seen at each time, give gaps="close"; else add rows with missing values.'
-            )
-    return found, order
-
-
-def column_of(frame: pd.DataFrame, column: str, name: str, support: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The values of a column, and where they are there.
-
-    Raises:
-        ValueError: they are no numbers, or none that the variable takes.
-    """
-    series = frame[column]
-    if not (pd.api.types.is_numeric_dtype(series) or pd.api.types.is_bool_dtype(series)):
+    wide = np.flatnonzero(same & (np.append(np.diff(when), 1) != 1)) if known else np.zeros(0, int)
+    if gaps == "error" and len(wide):
+        name = "" if id is None else f"{id} {found[id].iloc[wide[0]]} "
+        before, now = found[time].iloc[[wide[0], wide[0] + 1]]
         raise ValueError(
-            f"the column {column!r} holds {series.dtype}, and {name!r} is numbers; "
-            f"pandas.factorize(frame[{column!r}])[0] makes numbers of names."
+            f"{name}has times {before} and {now}, and none in between. Where what lacks is no matter, "
+            'such as where the state is seen at each time, give gaps="close"; else add rows with missing values.'
         )
-    there = series.notna().to_numpy()
-    if not is_finite(support):
-        return series.to_numpy(float, na_value=0.0), there
-    values, known = series.to_numpy(float, na_value=np.nan), np.array(list(support), float)
-    wrong = np.flatnonzero(there & ~np.isin(values, known))
-    if len(wrong):
-        takes = f"{known[0]:g} to {known[-1]:g}" if isinstance(support, range) else str(list(support))
-        raise ValueError(
-            f"row {frame.index[wrong[0]]}: {column!r} is {values[wrong[0]]:g}, and {name!r} takes the values {takes}."
-        )
-    filled = np.where(there, values, known[0])
-    return filled.astype(int) if isinstance(support, range) else filled, there
+    follows = same.copy()
+    follows[wide] = False
+    first = when[np.append(True, who[1:] != who[:-1])] if known and gaps == "error" else None
+    return Order(found, order, follows, first)
 
 
-def weights_of(frame: pd.DataFrame, column: str) -> np.ndarray:
-    """The weights of the rows.
+def check_beginnings(program: ControlProgram, order: Order, reading: Reading) -> None:
+    """Raise where sequences begin at several times, and the time of a step matters.
 
     Raises:
-        ValueError: one is missing, infinite or below 0.
+        ValueError: so it is.
     """
-    values = frame[column].to_numpy(float, na_value=np.nan)
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
-    if len(wrong):
-        raise ValueError(f"row {frame.index[wrong[0]]}: the weight is {values[wrong[0]]}; it must be at least 0.")
-    return values
-
-
-def there_of(frame: pd.DataFrame, columns: list[str], taken: str | None, support: Any) -> np.ndarray:
-    """Whether each alternative was there, (rows, K).
-
-    Raises:
-        ValueError: a column holds anything but true and false, or 1 and 0; a row leaves no alternative; one was taken
-            that was not there.
-    """
-    found = np.stack([frame[column].to_numpy(float, na_value=np.nan) for column in columns], 1)
-    wrong = np.argwhere(~np.isin(found, (0.0, 1.0)))
-    if len(wrong):
-        row, k = wrong[0]
-        raise ValueError(f"row {frame.index[row]}: {columns[k]!r} is {found[row, k]}; it must be true or false.")
-    there = found > 0
-    if not there.any(1).all():
-        raise ValueError(f"row {frame.index[np.argmin(there.any(1))]}: none of {columns} is true.")
-    if taken is not None:
-        values = np.asarray(values_of(support)).tolist()
-        made = frame[taken].to_numpy(float, na_value=np.nan)
-        wrong = np.argwhere((made[:, None] == np.array(values, float)) & ~there)
-        if len(wrong):
-            row, k = wrong[0]
-            raise ValueError(
-                f"row {frame.index[row]}: {taken!r} is {values[k]}, and that was not there ({columns[k]!r} is false)."
-            )
-    return there
+    first, timed = order.first, program.structure.takes_time or (program.horizon is not None and is_rewarded(program))
+    if first is None or not timed or np.all(first == first[0]):
+        return
+    raise ValueError(
+        f"some sequences begin at {reading.time} {min(first):g}, others as late as {max(first):g}; to a program with "
+        "an end the first row of each is its first step. Add rows with missing values, let times count from each "
+        'sequence\'s own first step, or give gaps="close".'
+    )

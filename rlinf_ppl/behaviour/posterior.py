@@ -13,9 +13,10 @@ from numpyro.infer import MCMC
 
 from rlinf_ppl.behaviour.counterfactuals import over_draws
 from rlinf_ppl.behaviour.labels import axes_of, datasets, ids_of, label
-from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64, of_frame
+from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64
 from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.behaviour.predictions import first_of, predicted, repeated, trials
+from rlinf_ppl.behaviour.studies import of_frame
 from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.program import ControlProgram
 

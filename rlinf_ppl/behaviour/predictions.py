@@ -32,10 +32,10 @@ def averaged(function: Callable[[Parameters], Any], draws: Draws) -> Any:
 def predicted(panel: Panel, likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
     """For each row of the panel the probability of each alternative, in the order that was given."""
 
-    def one(parameters: Parameters, data: Any, lengths: Any, available: Any) -> dict[str, Array]:
+    def one(parameters: Parameters, data: Any, lengths: Any, available: Any, follows: Any) -> dict[str, Array]:
         program = likelihood.program(parameters)
         laws = likelihood.laws(program, parameters)
-        return told_under(program, laws, data, likelihood.of, lengths, available, True).foreseen
+        return told_under(program, laws, data, likelihood.of, lengths, available, True, follows).foreseen
 
     found = averaged(lambda parameters: likelihood.of_each(one, parameters), draws)
     supports = likelihood.program(first_of(draws)).supports
@@ -61,19 +61,23 @@ def trials(panel: Panel, likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
     program = likelihood.program(first_of(draws))
     said, planned = recorded_parents(program), likelihood.own_policy is None and is_rewarded(program)
 
-    def one(parameters: Parameters, data: Any, lengths: Any, available: Any) -> dict[str, Array]:
+    def one(parameters: Parameters, data: Any, lengths: Any, available: Any, follows: Any) -> dict[str, Array]:
         program = likelihood.program(parameters)
         laws = likelihood.laws(program, parameters)
-        told = told_under(program, laws, data, likelihood.of, lengths, available, True)
+        told = told_under(program, laws, data, likelihood.of, lengths, available, True, follows)
         found = {name: x for name, x in told.states.items() if name not in likelihood.data}
         for name, p in told.foreseen.items():
             found[f"entropy_{name}"] = -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0), -1)
         for name, term in told.terms.items():
             there = data[name][1] if isinstance(data.get(name), tuple) else True
             found[f"surprise_{name}"] = jnp.where(there, -term, jnp.nan)
-        at, known = values_at(program, told.states, data, lengths)
-        found |= along(program, at, known, said, lambda at: recorded(program, at))
-        return found | (worth(program, at, known, lengths) if planned else {})
+        at, known = values_at(program, told.states, data, follows)
+        more = along(program, at, known, said, lambda at: recorded(program, at))
+        own = found | (worth(program, at, known, follows) if planned else {})
+        twice = sorted(own.keys() & more.keys())
+        if twice:
+            raise ValueError(f"the step records {twice}, which states() has of its own: give these other names.")
+        return own | more
 
     found = averaged(lambda parameters: likelihood.of_each(one, parameters), draws)
     columns = {}
@@ -86,7 +90,7 @@ def trials(panel: Panel, likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
 
 
 def values_at(
-    program: ControlProgram, states: Mapping[str, Array], data: Any, lengths: Any
+    program: ControlProgram, states: Mapping[str, Array], data: Any, follows: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values of a program's variables at each row, (n, T, ...), and where each is known, (n, T)."""
     n, steps = jax.tree.leaves(data)[0].shape[:2]
@@ -99,7 +103,7 @@ def values_at(
     for following in program.structure.step.following:
         drawn, name = following.source, following.name
         if drawn is not None and drawn not in at and name in states:
-            at[drawn], known[drawn] = ahead(states[name]), time < lengths[:, None] - 1
+            at[drawn], known[drawn] = ahead(states[name]), follows
     return at, known
 
 
@@ -132,7 +136,7 @@ def along(
     return found
 
 
-def worth(program: ControlProgram, at: dict[str, Any], known: dict[str, Any], lengths: Any) -> dict[str, Array]:
+def worth(program: ControlProgram, at: dict[str, Any], known: dict[str, Any], follows: Any) -> dict[str, Array]:
     """Reward, value and prediction error at each row, of programs that are planned."""
     step, structure = program.parts["step"], program.structure
     factors = {site.name: site.parents for site in structure.step.sites if site.kind == "optimality"}
@@ -144,9 +148,8 @@ def worth(program: ControlProgram, at: dict[str, Any], known: dict[str, Any], le
     values = exact.solve(program).value
     now = values[tuple(places)] if structure.horizon is None else values[(at["t"], *places)]
     last = jnp.nan if structure.horizon is None or structure.final is not None else 0.0
-    steps, time = now.shape[1], at["t"]
-    ends = jnp.where(time + 1 == (structure.horizon or 0), last, jnp.nan)
-    following = jnp.where(time < jnp.minimum(lengths[:, None], steps) - 1, ahead(now), ends)
+    ends = jnp.where(at["t"] + 1 == (structure.horizon or 0), last, jnp.nan)
+    following = jnp.where(follows, ahead(now), ends)
     found["value"] = now
     if "reward" in found:
         found["prediction_error"] = found["reward"] + program.discount * following - now
@@ -162,7 +165,7 @@ def repeated(panel: Panel, likelihood: Likelihood, parameters: Parameters, key: 
     if panel.available:
         raise ValueError("which alternatives are available is known of the trials that were seen, not of new ones.")
     first = likelihood.program(parameters).structure.state
-    begun = {name: x[:, 0] for name, _ in first if (x := panel.data.get(name)) is not None and not isinstance(x, tuple)}
+    begun = {name: first_row(panel.data[name]) for name, _ in first if name in panel.data}
     steps = panel.weights.shape[1]
 
     def one(parameters: Parameters, begun: Any, key: Array, n: int) -> dict[str, Array]:
@@ -184,6 +187,12 @@ def repeated(panel: Panel, likelihood: Likelihood, parameters: Parameters, key: 
     for name, column in panel.reading.variables.items():
         frame[column] = panel.rows(drawn[name][:, :steps])
     return panel.as_given(frame)
+
+
+def first_row(entry: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The first value of each sequence, and whether it was seen."""
+    values, there = entry if isinstance(entry, tuple) else (entry, np.ones(np.shape(entry)[:2], bool))
+    return values[:, 0], there[:, 0]
 
 
 def first_of(draws: Draws) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 from rlinf_ppl.behaviour.likelihood import Likelihood, described, finite_or_barred
 from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.behaviour.posterior import Posterior
+from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.sites import Sequences
 
 # How far apart ids are before they are seen, on the unbounded scale of a parameter.
@@ -35,7 +36,8 @@ def model_of(likelihood: Likelihood, priors: Mapping[str, Distribution]) -> Any:
     def model(likelihood: Likelihood) -> None:
         found = {name: numpyro.sample(name, prior) for name, prior in priors.items() if name not in beside}
         for name, design in designs.items():
-            shape = jnp.shape(found[name])
+            # On the scale without bounds, where they may be fewer.
+            shape = likelihood.transforms[name].inverse_shape(jnp.shape(found[name]))
             if design.labels:
                 prior = priors.get(design.slopes, SLOPE)
                 found[design.slopes] = numpyro.sample(design.slopes, spanning(prior, (len(design.labels), *shape)))
@@ -72,6 +74,7 @@ def sampled(
     Where numbers move by chance about others that is no good place: their spread is largest where they themselves are
     small. There it begins where they do not move, and the metric has no correlations, which few draws cannot tell.
     """
+    check_count("num_chains", num_chains)
     model = model_of(likelihood, priors)
     moving = {x for each in likelihood.designs.values() for g in each.groups for x in (each.raw(g), each.spread(g))}
     start, covariance = mode(model, likelihood, moving)

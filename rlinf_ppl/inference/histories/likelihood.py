@@ -115,9 +115,10 @@ def terms_under(
     of: Any,
     lengths: Any,
     available: Any = None,
+    follows: Array | None = None,
 ) -> dict[str, Array]:
     """The terms where decisions follow some laws, and their priors where there are none."""
-    terms = told_under(program, laws, data, of, lengths, available, False).terms
+    terms = told_under(program, laws, data, of, lengths, available, False, follows).terms
     check_terms(terms)
     return terms
 
@@ -130,8 +131,20 @@ def told_under(
     lengths: Any,
     available: Any,
     foresees: bool,
+    follows: Array | None = None,
 ) -> Told:
-    """What all sequences tell where decisions follow some laws."""
+    """What all sequences tell where decisions follow some laws.
+
+    Args:
+        program: the program.
+        laws: what decisions follow.
+        data: as `log_prob` takes them, as are `of`, `lengths` and `available`.
+        of: the sites whose terms are wanted.
+        lengths: of the sequences.
+        available: alternatives.
+        foresees: whether what was not done is wanted.
+        follows: whether the state of the next row is the next state, (n, T); None: everywhere.
+    """
     structure = program.structure
     seen, length = as_seen(structure, data, lengths)
     state, steps = {name for name, _ in structure.state}, steps_of(structure, seen)
@@ -144,7 +157,7 @@ def told_under(
     histories = Histories(structure, plan, steps, foresees, parts, laws)
     states = {name: each for name, each in seen.items() if name in state}
     sites = {name: each for name, each in seen.items() if name not in state}
-    return told_of(histories, states, sites, length, there)
+    return told_of(histories, states, sites, length, there, follows)
 
 
 @compiled
@@ -154,9 +167,10 @@ def told_of(
     sites: dict[str, Seen],
     lengths: Array | None,
     available: dict[str, Array],
+    follows: Array | None,
 ) -> Told:
     """What all sequences tell."""
-    return jax.vmap(histories.told)(states, sites, lengths, available)
+    return jax.vmap(histories.told)(states, sites, lengths, available, follows)
 
 
 def check_terms(terms: dict[str, Array]) -> None:

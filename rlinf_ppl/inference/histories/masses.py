@@ -92,13 +92,26 @@ def expected(mass: Table, law: Table) -> Array:
     return jnp.sum(joint.aligned((*mass.axes, law.axes[-1])), tuple(range(len(mass.axes))))
 
 
+def kept(mass: Table, needed: set[str]) -> Table:
+    """The probabilities of what something later depends on."""
+    stays = tuple(name for name in mass.axes if name in needed)
+    gone = tuple(i for i, name in enumerate(mass.axes) if name not in needed)
+    return Table(stays, jnp.sum(mass.array, gone))
+
+
 def at_row(seen: Seen, row: int) -> Seen:
     """What was seen at one time."""
     return jax.tree.map(lambda x: x[row], seen)
 
 
-def ahead_of(seen: Seen, steps: int, length: Array | None) -> Seen:
-    """A state variable at the ends of all steps; not seen at the end of the last one where the data end before."""
+def ahead_of(seen: Seen, steps: int, length: Array | None, follows: Array | None = None) -> Seen:
+    """A state variable at the ends of all steps; not seen at the end of the last one where the data end before.
+
+    Nor where the next row does not follow.
+    """
+    if follows is not None:
+        found = ahead_of(seen, steps, length)
+        return Seen(found.value, follows if found.there is None else found.there & follows)
     rows = jax.tree.leaves(seen.value)[0].shape[0]
     if rows > steps:
         return jax.tree.map(lambda x: x[1:], seen)

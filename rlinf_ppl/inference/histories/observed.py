@@ -238,8 +238,10 @@ def as_available(program: ControlProgram, available: Any, rows: tuple[int, int])
         TypeError: they are no truth values.
         ValueError: they are of no decision with finitely many alternatives, or of another shape; known ones leave none.
     """
+    if available is not None and not isinstance(available, Mapping):
+        raise TypeError(f"available must be a dict of arrays (n, T, K) by decision; got {type(available).__name__}.")
     found = {}
-    for name, entry in ({} if available is None else dict(available)).items():
+    for name, entry in ({} if available is None else available).items():
         if name not in program.scopes or not is_finite(program.supports[name]):
             finite = [each for each in program.scopes if is_finite(program.supports[each])]
             raise ValueError(f"available names {name!r}; the decisions with finitely many alternatives are {finite}.")

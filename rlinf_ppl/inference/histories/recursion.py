@@ -29,6 +29,7 @@ from rlinf_ppl.inference.histories.masses import (
     certain,
     ended,
     expected,
+    kept,
     met,
     times,
 )
@@ -81,7 +82,12 @@ class Histories(eqx.Module):
     weight: Weight | None = None
 
     def told(
-        self, states: dict[str, Seen], sites: dict[str, Seen], length: Array | None, available: dict[str, Array]
+        self,
+        states: dict[str, Seen],
+        sites: dict[str, Seen],
+        length: Array | None,
+        available: dict[str, Array],
+        follows: Array | None = None,
     ) -> Told:
         """What one sequence tells over time; terms are 0 where nothing was seen.
 
@@ -90,33 +96,36 @@ class Histories(eqx.Module):
             sites: sites of the step, with T rows.
             length: how many steps there are; None: T.
             available: of decisions the alternatives that are there, (T, K).
+            follows: whether the state of the next row is the next state, (T,); None: everywhere.
         """
-        first, told, _ = self.over_time(states, sites, length, available)
+        first, told, _ = self.over_time(states, sites, length, available, follows)
         lost = told.lost.at[0].set(told.lost[0] | first.lost)
         return told._replace(terms={name: ended(term, lost, length) for name, term in told.terms.items()})
 
     def over_time(
-        self, states: dict[str, Seen], sites: dict[str, Seen], length: Array | None, available: dict[str, Array]
+        self,
+        states: dict[str, Seen],
+        sites: dict[str, Seen],
+        length: Array | None,
+        available: dict[str, Array],
+        follows: Array | None = None,
     ) -> tuple[Told, Told, Known]:
         """What the first state tells and what all steps do; and what is known last."""
         time = jnp.arange(self.steps)
         now = jax.tree.map(lambda x: x[: self.steps], (states, sites))
-        ahead = {name: ahead_of(seen, self.steps, length) for name, seen in states.items()}
+        ahead = {name: ahead_of(seen, self.steps, length, follows) for name, seen in states.items()}
         here, first = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
-
-        def body(before: Known, row: Any) -> tuple[Known, Told]:
-            return self.step(before, *row)
 
         rows = time, *now, ahead, available
         if self.plan.hidden:
-            last, told = lax.scan(body, here, rows)
+            last, told = lax.scan(lambda before, row: self.step(before, *row), here, rows)
             return first, told, last
         # Where nothing is hidden the states are computed first, and then every row is by itself.
         last, before, axis = here, here, None
         if self.plan.computed:
             last, before = lax.scan(lambda before, row: (self.onwards(before, *row), before), here, rows[:4])
             axis = 0
-        return first, jax.vmap(lambda before, row: body(before, row)[1], (axis, 0))(before, rows), last
+        return first, jax.vmap(lambda before, row: self.step(before, *row)[1], (axis, 0))(before, rows), last
 
     def onwards(
         self, before: Known, t: Array, states: dict[str, Seen], sites: dict[str, Seen], following: dict[str, Seen]
@@ -189,7 +198,7 @@ class Histories(eqx.Module):
                     mass, terms[site.name] = met(mass, here.density(site, axes), seen[site.name].there)
             elif site.name in needed or site.name in seen:
                 mass, terms[site.name] = self.summed(here, site, axes, mass, seen.get(site.name))
-            mass = self.kept(mass, needed)
+            mass = kept(mass, needed)
         known, ahead = self.arrived(name, here, mass, following, {state for _, state in sites.sources})
         terms |= {f"{each}'": term for each, term in ahead.items()}
         lost = functools.reduce(jnp.logical_or, map(jnp.isneginf, terms.values()), jnp.asarray(False))
@@ -220,12 +229,6 @@ class Histories(eqx.Module):
         shown = jnp.where(there, jnp.arange(len(support)) == place, True).astype(float)
         shown = jnp.where(there & (place >= len(support)), jnp.nan, shown)
         return met(mass, certain(Table((name,), shown)), seen.there)
-
-    def kept(self, mass: Table, needed: set[str]) -> Table:
-        """The probabilities of what something later depends on."""
-        kept = tuple(name for name in mass.axes if name in needed)
-        gone = tuple(i for i, name in enumerate(mass.axes) if name not in needed)
-        return Table(kept, jnp.sum(mass.array, gone))
 
     def arrived(
         self, which: str, here: Here, mass: Table, following: dict[str, Seen], told: set[str]
@@ -275,8 +278,8 @@ class Histories(eqx.Module):
         hidden = self.plan.hidden
         taken = [forms[name].source for name in hidden]
         if len(set(taken)) == len(taken) and all(name in mass.axes for name in taken):
-            kept = self.kept(mass, {str(name) for name in taken})
-            return Table(hidden, kept.aligned(tuple(str(name) for name in taken)))
+            found = kept(mass, {str(name) for name in taken})
+            return Table(hidden, found.aligned(tuple(str(name) for name in taken)))
         sizes, index = [len(self.supports[name]) for name in hidden], Table((), jnp.zeros((), int))
         beyond = Table((), jnp.asarray(False))
         for name, size in zip(hidden, sizes, strict=True):

@@ -48,13 +48,15 @@ def simulated(dynamics: Dynamics, key: PRNGKeyArray | Array, n: int, steps: int,
         key: a random key.
         n: number of trajectories.
         steps: of each.
-        begun: the state variables that do not begin as the program has it, (n, ...) values.
+        begun: of state variables that do not begin as the program has it (n, ...) values, and (n,) whether they do not.
     """
     structure, alive = dynamics.structure, jnp.asarray(True)
     start_key, key = jax.random.split(key)
     noise = noise_of(structure.initial, start_key, n, False)
     start = jax.vmap(lambda noise: dynamics.start(noise).state, axis_size=n)(noise)
-    start |= {name: jax.tree.map(lambda x, y: jnp.asarray(x, y.dtype), begun[name], start[name]) for name in begun}
+    for name, (value, there) in begun.items():
+        own = start[name]
+        start[name] = jnp.where(jnp.reshape(there, (n, *[1] * (own.ndim - 1))), jnp.asarray(value, own.dtype), own)
 
     def body(state: Values, t: Array) -> tuple[Values, tuple[Values, Values]]:
         noise = noise_of(structure.step, jax.random.fold_in(key, t), n, structure.discounted)
