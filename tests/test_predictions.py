@@ -508,6 +508,7 @@ MISUSED = {
         ValueError,
         "more than one column 's'",
     ),
+    "a policy that is none": (asked(policy={"a": 0.5}), TypeError, "policy must be a function of a program"),
     "steps below 0": (asked(max_steps=-1), ValueError, "max_steps"),
     "gaps without times": (asked(FRAME.drop(columns="when"), time=None, gaps="foo"), ValueError, "gaps must be"),
     "a start that is NaN": (

@@ -86,6 +86,7 @@ def maximum_likelihood(
     reading = reading_of(first, state, decision, other, id, time, available, weights, gaps)
     panel = panel_of(frame, first, reading)
     check_study(panel, first)
+    check_policy(policy)
     check_lapse(lapse, start)
     designs = designs_of(formulas, (), list(start), panel)
     moved = [group.label for design in designs.values() for group in design.groups]
@@ -181,6 +182,7 @@ def sample(
     reading = reading_of(first, state, decision, other, id, time, available, weights, gaps)
     panel = panel_of(frame, first, reading)
     check_study(panel, first)
+    check_policy(policy)
     check_lapse(lapse, priors)
     designs = designs_of(formulas, by_id, list(priors), panel)
     check_priors(priors, designs, lapse)
@@ -205,6 +207,19 @@ def reading_of(
     variables = names_of(state, "state", True, program) | names_of(decision, "decision", False, program)
     variables |= names_of(other, "other", False, program)
     return Reading(variables, id, time, weights, availability_of(available, program), gaps)
+
+
+def check_policy(policy: Any) -> None:
+    """Raise where a policy cannot be made of a program.
+
+    Raises:
+        TypeError: it is no function.
+    """
+    if policy is not None and not callable(policy):
+        raise TypeError(
+            f"policy must be a function of a program, such as lambda program: exact.solve(program).policy; got "
+            f"{type(policy).__name__}."
+        )
 
 
 def check_bounds(bounds: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:

@@ -63,7 +63,8 @@ def solve(
 
     Of vectors rounding is counted, and where it spoils the answer (priors that are wide beside what costs leave of
     them, goals far away) the program is solved again as sums of squares in float64. Under jit, vmap and grad there is
-    one try; `converged` says how it went.
+    one try; `converged` says how it went. Second derivatives of endless solutions lose their digits in float32 as the
+    discount comes near 1.
 
     Args:
         program: any step program; inverse temperatures may differ between decisions.

@@ -126,8 +126,8 @@ def check_finite(structure: Structure, plan: Plan, partly: list[str]) -> None:
         if not is_finite(dict(structure.state)[name]):
             raise ValueError(
                 f"the state variable {name!r} has no finite number of values, and the data do not determine it: give "
-                "data for all that it is computed from, at every time, or observe sites inside of step (obs=) and use "
-                "smc.run."
+                "data for all that it is computed from, at every time; leave times out at which it does not change "
+                '(gaps="close" of behaviour); or observe sites inside of step (obs=) and use smc.run.'
             )
     for form, sites in ((structure.initial, plan.initial), (structure.step, plan.step)):
         for site in form.latent:
