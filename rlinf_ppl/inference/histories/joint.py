@@ -73,8 +73,8 @@ def posterior_log_prob(joint: Float[Array, " n"], evidence: Float[Array, ""]) ->
     if len(wrong):
         raise ValueError(
             f"the probability of sequence {wrong[0]} is no number: a law is no distribution, a look-up is out of its "
-            "array, a state variable that is computed leaves its values, or what is hidden differs in optimality by more "
-            f"nats than {joint.dtype} has exponents for ({-np.log(np.finfo(joint.dtype).tiny):.0f})."
+            "array, a state variable that is computed leaves its values, or what is hidden differs in optimality by "
+            f"more nats than {joint.dtype} has exponents for ({-np.log(np.finfo(joint.dtype).tiny):.0f})."
         )
     return joint - evidence
 
