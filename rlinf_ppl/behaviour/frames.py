@@ -75,8 +75,8 @@ def maximum_likelihood(
         of: the sites whose probabilities count; None: the decisions.
         given_optimality: whether the likelihood is that of whole trajectories given that they are optimal, chance as
             well (`exact.log_prob_given_optimality`), and not of decisions under the true dynamics.
-        gaps: what to do where whole-numbered times lack: "error", or "close", to go on with the next row: what is hidden
-            or computed comes from the row before, and a state that was seen from nowhere.
+        gaps: what to do where times lack: "error", or "close", to go on with the next row: there what is hidden or
+            computed comes from the row before, and a state that was seen from nowhere.
         max_steps: the most steps of the optimiser.
 
     Raises:
