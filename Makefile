@@ -70,7 +70,7 @@ test: $(STAMP) ## the tests, without the slow ones
 	@$(BIN)/python scripts/versions.py
 	@XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-test-slow: $(STAMP) ## only the slow tests; `QUARTER=0`, 1, 2 or 3 runs every fourth case where there are many
+test-slow: $(STAMP) ## only the slow tests; `QUARTER=0`, 1, 2 or 3 runs a part, all in four turns
 	@UNTYPED=1 XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -m slow -n $(WORKERS) \
 		--dist worksteal $(addprefix --quarter=,$(QUARTER))
 

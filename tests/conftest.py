@@ -32,17 +32,17 @@ MAPS = Path("/proc/self/maps")
 SLOW = frozenset((Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines())
 
 
-# A test with at least as many slow cases may run one quarter of them at a time.
+# Of a test with at least as many slow cases one quarter may run at a time, of the others every other one.
 MANY = 4
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quarter", choices=list("0123"), help="of tests with many slow cases, run every fourth one")
+    parser.addoption("--quarter", choices=list("0123"), help="run a part of the slow cases: all in four turns")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Mark what is listed as slow, a test with all of its cases or one of these; keep a quarter of many slow cases."""
+    """Mark what is listed as slow, a test with all of its cases or one of these; keep a part of many slow cases."""
     slow = defaultdict(list)
     for item in items:
         name = f"{item.path.name}::{item.nodeid.partition('::')[2]}"
@@ -51,9 +51,11 @@ def pytest_collection_modifyitems(config, items):
         if item.get_closest_marker("slow"):
             slow[name.partition("[")[0]].append(item)
     if config.getoption("quarter") is not None:
+        turn = int(config.getoption("quarter"))
         many = [cases for cases in slow.values() if len(cases) >= MANY]
-        kept = {item for cases in many for item in cases[int(config.getoption("quarter")) :: 4]}
-        left_out = {item for cases in many for item in cases} - kept
+        few = [cases for cases in slow.values() if len(cases) < MANY]
+        kept = {item for cases in many for item in cases[turn::4]} | {x for cases in few[turn % 2 :: 2] for x in cases}
+        left_out = {item for cases in slow.values() for item in cases} - kept
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
 
