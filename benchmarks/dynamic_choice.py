@@ -10,7 +10,7 @@ dl/du(x, d) = c(x, d) + lambda(x) pi(d | x).
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from scipy.linalg import lu_factor, lu_solve
 
 from benchmarks.measure import Line, Samples, Settings, at_least, compiled, interleaved, same
 from rlinf_ppl import ControlProgram, behaviour, decide, optimality
-from rlinf_ppl.behaviour.likelihood import TOLERANCE, Start
 from rlinf_ppl.inference import exact
 
 STATES, DISCOUNT = 90, 0.9999
@@ -67,16 +66,25 @@ def drawn(buses: int) -> dict[str, Array]:
     return {"mileage": found["mileage"][:, :-1], "replaced": found["replaced"]}
 
 
-def log_likelihood(x: Array, data: dict[str, Array], near: Start | None = None) -> Array:
+class Nearby(NamedTuple):
+    """Parameters, the values there, and how these move with them."""
+
+    parameters: Array
+    value: Array
+    slope: Array
+
+
+def log_likelihood(x: Array, data: dict[str, Array], near: Nearby | None = None) -> Array:
     """The log probability of all replacements, by the library; from values nearby as `behaviour.sample` asks for it."""
     program = program_of(x)
-    start, tolerance = (None, None) if near is None else (near.at({"x": x}), TOLERANCE)
+    start = None if near is None else near.value + near.slope @ (x - near.parameters)
+    tolerance = None if near is None else 1e-10
     return jnp.sum(exact.log_prob(program, exact.solve(program, tolerance, start).policy, data))
 
 
-def nearby(x: Array) -> Start:
+def nearby(x: Array) -> Nearby:
     """The values at some parameters, and how they move with these."""
-    return Start(x, value_of(x), jax.jit(jax.jacfwd(value_of))(x))
+    return Nearby(x, value_of(x), jax.jit(jax.jacfwd(value_of))(x))
 
 
 def value_of(x: Array) -> Array:

@@ -1,5 +1,6 @@
 """From behaviour to parameters: estimates, their errors and posteriors, against NumPy and grids."""
 
+import os
 import subprocess
 import sys
 
@@ -411,3 +412,32 @@ def test_what_the_data_cannot_tell_apart_is_named(panel):
         ValueError, match=r"do not tell apart parameters along \(\+1 one, -1 other\)|\(-1 one, \+1 other\)"
     ):
         behaviour.maximum_likelihood(panel, program=twice, start={"one": 1.0, "other": 0.0}, **COLUMNS)
+
+
+@pytest.mark.slow
+def test_the_front_end_is_quiet_in_a_session_of_single_precision():
+    """Every method, in a process of its own with warnings as errors: all count in float64."""
+    program = """
+import warnings; warnings.simplefilter("error")
+import jax
+from numpyro.distributions import LogNormal
+from rlinf_ppl import behaviour
+
+made = behaviour.example(6, 12)
+fit = behaviour.maximum_likelihood(made.frame, program=made.program, start=made.start, **made.columns)
+key = jax.random.key(0)
+fit.summary("clustered"), fit.by_id, fit.predict(), fit.states(), fit.simulate(key), fit.log_likelihoods
+fit.counterfactual(made.program), fit.to_arviz(key, 10)
+priors = {"replacement": LogNormal(1.0, 1.0), "upkeep": LogNormal(-1.0, 1.0)}
+posterior = behaviour.sample(
+    made.frame, program=made.program, priors=priors, by_id=["upkeep"], key=key, num_warmup=20, num_samples=20,
+    num_chains=1, **made.columns
+)
+posterior.params, posterior.params_by_id, posterior.by_id, posterior.predict(num_draws=3), posterior.simulate(key)
+posterior.states(num_draws=3), posterior.counterfactual(made.program, num_draws=3), posterior.to_arviz()
+print(posterior.summary())
+"""
+    environment = os.environ | {"JAX_ENABLE_X64": "0"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert "72 rows, 6 sequences" in run.stdout

@@ -34,6 +34,7 @@ class Posterior:
     def __init__(self, panel: Panel, likelihood: Likelihood, mcmc: MCMC):
         self.panel, self.likelihood, self.mcmc = panel, likelihood, mcmc
         self._found = {name: np.asarray(x) for name, x in mcmc.get_samples(group_by_chain=True).items()}
+        self._extra = {name: np.asarray(x) for name, x in mcmc.get_extra_fields(group_by_chain=True).items()}
         raw = {design.raw(group) for design in likelihood.designs.values() for group in design.groups}
         self.samples = {name: draws for name, draws in self._found.items() if name not in raw}
 
@@ -59,7 +60,7 @@ class Posterior:
     @property
     def divergences(self) -> int:
         """How many draws the sampler could not follow the posterior at; more than a few are a reason for distrust."""
-        return int(np.sum(self.mcmc.get_extra_fields()["diverging"]))
+        return int(np.sum(self._extra["diverging"]))
 
     @property
     def by_id(self) -> pd.DataFrame:
@@ -77,7 +78,7 @@ class Posterior:
         facts = [
             f"{len(self.panel.frame)} rows, {len(self.panel.ids)} sequences, {self.divergences} divergences, R-hat at "
             f"most {every['r_hat'].max():.3f}, effective draws at least {every['ess'].min():.0f}, "
-            f"{np.mean(self.mcmc.get_extra_fields()['num_steps']):.0f} steps a draw"
+            f"{np.mean(self._extra['num_steps']):.0f} steps a draw"
         ]
         return "\n".join([*facts, self.params.to_string(float_format=lambda x: f"{x:.4f}")])
 
@@ -130,10 +131,9 @@ class Posterior:
         chains, n = next(iter(self._found.values())).shape[:2]
         terms = jax.jit(lambda draws: lax.map(self.likelihood.of_sequences, draws))(self._draws(None))
         fields = {"diverging": "diverging", "potential_energy": "energy", "num_steps": "n_steps"}
-        extra = self.mcmc.get_extra_fields(group_by_chain=True)
         groups = {
             "posterior": self.samples,
-            "sample_stats": {new: np.asarray(extra[old]) for old, new in fields.items()},
+            "sample_stats": {new: self._extra[old] for old, new in fields.items()},
             "log_likelihood": {"behaviour": np.asarray(terms).reshape(chains, n, -1)},
         }
         axes = axes_of(self.panel, self.likelihood.designs)
