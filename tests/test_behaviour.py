@@ -423,21 +423,19 @@ import jax
 from numpyro.distributions import LogNormal
 from rlinf_ppl import behaviour
 
-made = behaviour.example(6, 12)
+made = behaviour.example(4, 6)
 fit = behaviour.maximum_likelihood(made.frame, program=made.program, start=made.start, **made.columns)
 key = jax.random.key(0)
-fit.summary("clustered"), fit.by_id, fit.predict(), fit.states(), fit.simulate(key), fit.log_likelihoods
-fit.counterfactual(made.program), fit.to_arviz(key, 10)
+fit.summary("clustered"), fit.by_id, fit.states(), fit.log_likelihoods
 priors = {"replacement": LogNormal(1.0, 1.0), "upkeep": LogNormal(-1.0, 1.0)}
 posterior = behaviour.sample(
-    made.frame, program=made.program, priors=priors, by_id=["upkeep"], key=key, num_warmup=20, num_samples=20,
+    made.frame, program=made.program, priors=priors, by_id=["upkeep"], key=key, num_warmup=5, num_samples=10,
     num_chains=1, **made.columns
 )
-posterior.params, posterior.params_by_id, posterior.by_id, posterior.predict(num_draws=3), posterior.simulate(key)
-posterior.states(num_draws=3), posterior.counterfactual(made.program, num_draws=3), posterior.to_arviz()
+posterior.params, posterior.params_by_id, posterior.by_id, posterior.to_arviz()
 print(posterior.summary())
 """
     environment = os.environ | {"JAX_ENABLE_X64": "0"}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
-    assert "72 rows, 6 sequences" in run.stdout
+    assert "24 rows, 4 sequences" in run.stdout
