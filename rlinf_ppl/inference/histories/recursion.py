@@ -181,7 +181,7 @@ class Histories(eqx.Module):
         Returns:
             What is known of that state, and what the part tells.
         """
-        here, terms, foreseen = Here(self.parts[name], dict(at), self.supports, policy, self.weight), {}, {}
+        here, terms, foreseen = Here(self.parts[name], dict(at), self.supports, policy, self.weight, self.steps), {}, {}
         form, sites = here.part.form, self.plan.step if name == "step" else self.plan.initial
         for i, site in enumerate(form.sites):
             if site.kind == "optimality":

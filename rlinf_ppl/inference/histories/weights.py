@@ -1,5 +1,7 @@
 """The weight of what is seen of a site: its law at the known values, over the hidden variables that it depends on."""
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.laws import FiniteLaw, SiteLaw
 from rlinf_ppl.program.point import Part, Point, over_values
-from rlinf_ppl.program.supports import positions_of
+from rlinf_ppl.program.supports import is_finite, positions_of
 
 Names = tuple[str, ...]
 Values = dict[str, Any]
@@ -28,6 +30,7 @@ class Here(NamedTuple):
         supports: the values of every variable.
         policy: the laws of decisions in the place of their own.
         weight: how optimality counts; None: it does not.
+        steps: how many times a part is gone through.
     """
 
     part: Part
@@ -35,6 +38,7 @@ class Here(NamedTuple):
     supports: dict[str, Any]
     policy: dict[str, ConditionalLaw]
     weight: Weight | None = None
+    steps: int = 1
 
     def over(self, axes: Names, pick: Callable[[Point, Values], Any]) -> Any:
         """Something about the part at the known values, over all values of some hidden variables."""
@@ -47,6 +51,8 @@ class Here(NamedTuple):
 
     def density(self, site: SiteForm, axes: Names) -> tuple[Table, Table]:
         """The weight of a known site as a probability and the log of a density, one of them trivial."""
+        if not axes and self.tabulates(site):
+            return Table((), self.tabulated(site)), Table((), jnp.zeros(()))
 
         def one(point: Point, at: Values) -> tuple[Array, Array]:
             law = self.law(point, at, site)
@@ -60,6 +66,30 @@ class Here(NamedTuple):
 
         p, log_p = self.over(axes, one)
         return Table(axes, p), Table(axes, log_p)
+
+    def tabulates(self, site: SiteForm) -> bool:
+        """Whether its own law has hardly more rows than there are steps: then it is made once, and looked up."""
+        supports = [self.part.supports[name] for name in site.parents]
+        if site.name in self.policy or not all(is_finite(support) for support in (*supports, site.support)):
+            return False
+        return math.prod(len(support) for support in supports) <= 2 * self.steps
+
+    def tabulated(self, site: SiteForm) -> Array:
+        """The probability of a known site from the table of its law; NaN where that is none."""
+
+        def row(point: Point) -> tuple[Array, Array]:
+            law = point.law(site.name)
+            assert isinstance(law, FiniteLaw)
+            return law.probs, law.is_wrong() | point.beyond("laws", site.name)
+
+        probs, wrong = self.part.over(site.parents, row)
+        names = [(name, self.part.supports[name]) for name in site.parents]
+        places = tuple(positions_of(support, self.at[name]) for name, support in names)
+        place = positions_of(site.support, self.at[site.name])
+        sizes = zip((*places, place), probs.shape, strict=True)
+        outside = functools.reduce(jnp.logical_or, (each >= size for each, size in sizes))
+        inside = tuple(jnp.where(outside, 0, each) for each in (*places, place))
+        return jnp.where(outside | wrong[inside[:-1]], jnp.nan, probs[inside])
 
     def factor(self, site: SiteForm, axes: Names) -> tuple[Table, Table]:
         """The weight of data inside of the program."""
