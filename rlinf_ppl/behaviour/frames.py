@@ -13,7 +13,7 @@ from rlinf_ppl.behaviour.columns import Availability, Columns, availability_of, 
 from rlinf_ppl.behaviour.designs import Design, designs_of
 from rlinf_ppl.behaviour.estimates import Estimates, maximised
 from rlinf_ppl.behaviour.likelihood import Likelihood, in_float64
-from rlinf_ppl.behaviour.panel import Reading, panel_of
+from rlinf_ppl.behaviour.panel import Panel, Reading, panel_of
 from rlinf_ppl.behaviour.posterior import Posterior
 from rlinf_ppl.behaviour.sampling import centre, sampled
 from rlinf_ppl.behaviour.studies import check_study, made
@@ -85,10 +85,7 @@ def maximum_likelihood(
     """
     first = made(program, start)
     reading = reading_of(first, state, decision, other, id, time, available, weights, gaps)
-    panel = panel_of(frame, first, reading)
-    check_study(panel, first)
-    check_policy(policy)
-    check_lapse(lapse, start)
+    panel = checked_panel(frame, first, reading, policy, lapse, start)
     designs = designs_of(formulas, (), list(start), panel)
     moved = [group.label for design in designs.values() for group in design.groups]
     if moved:
@@ -181,10 +178,7 @@ def sample(
     middle = {name: centre(prior) for name, prior in priors.items()}
     first = made(program, middle)
     reading = reading_of(first, state, decision, other, id, time, available, weights, gaps)
-    panel = panel_of(frame, first, reading)
-    check_study(panel, first)
-    check_policy(policy)
-    check_lapse(lapse, priors)
+    panel = checked_panel(frame, first, reading, policy, lapse, priors)
     designs = designs_of(formulas, by_id, list(priors), panel)
     check_priors(priors, designs, lapse)
     transforms = {name: biject_to(prior.support) for name, prior in priors.items()}
@@ -208,6 +202,17 @@ def reading_of(
     variables = names_of(state, "state", True, program) | names_of(decision, "decision", False, program)
     variables |= names_of(other, "other", False, program)
     return Reading(variables, id, time, weights, availability_of(available, program), gaps)
+
+
+def checked_panel(
+    frame: Any, program: ControlProgram, reading: Reading, policy: Any, lapse: str | None, parameters: Mapping[str, Any]
+) -> Panel:
+    """The arrays of a data frame, and nothing that stands against learning from them."""
+    panel = panel_of(frame, program, reading)
+    check_study(panel, program)
+    check_policy(policy)
+    check_lapse(lapse, parameters)
+    return panel
 
 
 def check_policy(policy: Any) -> None:

@@ -15,7 +15,8 @@ from rlinf_ppl.behaviour.designs import Design
 from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.inference import exact
 from rlinf_ppl.inference.histories.alternatives import Lapsed
-from rlinf_ppl.inference.histories.likelihood import terms_under
+from rlinf_ppl.inference.histories.likelihood import terms_under, told_under
+from rlinf_ppl.inference.histories.recursion import Told
 from rlinf_ppl.inference.histories.simulated import laws_of
 from rlinf_ppl.inference.sites import Solver, is_rewarded, solved
 from rlinf_ppl.program import ControlProgram
@@ -229,6 +230,12 @@ class Likelihood(eqx.Module):
         rows = jax.tree.map(lambda x: x[:, None], arrays)
         found = jax.vmap(lambda own, rows: function(shared | own, *rows))(self.each(parameters), rows)
         return jax.tree.map(lambda x: x[:, 0], found)
+
+    def told(self, parameters: Parameters, data: Any, lengths: Any, available: Any, follows: Any) -> Told:
+        """What some sequences tell, also of what was not done."""
+        program = self.program(parameters)
+        laws = self.laws(program, parameters)
+        return told_under(program, laws, data, self.of, lengths, available, True, follows)
 
     def terms(self, parameters: Parameters) -> Float[Array, "n T"]:
         """The log probability of each row, 0 behind the end; that of a whole trajectory stands in its first row."""

@@ -13,7 +13,6 @@ from jaxtyping import Array, PRNGKeyArray
 from rlinf_ppl.behaviour.likelihood import Likelihood, Parameters
 from rlinf_ppl.behaviour.panel import Panel
 from rlinf_ppl.inference import exact
-from rlinf_ppl.inference.histories.likelihood import told_under
 from rlinf_ppl.inference.histories.simulated import simulated_under
 from rlinf_ppl.inference.sites import is_rewarded
 from rlinf_ppl.program import ControlProgram
@@ -31,13 +30,7 @@ def averaged(function: Callable[[Parameters], Any], draws: Draws) -> Any:
 
 def predicted(panel: Panel, likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
     """For each row of the panel the probability of each alternative, in the order that was given."""
-
-    def one(parameters: Parameters, data: Any, lengths: Any, available: Any, follows: Any) -> dict[str, Array]:
-        program = likelihood.program(parameters)
-        laws = likelihood.laws(program, parameters)
-        return told_under(program, laws, data, likelihood.of, lengths, available, True, follows).foreseen
-
-    found = averaged(lambda parameters: likelihood.of_each(one, parameters), draws)
+    found = averaged(lambda parameters: likelihood.of_each(likelihood.told, parameters).foreseen, draws)
     supports = likelihood.program(first_of(draws)).supports
     tables = {
         name: pd.DataFrame(
@@ -63,8 +56,7 @@ def trials(panel: Panel, likelihood: Likelihood, draws: Draws) -> pd.DataFrame:
 
     def one(parameters: Parameters, data: Any, lengths: Any, available: Any, follows: Any) -> dict[str, Array]:
         program = likelihood.program(parameters)
-        laws = likelihood.laws(program, parameters)
-        told = told_under(program, laws, data, likelihood.of, lengths, available, True, follows)
+        told = likelihood.told(parameters, data, lengths, available, follows)
         found = {name: x for name, x in told.states.items() if name not in likelihood.data}
         for name, p in told.foreseen.items():
             found[f"entropy_{name}"] = -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0), -1)

@@ -56,7 +56,7 @@ def check_study(panel: Panel, program: ControlProgram) -> None:
         raise ValueError(f"no decision was seen: {columns} hold nothing.")
     leaves = jax.tree.leaves((program.args, program.constants))
     if any(jnp.ndim(leaf) and leaf.dtype == jnp.float32 for leaf in leaves):
-        warnings.warn(FEW_DIGITS, stacklevel=4)
+        warnings.warn(FEW_DIGITS, stacklevel=5)
 
 
 def by_id(panel: Panel, likelihood: Likelihood, parameters: Parameters) -> pd.DataFrame:
