@@ -8,6 +8,15 @@ from rlinf_ppl.tasks.gallery.matrix_games import (
     matching_pennies,
     penalty_game,
 )
+from rlinf_ppl.tasks.gallery.memory_tasks import (
+    CHANGED_PATEL_MAZE_MAP,
+    PATEL_MAZE_MAP,
+    memory_choice,
+    offered_options,
+    patel_maze,
+    planning_task,
+)
+from rlinf_ppl.tasks.gallery.mountain_car import mountain_car
 from rlinf_ppl.tasks.gallery.processes import (
     FOUR_ROOMS_MAP,
     SLIPPERY_MAP,
@@ -20,7 +29,9 @@ from rlinf_ppl.tasks.gallery.processes import (
 )
 
 __all__ = [
+    "CHANGED_PATEL_MAZE_MAP",
     "FOUR_ROOMS_MAP",
+    "PATEL_MAZE_MAP",
     "SLIPPERY_MAP",
     "chain",
     "climbing_game",
@@ -31,7 +42,12 @@ __all__ = [
     "grid_world",
     "lottery",
     "matching_pennies",
+    "memory_choice",
+    "mountain_car",
+    "offered_options",
+    "patel_maze",
     "penalty_game",
+    "planning_task",
     "point_mass",
     "pursuit",
     "slippery_grid",
