@@ -109,7 +109,7 @@ def loss_of(guide, made):
 
 @pytest.mark.parametrize("name", GUIDES)
 def test_the_exact_elbo_and_its_slopes_are_those_of_the_tables(name):
-    guide = as_guide(program().structure, GUIDES[name]())
+    guide = as_guide(program(), GUIDES[name]())
     loss, target = loss_of(guide, program())
     value, slopes = jax.jit(jax.value_and_grad(lambda guide: loss.estimate(target, guide, KEY)))(guide)
     assert float(value) == pytest.approx(expected(name, guide.params), rel=1e-12)
@@ -125,7 +125,7 @@ def test_the_exact_elbo_and_its_slopes_are_those_of_the_tables(name):
 @pytest.mark.parametrize("name", GUIDES)
 def test_a_fit_reaches_the_best_of_its_family(name):
     """Against L-BFGS on the oracle's ELBO, from twenty starts."""
-    guide = as_guide(program().structure, GUIDES[name]())
+    guide = as_guide(program(), GUIDES[name]())
     fit = svi.fit(program(), KEY, 3000, guide=GUIDES[name](), optimizer=ADAM)
     shapes = [x.shape for x in guide.free]
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
@@ -146,7 +146,7 @@ def test_a_fit_reaches_the_best_of_its_family(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GUIDES)
 def test_particles_see_the_same_bound(name):
-    made, guide = program(), as_guide(program().structure, GUIDES[name]())
+    made, guide = program(), as_guide(program(), GUIDES[name]())
     loss = svi.ParticleELBO(20_000)
     target = loss.read(made)
     draws = jax.jit(jax.value_and_grad(lambda guide, key: loss.estimate(target, guide, key)))
@@ -191,7 +191,7 @@ def noisy():
 
 @pytest.mark.slow
 def test_a_softmax_of_noisy_values_against_quadrature():
-    made, guide = remembering(), as_guide(remembering().structure, noisy())
+    made, guide = remembering(), as_guide(remembering(), noisy())
 
     def wanted(mean, spread):
         return oracle.noisy_softmax(FIRST, TRANSITION, REWARD, T, mean, spread, 1.5)
@@ -587,7 +587,7 @@ class Holding(eqx.Module):
 
 @pytest.mark.parametrize("wrap", [lambda x: [x], lambda x: (x,), lambda x: {"w": x}], ids=["list", "tuple", "dict"])
 def test_a_single_array_in_a_container_is_learned(wrap):
-    guide = as_guide(program().structure, Holding(wrap(jnp.ones((S, A)))))
+    guide = as_guide(program(), Holding(wrap(jnp.ones((S, A)))))
     assert len(guide.free) == 1 and guide.bounds == (constraints.real,)
     assert program().with_guide(svi.fit(program(), KEY, 1).guide).learned.names == ("a",)
 

@@ -67,7 +67,7 @@ def wanted(guide):
 
 
 def test_values_and_slopes_are_those_of_a_quadrature():
-    made, guide = remembering(), as_guide(remembering().structure, noisy())
+    made, guide = remembering(), as_guide(remembering(), noisy())
     loss = svi.NodeELBO(40)
     value, slopes = jax.jit(jax.value_and_grad(lambda guide: loss.estimate(loss.read(made), guide, KEY)))(guide)
     assert float(value) == pytest.approx(wanted(guide), rel=1e-10)
@@ -96,7 +96,7 @@ def test_a_fit_by_nodes_and_one_by_particles():
 def test_particles_do_not_find_better():
     by_nodes = svi.fit(remembering(), KEY, 1500, guide=noisy(), loss=svi.NodeELBO(12), optimizer=ADAM)
     sampled = svi.fit(remembering(), KEY, 1500, guide=noisy(), loss=svi.ParticleELBO(300), optimizer=ADAM)
-    reached = wanted(as_guide(remembering().structure, sampled.guide))
+    reached = wanted(as_guide(remembering(), sampled.guide))
     assert reached <= float(by_nodes.elbo) + 1e-6 and reached == pytest.approx(float(by_nodes.elbo), abs=0.02)
 
 
@@ -170,7 +170,7 @@ def pushing():
 
 @pytest.mark.slow
 def test_any_other_law_is_integrated_by_draws_that_stay():
-    made, guide = pushing(), as_guide(pushing().structure, Pushing(jnp.asarray([[1.5, 3.0], [2.0, 2.0], [3.0, 1.0]])))
+    made, guide = pushing(), as_guide(pushing(), Pushing(jnp.asarray([[1.5, 3.0], [2.0, 2.0], [3.0, 1.0]])))
     loss, sampled = svi.NodeELBO(num_draws=4000), svi.ParticleELBO(40_000)
     one = float(loss.estimate(loss.read(made), guide, KEY))
     assert one == float(loss.estimate(loss.read(made), guide, jax.random.key(5)))
@@ -290,14 +290,14 @@ def test_what_jumps_is_moved_by_its_score(name):
     (found,) = (float(x) for x in fit.params.values())
     truths, began = (
         [truth(value) for value in values],
-        truth(next(iter(as_guide(made.structure, start).params.values()))),
+        truth(next(iter(as_guide(made, start).params.values()))),
     )
     assert max(truths) - truth(found) < 0.05 * (max(truths) - began)
 
 
 def test_a_threshold_has_its_slope():
     made, start, loss, truth, _ = JUMPS["a threshold"]
-    guide, target = as_guide(made.structure, start), loss.read(made)
+    guide, target = as_guide(made, start), loss.read(made)
     slope = jax.grad(lambda guide: loss.estimate(target, guide, KEY))(guide).free[0]
     assert float(slope) == pytest.approx((truth(1e-3) - truth(-1e-3)) / 2e-3, abs=0.02)
 
@@ -325,10 +325,10 @@ def test_too_few_nodes_are_no_convergence():
 
 def test_single_precision_finds_the_same():
     with jax.enable_x64(False):
-        guide = as_guide(remembering().structure, noisy())
+        guide = as_guide(remembering(), noisy())
         loss = svi.NodeELBO(20)
         value = float(loss.estimate(loss.read(remembering()), guide, KEY))
-    assert value == pytest.approx(wanted(as_guide(remembering().structure, noisy())), rel=1e-4)
+    assert value == pytest.approx(wanted(as_guide(remembering(), noisy())), rel=1e-4)
 
 
 def rolling():

@@ -26,7 +26,7 @@ from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular,
 from rlinf_ppl.inference.chains import forbidden
 from rlinf_ppl.inference.chains.policies import Policy, answer_of, as_laws
 from rlinf_ppl.inference.particles import episodes
-from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.dynamics import dynamics_of
 from rlinf_ppl.inference.particles.faults import check_faults
 from rlinf_ppl.inference.particles.proposals import as_policy
 from rlinf_ppl.program import ControlProgram, read
@@ -147,7 +147,7 @@ def roll_out(program: ControlProgram, key: PRNGKeyArray | Array, policy: Any, nu
     check_ends(program.horizon, "episodes")
     count = check_count("num_episodes", num_episodes)
     played = as_policy(program, policy, weighed=False)
-    dynamics = Dynamics(program.structure, program.parts, program.discount, None, played, None)
+    dynamics = replace(dynamics_of(program), proposal=played)
     returns, faults = episodes.returns(dynamics, check_key(key), count)
     check_faults(faults)
     return RollOut(returns, jnp.mean(returns), jnp.std(returns, ddof=1) / count**0.5)

@@ -32,7 +32,7 @@ from rlinf_ppl.algebra import TIME, regularizers, resampling
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.quadratics import QuadraticValue
 from rlinf_ppl.inference.arguments import check_count, check_key, check_number, check_value
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, dynamics_of, noise_of
 from rlinf_ppl.inference.particles.proposals import Quadratic, Twist, Valued, as_twist
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_sees
@@ -103,7 +103,7 @@ def sample(
     step = check_number("step_size", step_size)
     if not isinstance(step, jax.core.Tracer) and not float(step) > 0:
         raise ValueError(f"step_size must be a number above 0; got {step_size}.")
-    dynamics = Dynamics(program.structure, program.parts, program.discount, None, {}, twist)
+    dynamics = replace(dynamics_of(program), twist=twist)
     dynamics = replace(dynamics, tau=inverse_temperature(dynamics, site, known_before))
     found = moved(dynamics, key, decision, known_before, *counts, chance, step)
     if not isinstance(found.values, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(found.values))):

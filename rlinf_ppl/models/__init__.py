@@ -8,9 +8,17 @@ from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.level_k import level_k
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
 from rlinf_ppl.models.mountain_hike import mountain_hike
+from rlinf_ppl.models.noisy_agent import noisy_agent
+from rlinf_ppl.models.noisy_values import NoisyValues, noisy_values
 from rlinf_ppl.models.pr2 import pr2
 from rlinf_ppl.models.quantal_response import quantal_response
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
+from rlinf_ppl.models.resource_allocation import (
+    resource_allocation,
+    resource_allocation_free,
+    resource_allocation_once,
+    resource_allocation_once_free,
+)
 from rlinf_ppl.models.rommeo import rommeo
 from rlinf_ppl.models.single_agent import single_agent
 from rlinf_ppl.models.soft_options import soft_options
@@ -23,14 +31,21 @@ __all__ = [
     "engine_replacement",
     "gumbel_choice",
     "gumbel_trajectory",
+    "NoisyValues",
     "leave_prior_out",
     "level_k",
     "linear_gaussian",
     "mountain_hike",
+    "noisy_agent",
+    "noisy_values",
     "put_prior_in",
     "pr2",
     "quantal_response",
     "regularized",
+    "resource_allocation",
+    "resource_allocation_free",
+    "resource_allocation_once",
+    "resource_allocation_once_free",
     "rommeo",
     "single_agent",
     "smooth_bellman",

@@ -38,6 +38,15 @@ def expected_next(mdp: MDP, value: Float[Array, " S"]) -> Float[Array, "S A"]:
     return jnp.sum(mdp.probabilities * (after[:, None] if after.ndim == 2 else after), -1)
 
 
+def reaches_its_end(mdp: MDP) -> bool:
+    """Whether every state can lead to one that leads nowhere and pays nothing; of known tasks."""
+    ended, more = mdp.terminal, True
+    while more:
+        reached = ended | jnp.any(expected_next(mdp, ended.astype(float)) > 0, -1)
+        more, ended = bool(jnp.any(reached != ended)), reached
+    return bool(jnp.all(ended))
+
+
 def varying(array: Array, rank: int) -> Any:
     """An argument for `ControlProgram`: over time where it has one axis more than `rank`."""
     return over_time(array) if array.ndim > rank else array

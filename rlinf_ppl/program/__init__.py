@@ -29,8 +29,8 @@ A program is all that an engine ever sees: nothing here knows an engine, a model
 
 from rlinf_ppl.program.changes import over_time
 from rlinf_ppl.program.control_program import ControlProgram
-from rlinf_ppl.program.guides import parameter
 from rlinf_ppl.program.language import decide, optimality, truncated
+from rlinf_ppl.program.parameters import parameter
 from rlinf_ppl.program.reading import read
 
 __all__ = ["ControlProgram", "decide", "optimality", "over_time", "parameter", "read", "truncated"]

@@ -187,6 +187,11 @@ def as_final(final: Callable[..., Any], horizon: int | None) -> Callable[..., An
     return run
 
 
+def in_full(args: Any) -> Any:
+    """The arguments, those over time with all their rows."""
+    return jax.tree.map(lambda leaf: leaf.rows if is_over_time(leaf) else leaf, args, is_leaf=is_over_time)
+
+
 def row(args: Any, t: Any, fewest: int = 1) -> Any:
     """The arguments at one time; those over time that have fewer rows stay as they are."""
 

@@ -13,7 +13,7 @@ from rlinf_ppl.algebra.quadratics import AffinePolicy
 from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.algebra.tables import ROW_TOLERANCE
 from rlinf_ppl.program.checks import check_numbers
-from rlinf_ppl.program.functions import Called, law_over
+from rlinf_ppl.program.functions import Called, law_over, one_number
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw
 from rlinf_ppl.program.supports import FiniteSupport, Real, Support, is_finite, positions_of
 
@@ -100,12 +100,52 @@ class Tilted(ConditionalLaw):
         return law.moved(self.parameters(at, t))
 
 
+class Average(eqx.Module):
+    """A site without some real numbers that it sees, and that nothing else depends on.
+
+    Attributes:
+        hidden: the name of these numbers.
+        function: returns the law of the site where they are averaged out, and its mean entropy in nats given them.
+    """
+
+    hidden: str = eqx.field(static=True)
+    function: Called
+
+    def __call__(self, at: Values, t: Array, law: SiteLaw, support: Support) -> tuple[SiteLaw, Array]:
+        """The law and the entropy.
+
+        Raises:
+            TypeError: the function returned something else.
+        """
+        found, what = self.function(at, t), self.function.what
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(
+                f"{what} returned {type(found).__name__}; it must return a distribution and its mean entropy, a number."
+            )
+        return law_over(what, found[0], law, support), one_number(what, found[1])
+
+    def alone(self, support: Support) -> "Proposed":
+        """The law without the entropy."""
+        return Proposed(Called(self.function.what, First(self.function.function), self.function.names), support, True)
+
+
+class First(eqx.Module):
+    """A function that returns the first of what another returns."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, **values: Any) -> Any:
+        """The first."""
+        return self.function(**values)[0]
+
+
 class Proposed(ConditionalLaw):
     """A function that returns the distribution of a site; `weighed` as in `law_over`."""
 
     function: Called
     support: Support = eqx.field(static=True)
     weighed: bool = eqx.field(static=True)
+    average: Average | None = None
 
     def __call__(self, at: Values, t: Array, law: SiteLaw) -> SiteLaw:
         """The law of the distribution."""

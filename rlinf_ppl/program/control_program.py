@@ -168,7 +168,7 @@ class ControlProgram(eqx.Module):
             TypeError: a decision has no function, or an array of whole numbers stands among what is learned.
             ValueError: a function takes what its decision does not see, or an array breaks its constraint.
         """
-        return carrying(self, None if guide is None else as_guide(self.structure, guide))
+        return carrying(self, None if guide is None else as_guide(self, guide))
 
     @property
     def parts(self) -> dict[str, Part]:

@@ -109,6 +109,11 @@ class Form(NamedTuple):
         """The decisions in program order."""
         return tuple(site for site in self.sites if site.kind == "decision")
 
+    def users(self, name: str) -> list[str]:
+        """The sites and next state variables that depend on a variable."""
+        sites = [site.name for site in self.sites if name in (*site.parents, *site.temperature_parents)]
+        return sites + [each.name for each in self.following if name in each.parents]
+
     def supports(self) -> dict[str, Support]:
         """The values of each latent site."""
         return {site.name: site.support for site in self.latent}

@@ -11,12 +11,18 @@
 
 What is learned are the arrays of the module; an optimiser moves each where it has no bounds, through NumPyro's
 bijection to its constraint. The same functions run in NumPyro: `program.with_guide(guide).guide`.
+
+Two methods more are asked for where there are any. `prepare(self, *args)`, of the program's arguments, returns what has
+the functions: for what has to be worked out of the arrays first, such as a fixed point. `a_without_q(self, s)` is the
+law of `a` where `q`, real numbers before it that nothing else depends on, is averaged out, and the mean entropy of `a`
+given `q` in nats: for a mean that is known better than nodes would have it.
 """
 
 import dataclasses
 import enum
-from collections.abc import Mapping
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -26,37 +32,25 @@ from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.constraints import Constraint
 
-from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Proposed, Tilted
+from rlinf_ppl.program.changes import in_full
+from rlinf_ppl.program.conditionals import Average, ConditionalLaw, Looked, Proposed, Tilted
 from rlinf_ppl.program.functions import Called, taken
+from rlinf_ppl.program.parameters import bounds_of, freed
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import is_finite
 
-CONSTRAINT = "constraint"
-# Constraints with an edge on both sides, and how far out numbers without bounds may stand for a place near it.
-BOTH_SIDES = type(constraints.unit_interval), type(constraints.interval(0.0, 1.0)), type(constraints.simplex)
-EDGE = 15.0
 
+@runtime_checkable
+class Owner(Protocol):
+    """What a guide is one of: a program, or whoever holds its structure and arguments."""
 
-def parameter(constraint: Constraint = constraints.real, **more: Any) -> Any:
-    """A field of an Equinox module whose arrays keep a constraint of NumPyro's, such as constraints.positive.
+    @property
+    def structure(self) -> Structure:
+        """The program without its numbers."""
 
-    Args:
-        constraint: what all arrays below the field keep.
-        **more: as `equinox.field` has it.
-
-    Raises:
-        TypeError: it is no constraint.
-    """
-    if not isinstance(constraint, Constraint):
-        raise TypeError(
-            "parameter takes a constraint of NumPyro's, such as numpyro.distributions.constraints.positive; got "
-            f"{type(constraint).__name__}."
-        )
-    try:
-        biject_to(constraint)
-    except NotImplementedError as error:
-        raise TypeError(f"NumPyro has no bijection to {constraint}, along which an optimiser could move.") from error
-    return eqx.field(metadata={CONSTRAINT: constraint}, **more)
+    @property
+    def args(self) -> Any:
+        """Its arguments."""
 
 
 class Guide(eqx.Module):
@@ -69,6 +63,7 @@ class Guide(eqx.Module):
         names: of the arrays, in their order.
         bounds: the constraint of each.
         laws: for each decision the function's place in the module, and what it takes.
+        averages: for decisions that have one the function without some real numbers: their name, and what it takes.
     """
 
     free: list[Array]
@@ -77,10 +72,11 @@ class Guide(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     bounds: tuple[Constraint, ...] = eqx.field(static=True)
     laws: tuple[tuple[str, tuple[str, ...]], ...] = eqx.field(static=True)
+    averages: tuple[tuple[str, str, tuple[str, ...]], ...] = eqx.field(static=True)
 
     def __reduce__(self) -> Any:
         # How a module is put together does not survive a copy: what it was made of does.
-        return remade, (self.module, self.free, self.names, self.bounds, self.laws)
+        return remade, (self.module, self.free, self.names, self.bounds, self.laws, self.averages)
 
     @property
     def params(self) -> dict[str, Array]:
@@ -106,16 +102,16 @@ class Guide(eqx.Module):
         ]
         return dataclasses.replace(self, free=free)
 
-    def conditionals(
-        self, structure: Structure, params: Mapping[str, Array] | None = None
-    ) -> dict[str, ConditionalLaw]:
+    def conditionals(self, program: Owner, params: Mapping[str, Array] | None = None) -> dict[str, ConditionalLaw]:
         """For each decision of a program its law given what it sees.
 
         Args:
-            structure: of the program.
+            program: whose decisions.
             params: other arrays than its own, by name and within their bounds.
         """
-        module, supports = self.with_params(self.params if params is None else params), structure.supports()
+        structure, supports = program.structure, program.structure.supports()
+        module = prepared(self.with_params(self.params if params is None else params), program.args)
+        averages = {name: (hidden, names) for name, hidden, names in self.averages}
 
         def law(name: str, names: tuple[str, ...]) -> ConditionalLaw:
             function = entry(module, name)
@@ -123,7 +119,13 @@ class Guide(eqx.Module):
                 return function
             if eqx.is_array(function):
                 return tilted(structure, name, function)
-            return Proposed(Called(f"the guide of {name!r}", function, names), supports[name], True)
+            called = Called(f"the guide of {name!r}", function, names)
+            if name not in averages:
+                return Proposed(called, supports[name], True)
+            hidden, seen = averages[name]
+            other = without(name, hidden)
+            average = Average(hidden, Called(f"the guide's {other}", entry(module, other), seen))
+            return Proposed(called, supports[name], True, average)
 
         return {name: law(name, names) for name, names in self.laws}
 
@@ -134,11 +136,11 @@ class Place(enum.Enum):
     ARRAY = 0
 
 
-def remade(module: Any, free: list[Array], names: Any, bounds: Any, laws: Any) -> Guide:
+def remade(module: Any, free: list[Array], names: Any, bounds: Any, laws: Any, averages: Any) -> Guide:
     """A guide, put together again."""
     leaves, tree = jax.tree.flatten(module)
     rest = tuple(Place.ARRAY if eqx.is_array(leaf) else leaf for leaf in leaves)
-    return Guide(free, rest, tree, names, bounds, laws)
+    return Guide(free, rest, tree, names, bounds, laws, averages)
 
 
 def tilted(structure: Structure, name: str, logits: Array) -> ConditionalLaw:
@@ -148,11 +150,11 @@ def tilted(structure: Structure, name: str, logits: Array) -> ConditionalLaw:
     return Tilted(Looked(logits, axes, structure.horizon is not None), supports[name])
 
 
-def as_guide(structure: Structure, given: Any) -> Guide:
+def as_guide(program: Owner, given: Any) -> Guide:
     """A guide of one's own, checked.
 
     Args:
-        structure: of the program.
+        program: whose decisions it is about.
         given: an Equinox module with a method for each decision, or a dict with a function for each, of what the
             decision sees by name (and t), which returns a NumPyro distribution.
 
@@ -164,16 +166,19 @@ def as_guide(structure: Structure, given: Any) -> Guide:
     made, given = (given, given.module) if isinstance(given, Guide) else (None, given)
     if isinstance(given, type):
         raise TypeError(f"guide is the class {given.__name__}; give one of it, made with the arrays to start from.")
+    structure = program.structure
     decisions = [site.name for site in structure.step.decisions]
-    missing = [name for name in decisions if not is_law(given, name)]
+    module = eqx.filter_eval_shape(prepared, given, program.args) if is_prepared(given) else given
+    missing = [name for name in decisions if not is_law(module, name)]
     if missing or (isinstance(given, Mapping) and set(given) != set(decisions)):
         raise TypeError(
             f"guide must have a function for each of {decisions}: an Equinox module with methods of these names, or a "
             f"dict; got {described(given)}{f', which has none for {missing}' if missing else ''}."
         )
-    laws = tuple((name, names_of(structure, name, entry(given, name))) for name in decisions)
+    laws = tuple((name, names_of(structure, name, entry(module, name))) for name in decisions)
+    averages = tuple(averages_of(structure, module))
     if made is not None:
-        return dataclasses.replace(made, laws=laws)
+        return dataclasses.replace(made, laws=laws, averages=averages)
     given = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, given)
     placed = jax.tree.leaves_with_path(given)
     learned = [(named(place), leaf) for place, leaf in placed if eqx.is_array(leaf)]
@@ -185,7 +190,7 @@ def as_guide(structure: Structure, given: Any) -> Guide:
             )
     bounds = tuple(bounds_of(given, constraints.real))
     free = [freed(name, bound, leaf) for bound, (name, leaf) in zip(bounds, learned, strict=True)]
-    return remade(given, free, tuple(name for name, _ in learned), bounds, laws)
+    return remade(given, free, tuple(name for name, _ in learned), bounds, laws, averages)
 
 
 def named(place: Any) -> str:
@@ -225,6 +230,41 @@ def check_logits(structure: Structure, name: str, table: Array) -> None:
         )
 
 
+def is_prepared(module: Any) -> bool:
+    """Whether something is worked out of a guide's arrays before its functions are asked."""
+    return not isinstance(module, Mapping) and callable(getattr(module, "prepare", None))
+
+
+def prepared(module: Any, args: Any) -> Any:
+    """What has the functions of a guide."""
+    return module.prepare(*in_full(args)) if is_prepared(module) else module
+
+
+def without(name: str, hidden: str) -> str:
+    """What the function of a decision is called where some real numbers are averaged out."""
+    return f"{name}_without_{hidden}"
+
+
+def averages_of(structure: Structure, given: Any) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """The functions in which real numbers are averaged out, by decision, with what they take.
+
+    Raises:
+        ValueError: something else depends on these numbers, or something stands between them and the decision.
+    """
+    latent = [site.name for site in structure.step.latent]
+    for hidden, name in itertools.pairwise(latent):
+        function = entry(given, without(name, hidden))
+        if not callable(function):
+            continue
+        users = structure.step.users(hidden)
+        if users or is_finite(structure.supports()[hidden]):
+            raise ValueError(
+                f"the guide's {without(name, hidden)} averages {hidden!r} out: it must be real, and nothing but the "
+                f"guide of {name!r} may depend on it; {f'{sorted(users)} do' if users else 'it is finite'}."
+            )
+        yield name, hidden, tuple(other for other in names_of(structure, name, function) if other != hidden)
+
+
 def names_of(structure: Structure, name: str, function: Any) -> tuple[str, ...]:
     """What a function takes; raises where its decision does not see it."""
     if eqx.is_array(function):
@@ -235,38 +275,6 @@ def names_of(structure: Structure, name: str, function: Any) -> tuple[str, ...]:
     site = next(site for site in structure.step.decisions if site.name == name)
     seen = [other for other in (*dict(structure.state), *before[: before.index(name)]) if other not in site.unseen]
     return taken(f"the guide of {name!r}", function, tuple(seen))
-
-
-def bounds_of(module: Any, bound: Constraint) -> list[Constraint]:
-    """The constraint of each array in a module, in the order of its leaves: of the innermost field that names one."""
-    if eqx.is_array(module):
-        return [bound]
-    if isinstance(module, eqx.Module):
-        found = []
-        for field in dataclasses.fields(module):
-            if not field.metadata.get("static", False):
-                found += bounds_of(getattr(module, field.name), field.metadata.get(CONSTRAINT, bound))
-        return found
-    children = jax.tree.leaves(module, is_leaf=lambda x: x is not module)
-    if len(children) == 1 and children[0] is module:
-        return []
-    return [each for child in children for each in bounds_of(child, bound)]
-
-
-def freed(name: str, bound: Constraint, value: Array) -> Array:
-    """An array where it has no bounds; raises where it leaves them."""
-    value = jnp.asarray(value, dtype=float)
-    free = biject_to(bound).inv(value)
-    if isinstance(value, jax.core.Tracer):
-        return free
-    if not bool(jnp.all(bound(value))):
-        raise ValueError(f"the guide's {name} is {value}, which breaks its constraint {bound}.")
-    if isinstance(bound, BOTH_SIDES) and not bool(jnp.all(jnp.abs(free) < EDGE)):
-        raise ValueError(
-            f"the guide's {name} is {value}, at the edge of its constraint {bound}: nothing moves it there. Start it "
-            "within."
-        )
-    return free
 
 
 def described(given: Any) -> str:

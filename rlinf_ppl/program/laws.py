@@ -250,7 +250,9 @@ def as_law(fn: Any, support: Support | None = None) -> FiniteLaw | GaussianLaw |
         factor = base.scale_tril
     else:
         factor = jnp.diag(jnp.reshape(jnp.broadcast_to(base.scale, base.batch_shape), -1))
-    return GaussianLaw(jnp.reshape(base.loc, -1).astype(float), factor.astype(float), Real(fn.shape()))
+    # NumPyro keeps a mean that all coordinates share as one number.
+    mean = jnp.broadcast_to(jnp.reshape(base.loc, -1), factor.shape[:1])
+    return GaussianLaw(mean.astype(float), factor.astype(float), Real(fn.shape()))
 
 
 def gaussian(fn: Any) -> Any:

@@ -87,7 +87,7 @@ def as_own_guide(program: Any) -> Handled:
     guide, supports = program.learned, program.supports
     starts = zip(guide.params.items(), guide.bounds, strict=True)
     params = {name: numpyro.param(name, start, constraint=bound) for (name, start), bound in starts}
-    laws = guide.conditionals(program.structure, params)
+    laws = guide.conditionals(program, params)
     return lambda t, state, alive: Given(laws, supports, state, t, alive)
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Array
 from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.fitting.networks import check_networks
 from rlinf_ppl.inference.fitting.own import is_own
+from rlinf_ppl.inference.particles.dynamics import Dynamics
 from rlinf_ppl.program.conditionals import ConditionalLaw, Tilted
 from rlinf_ppl.program.guides import Guide, as_guide, check_logits, tilted
 from rlinf_ppl.program.structure import Structure
@@ -28,21 +29,22 @@ def small_tables(structure: Structure, key: Array) -> Logits:
             f"{real} are real numbers or depend on some, which no table holds; give guide=svi.networks(prog, key), or "
             "a guide of your own."
         )
-    keys, steps = jax.random.split(key, len(structure.scopes)), structure.horizon or 0
+    keys, times = jax.random.split(key, len(structure.scopes)), tuple(map(len, structure.times().values()))
     return {
-        name: INITIAL_SPREAD * jax.random.normal(each, (steps, *(sizes[axis] for axis in axes)))
+        name: INITIAL_SPREAD * jax.random.normal(each, (*times, *(sizes[axis] for axis in axes)))
         for (name, axes), each in zip(table_axes(structure).items(), keys, strict=True)
     }
 
 
-def checked_guide(structure: Structure, guide: Any) -> Any:
+def checked_guide(dynamics: Dynamics, guide: Any) -> Any:
     """A guide to start from, checked.
 
     Raises:
         TypeError, ValueError: it is none, or one of another program.
     """
     if is_own(guide):
-        return as_guide(structure, guide)
+        return as_guide(dynamics, guide)
+    structure = dynamics.structure
     names = [name for name, _ in structure.scopes]
     if not isinstance(guide, dict) or set(guide) != set(names):
         raise TypeError(
@@ -56,13 +58,15 @@ def checked_guide(structure: Structure, guide: Any) -> Any:
     return guide | tables
 
 
-def proposals(structure: Structure, guide: Any) -> dict[str, ConditionalLaw]:
+def proposals(dynamics: Dynamics, guide: Any) -> dict[str, ConditionalLaw]:
     """A guide as the law of each decision, given what it sees."""
     if isinstance(guide, Guide):
-        return guide.conditionals(structure)
-    return {
-        name: theta if isinstance(theta, Tilted) else tilted(structure, name, theta) for name, theta in guide.items()
-    }
+        return guide.conditionals(dynamics)
+
+    def law(name: str, theta: Any) -> ConditionalLaw:
+        return theta if isinstance(theta, Tilted) else tilted(dynamics.structure, name, theta)
+
+    return {name: law(name, theta) for name, theta in guide.items()}
 
 
 def table_axes(structure: Structure) -> dict[str, tuple[str, ...]]:

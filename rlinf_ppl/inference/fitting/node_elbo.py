@@ -16,7 +16,6 @@ from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ProgramELBO
 from rlinf_ppl.inference.fitting.own import check_one_sign, common_sign, policy_of, steepest
 from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature, nats_per_unit
 from rlinf_ppl.program.supports import is_finite
 
@@ -51,14 +50,14 @@ class NodeELBO(ProgramELBO):
             raise ValueError(f"accuracy must be above 0; got {self.accuracy}.")
 
     def check(self, program: ControlProgram) -> None:
-        """Raise where there is no end, the state is real, or data count beside an inverse temperature."""
-        check_ends(program.horizon, "sum over its times")
+        """Raise where the state is real, or too large to have no end, or data count beside an inverse temperature."""
         real = [name for name, support in program.structure.state if not is_finite(support)]
         if real:
             raise ValueError(
                 f"the state holds {real}, which take no finitely many values: nodes integrate what is real within a "
                 "step. svi.ParticleELBO(n) takes any state."
             )
+        nodes.check_endless(program.structure)
         if nats_per_unit(program) is not None:
             raise ValueError(
                 "NodeELBO counts everything in units of optimality, and data beside an inverse temperature are in "
@@ -77,7 +76,7 @@ class NodeELBO(ProgramELBO):
 
     def check_guide(self, target: Dynamics, guide: Any) -> Any:
         """A guide of one's own, networks or tables."""
-        return checked_guide(target.structure, guide)
+        return checked_guide(target, guide)
 
     def estimate(self, target: Dynamics, guide: Any, key: Array) -> Float[Array, ""]:
         """The ELBO by nodes, whatever the key."""
@@ -85,7 +84,7 @@ class NodeELBO(ProgramELBO):
 
     def bound(self, target: Dynamics, guide: Any, times: int) -> Float[Array, ""]:
         """The ELBO by so many times the nodes."""
-        laws, key = proposals(target.structure, guide), jax.random.key(0)
+        laws, key = proposals(target, guide), jax.random.key(0)
         return nodes.bound(target, laws, times * self.num_nodes, times * self.num_draws, key)
 
     def ascent(self, target: Dynamics, gradient: Any) -> Any:
@@ -110,7 +109,7 @@ class NodeELBO(ProgramELBO):
     @compiled
     def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, and its ELBO by twice the nodes."""
-        return policy_of(target, proposals(target.structure, guide)), self.bound(target, guide, 2)
+        return policy_of(target, proposals(target, guide)), self.bound(target, guide, 2)
 
     def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:
         """The ELBO by nodes, times the inverse temperature that all decisions share."""

@@ -8,6 +8,12 @@ with its mean and factor; any other by draws whose noise is the same at each ste
 state is finite, and real numbers live within a step: what a memory holds for the choice at hand, what an actuator makes
 of it.
 
+What a Gaussian decision costs is the divergence of two Gaussians, in closed form. Where a guide says what a decision is
+when some real numbers before it are averaged out, there is nothing to integrate by nodes.
+
+Where nothing varies in time the step is worked out once, as what it pays in each state and where it leads from there:
+the gradient of the expectation above in V_{t+1}. So there may be no end: then V solves a linear system.
+
 The derivative goes along the nodes as the guide moves them. Where draws jump (counts, mixtures), or something jumps
 with them (a threshold, a rounding), it would miss the jump: such nodes stay, and the law's score moves their weights.
 """
@@ -23,18 +29,22 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.linear_systems import solve_written
 from rlinf_ppl.inference.particles.dynamics import Dynamics
-from rlinf_ppl.program.conditionals import ConditionalLaw
+from rlinf_ppl.program.conditionals import Average, ConditionalLaw, Proposed
+from rlinf_ppl.program.divergence import gaussian_kl
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.jumps import jumping, jumping_sites
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw
-from rlinf_ppl.program.point import Point
+from rlinf_ppl.program.point import Point, over_values
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
 
 # A product rule of more dimensions has more nodes than draws would need.
 MOST_DIMENSIONS = 3
 MOST_POINTS = 2e7
+# Up to so many a step that does not vary in time is worked out once, as a matrix.
+MOST_STATES = 2000
 
 
 class Nodes(NamedTuple):
@@ -67,6 +77,20 @@ def check_count(structure: Structure, num_nodes: int, num_draws: int) -> None:
         )
 
 
+def check_endless(structure: Structure) -> None:
+    """Raise where a step without end has more states than a matrix is made for.
+
+    Raises:
+        ValueError: so it is.
+    """
+    states = math.prod(len(support) for _, support in structure.state)
+    if structure.horizon is None and states > MOST_STATES:
+        raise ValueError(
+            f"without end NodeELBO solves a linear system over {states} states, and takes {MOST_STATES}: use "
+            "program.unroll(T)."
+        )
+
+
 def nodes_of(form: Form, num_nodes: int, num_draws: int, key: Array) -> dict[str, Nodes]:
     """The nodes of each real site of a part of a program."""
     laws = {site.name: form.arithmetic.places.laws[site.name] for site in form.latent if not is_finite(site.support)}
@@ -95,40 +119,53 @@ def bound(
     """The ELBO in units of optimality.
 
     Args:
-        dynamics: the program, with an end and a finite state.
+        dynamics: the program, with a finite state.
         laws: of its decisions.
         num_nodes: of a Gaussian number.
         num_draws: of any other site that is real.
         key: a random key for these.
     """
     structure, step_key, start_key = dynamics.structure, *jax.random.split(key)
-    state = dict(structure.state)
+    state, names = dict(structure.state), [name for name, _ in structure.state]
     step_nodes = nodes_of(structure.step, num_nodes, num_draws, step_key)
     start_nodes = nodes_of(structure.initial, num_nodes, num_draws, start_key)
-
     scored = frozenset(jumping_sites(structure.step) | jumping_laws(dynamics, laws))
     first_scored = frozenset(jumping_sites(structure.initial))
 
-    def over_states(value: Any) -> Array:
-        for i in reversed(range(len(state))):
-            value = jax.vmap(value, in_axes=[0 if j == i else None for j in range(len(state))])
-        return value(*map(values_of, state.values()))
+    def last(at: dict[str, Any]) -> Array:
+        return jnp.zeros(()) if structure.final is None else dynamics.reward(dynamics.at("final", at))
 
-    def last(*values: Array) -> Array:
-        if structure.final is None:
-            return jnp.zeros(())
-        return dynamics.reward(dynamics.at("final", dict(zip(state, values, strict=True))))
+    def value(at: dict[str, Any], t: Array, following: Array) -> Array:
+        at = at | {"t": t}
+        expectation = Expectation(dynamics, dict(laws), step_nodes, dynamics.discount * following, scored)
+        return expectation(dynamics.at("step", at), at, 0)
 
     def at_time(following: Array, t: Array) -> tuple[Array, None]:
-        def value(*values: Array) -> Array:
-            at = dict(zip(state, values, strict=True)) | {"t": t}
-            expectation = Expectation(dynamics, dict(laws), step_nodes, dynamics.discount * following, scored)
-            return expectation(dynamics.at("step", at), at, 0)
+        return over_values(state, tuple(names), lambda at: value(at, t, following)), None
 
-        return over_states(value), None
+    sizes = tuple(map(len, state.values()))
+    if stationary(dynamics, laws) and math.prod(sizes) <= MOST_STATES:
+        now, nothing = jnp.zeros((), int), jnp.zeros(sizes)
+        pays, leads = over_values(state, tuple(names), lambda at: jax.value_and_grad(value, 2)(at, now, nothing))
+        matrix = jnp.reshape(leads, (math.prod(sizes), -1))
 
-    values, _ = lax.scan(at_time, over_states(last), jnp.arange(structure.horizon or 0)[::-1])
+        def at_time(following: Array, t: Array) -> tuple[Array, None]:
+            return pays + jnp.reshape(matrix @ jnp.ravel(following), sizes), None
+
+    if structure.horizon is None:
+        values = solve_written(jnp.eye(len(matrix), dtype=matrix.dtype) - matrix, pays)
+    else:
+        end = over_values(state, tuple(names), last)
+        values, _ = lax.scan(at_time, end, jnp.arange(structure.horizon)[::-1])
     return Expectation(dynamics, {}, start_nodes, values, first_scored)(dynamics.at("initial", {}), {}, 0)
+
+
+def stationary(dynamics: Dynamics, laws: Mapping[str, ConditionalLaw]) -> bool:
+    """Whether nothing varies in time, neither in the step nor in a guide."""
+    if dynamics.structure.horizon is None:
+        return True
+    functions = all(isinstance(law, Proposed) and "t" not in law.function.names for law in laws.values())
+    return functions and not dynamics.structure.takes_time
 
 
 def jumping_laws(dynamics: Dynamics, laws: Mapping[str, ConditionalLaw]) -> set[str]:
@@ -187,6 +224,9 @@ class Expectation(eqx.Module):
         own = law = point.law(name)
         if name in self.laws:
             law = self.laws[name](at, at["t"], own)
+            average = self.average(name, place)
+            if average is not None:
+                return self.averaged(point, at, place, average) - gaussian_kl(law, own) / point.temperature(name)
         if isinstance(law, FiniteLaw):
             assert isinstance(own, FiniteLaw)
             values, weights = values_of(law.support), jnp.where(law.is_wrong(), jnp.nan, law.probs)
@@ -199,11 +239,36 @@ class Expectation(eqx.Module):
                 score = jax.vmap(law.log_prob)(values)
                 weights = weights * jnp.exp(score - lax.stop_gradient(score))
             some = weights > 0
-            ratio = jax.vmap(law.log_prob)(values) - jax.vmap(own.log_prob)(values)
+            known = gaussian_kl(law, own) if name in self.laws else None
+            ratio = jax.vmap(law.log_prob)(values) - jax.vmap(own.log_prob)(values) if known is None else known
         gains = jax.vmap(lambda value: self(point.given(name, value), at | {name: value}, place + 1))(values)
         if name in self.laws:
             gains = gains - ratio / point.temperature(name)
         return jnp.sum(jnp.where(some | jnp.isnan(weights), weights * jnp.where(some, gains, 0.0), 0.0))
+
+    def average(self, name: str, place: int) -> Average | None:
+        """What the next decision is where a real one is averaged out, if its guide says so."""
+        latent = self.dynamics.structure.step.latent
+        law = self.laws.get(latent[place + 1].name) if place + 1 < len(latent) else None
+        known = isinstance(law, Proposed) and law.average is not None and law.average.hidden == name
+        return law.average if known else None
+
+    def averaged(self, point: Point, at: dict[str, Any], place: int, average: Average) -> Float[Array, ""]:
+        """What is paid from the next decision on, where the real one before it is averaged out."""
+        site = point.part.form.latent[place + 1]
+        own = point.law(site.name)
+        assert isinstance(own, FiniteLaw)
+        law, entropy = average(at, at["t"], own, site.support)
+        assert isinstance(law, FiniteLaw)
+        weights = jnp.where(law.is_wrong(), jnp.nan, law.probs)
+        some, tau = weights > 0, point.temperature(site.name)
+        cost = -jnp.log(jnp.where(some, own.probs, 1.0)) / tau
+
+        def gain(value: Array) -> Array:
+            return self(point.given(site.name, value), at | {site.name: value}, place + 2)
+
+        gains = jax.vmap(gain)(values_of(site.support)) - cost
+        return entropy / tau + jnp.sum(jnp.where(some | jnp.isnan(weights), weights * jnp.where(some, gains, 0.0), 0.0))
 
     def data(self, point: Point) -> Array:
         """The log probability of data, in nats: there is one inverse temperature, and it is 1."""

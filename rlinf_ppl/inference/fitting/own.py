@@ -33,7 +33,7 @@ def learnable(program: ControlProgram, given: Any) -> Guide:
     Raises:
         TypeError, ValueError: it is none, or has no arrays.
     """
-    guide = as_guide(program.structure, given)
+    guide = as_guide(program, given)
     if not guide.free:
         raise ValueError(
             "the guide has no arrays, so that there is nothing to learn: only jax arrays in an Equinox module, or in "
@@ -52,7 +52,7 @@ def refusal(loss: Any) -> str:
 
 def bound(chain: Chain, dynamics: Dynamics, guide: Guide) -> Float[Array, ""]:
     """The exact ELBO of a guide's tables."""
-    laws = guide.conditionals(dynamics.structure)
+    laws = guide.conditionals(dynamics)
     tables = {name: tabulated(dynamics, name, law) for name, law in laws.items()}
     return answers.evaluate(chain, laws_of(chain, tables)).elbo
 
@@ -63,7 +63,7 @@ def check_tables(dynamics: Dynamics, guide: Guide) -> None:
     Raises:
         ValueError: so it is.
     """
-    for name, law in guide.conditionals(dynamics.structure).items():
+    for name, law in guide.conditionals(dynamics).items():
         unseen = outside(dynamics, name, law)
         if unseen:
             raise ValueError(
@@ -76,6 +76,8 @@ def policy_of(dynamics: Dynamics, laws: dict[str, ConditionalLaw]) -> dict[str, 
     """What users are given: tables of decisions that have one, functions of the others."""
 
     def one(name: str, law: ConditionalLaw) -> Any:
+        if isinstance(law, Proposed) and law.average is not None:
+            law = law.average.alone(law.support)
         network = isinstance(law, Tilted) and not isinstance(law.parameters, Looked)
         if network or outside(dynamics, name, law):
             return PolicyFunction(dynamics, name, law)

@@ -61,7 +61,7 @@ class ParticleELBO(ProgramELBO):
 
     def check_guide(self, target: Dynamics, guide: Any) -> Any:
         """A guide to start from: one of the user's own, or for each decision a network or a table of logits."""
-        return checked_guide(target.structure, guide)
+        return checked_guide(target, guide)
 
     def estimate(self, target: Dynamics, guide: Any, key: Array) -> Float[Array, ""]:
         """E log p_hat in units of optimality."""
@@ -69,7 +69,7 @@ class ParticleELBO(ProgramELBO):
 
     def bound(self, target: Dynamics, guide: Any, key: Array, num_runs: int) -> Float[Array, ""]:
         """E log p_hat in nats."""
-        proposing = dataclasses.replace(target, proposal=proposals(target.structure, guide))
+        proposing = dataclasses.replace(target, proposal=proposals(target, guide))
         return particle_bound.log_evidence(
             proposing, key, self.num_particles, num_runs, self.threshold, self.resampling_term
         )
@@ -91,7 +91,7 @@ class ParticleELBO(ProgramELBO):
     @compiled
     def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, as tables where it is learned as such; and the bound over many runs."""
-        policy = policy_of(target, proposals(target.structure, guide))
+        policy = policy_of(target, proposals(target, guide))
         return policy, self.bound(target, guide, key, SUMMARY_RUNS) / scale(target)
 
     def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:

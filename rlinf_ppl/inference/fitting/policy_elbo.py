@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import Chain
 from rlinf_ppl.algebra.compiled import compiled
+from rlinf_ppl.inference.fitting.entries import proposals
 from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ExactELBO, ProgramELBO
 from rlinf_ppl.inference.fitting.own import (
     bound,
@@ -49,7 +50,7 @@ class PolicyELBO(ProgramELBO):
 
     def check_guide(self, target: Made, guide: Any) -> Guide:
         """The guide, if all of its functions can be written out."""
-        found = as_guide(target.dynamics.structure, guide)
+        found = as_guide(target.dynamics, guide)
         check_tables(target.dynamics, found)
         return found
 
@@ -75,7 +76,7 @@ class PolicyELBO(ProgramELBO):
     @compiled
     def summary(self, target: Made, guide: Guide, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy as tables, and its exact ELBO."""
-        laws = guide.conditionals(target.dynamics.structure)
+        laws = proposals(target.dynamics, guide)
         return policy_of(target.dynamics, laws), self.estimate(target, guide, key)
 
     def __repr__(self) -> str:

@@ -69,6 +69,7 @@ class Dynamics(eqx.Module):
     Attributes:
         structure: of the program.
         parts: initial, step and final with their numbers.
+        args: its arguments, as guides are prepared with.
         discount: its discount.
         tau: the common inverse temperature; None: 1.
         proposal: what sites are drawn from in the place of their own laws.
@@ -77,6 +78,7 @@ class Dynamics(eqx.Module):
 
     structure: Structure = eqx.field(static=True)
     parts: dict[str, Part]
+    args: Any
     discount: Array
     tau: Array | None
     proposal: dict[str, ConditionalLaw]
@@ -268,7 +270,7 @@ def senseless(factor: Array) -> Array:
 
 def dynamics_of(program: ControlProgram) -> Dynamics:
     """The program as whoever walks it under its own laws sees it, in units of optimality."""
-    return Dynamics(program.structure, program.parts, program.discount, None, {}, None)
+    return Dynamics(program.structure, program.parts, program.args, program.discount, None, {}, None)
 
 
 def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
@@ -278,6 +280,7 @@ def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
     return Dynamics(
         program.structure,
         program.parts,
+        program.args,
         program.discount,
         common_inverse_temperature(program),
         as_proposal(program, proposal),

@@ -67,7 +67,7 @@ def as_proposal(program: ControlProgram, proposal: Any) -> dict[str, Conditional
     """
     found = getattr(proposal, "policy", proposal)
     if found is None:
-        return {} if program.learned is None else program.learned.conditionals(program.structure)
+        return {} if program.learned is None else program.learned.conditionals(program)
     if not isinstance(found, Mapping):
         raise TypeError(
             "proposal must be None, a policy (a dict with an entry for each decision), or a solution or fit that has "
@@ -93,9 +93,9 @@ def as_policy(program: ControlProgram, policy: Any, weighed: bool = True) -> dic
     """
     found = getattr(policy, "policy", policy)
     if found is None and program.learned is not None:
-        return program.learned.conditionals(program.structure)
+        return program.learned.conditionals(program)
     if isinstance(found, Guide | eqx.Module):
-        return as_guide(program.structure, found).conditionals(program.structure)
+        return as_guide(program, found).conditionals(program)
     if not isinstance(found, Mapping):
         raise TypeError(
             f"a policy is a dict with an entry for each of {sorted(program.scopes)}, or a solution or fit that has one;"

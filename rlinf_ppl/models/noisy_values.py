@@ -1,0 +1,186 @@
+"""Values that are remembered with noise, and the agent that acts on them (Patel, Acerbi & Pouget 2020).
+
+    pi(a | s) = E softmax(beta (q(s, .) + std(s, .) z))_a,   z ~ N(0, I) drawn anew at each choice
+    q(s, a) = r(s, a) + gamma E v(s'),                        v(s) = sum_a pi(a | s) q(s, a)
+
+q is the value of the agent's own noisy policy: what it comes to believe who learns on policy. With one std for all
+times q is a fixed point at discount gamma, whatever the horizon; with one for each time it is a backward recursion to
+the horizon. The fixed point is found by policy iteration: q of the policy at hand, by a linear system, then the policy
+of that q. It is differentiated by the implicit function theorem, with
+
+    dv = d(sum_a pi q) at v fixed + gamma J dv,      J(s, s') = sum_a w(s, a) P(s' | s, a),
+    w(s, a) = pi(a | s) + sum_b q(s, b) d pi(b | s) / d q(s, a)
+
+States that lead nowhere and pay nothing are worth 0, at a discount of 1 as well.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from rlinf_ppl.algebra.fixed_point import constant, depending
+from rlinf_ppl.algebra.linear_systems import solve_written
+from rlinf_ppl.algebra.random_utility import choice
+from rlinf_ppl.models.arguments import check_task, finite_number
+from rlinf_ppl.models.dynamics import expected_next
+from rlinf_ppl.tasks import MDP, checks
+from rlinf_ppl.types import ArrayLike
+
+MOST_ROUNDS = 200
+
+
+class NoisyValues(NamedTuple):
+    """What an agent comes to who acts on values that it remembers with noise.
+
+    Attributes:
+        value: q, (S, A), or (T, S, A) where the noise varies in time; in units of reward.
+        policy: the probability of each action, the noise averaged out; as the value.
+        residual: how far q is from the value of this policy, in units of reward.
+        converged: whether that is rounding; at a discount of 1 there may be no value.
+    """
+
+    value: Float[Array, "*T S A"]
+    policy: Float[Array, "*T S A"]
+    residual: Float[Array, ""]
+    converged: Bool[Array, ""]
+
+
+def noisy_values(mdp: MDP, std: ArrayLike, beta: ArrayLike, discount: ArrayLike = 1.0) -> NoisyValues:
+    """The values of an agent's own policy, where it acts on these values with noise.
+
+    Args:
+        mdp: the task, S states and A actions.
+        std: standard deviation of each remembered value, at least 0, in units of reward: (S, A), or what broadcasts to
+            it, such as (S, 1); or (T, S, A), one for each time, with which the task ends after T steps.
+        beta: inverse temperature of the softmax, above 0, in 1 / units of reward.
+        discount: gamma in [0, 1], of the values.
+
+    Raises:
+        TypeError: on something else than an MDP.
+        ValueError: on a std below 0 or of another shape, a beta that is not above 0, a discount outside [0, 1].
+    """
+    check_task("mdp", mdp, MDP)
+    spread = as_table("std", std, mdp, None)
+    if checks.is_concrete(spread) and bool(jnp.any(spread < 0)):
+        raise ValueError(f"std has an entry of {float(jnp.min(spread)):g}; a standard deviation is at least 0.")
+    sharpness, gamma = positive_number("beta", beta), discount_of("discount", discount)
+    if spread.ndim == 3:
+        return remembered_until_the_end(mdp, spread, sharpness, gamma)
+    if mdp.reward.ndim == 3:
+        raise ValueError("the task's reward varies in time; give a std for each time, (T, S, A).")
+    return remembered(mdp, spread, sharpness, gamma)
+
+
+def remembered(mdp: MDP, std: Float[Array, "S A"], beta: Array, discount: Array) -> NoisyValues:
+    """The same for one std at all times, a fixed point."""
+
+    def value_of(v: Array) -> Array:
+        return mdp.reward + discount * expected_next(mdp, v)
+
+    def operator(v: Array) -> Array:
+        q = value_of(v)
+        return jnp.where(mdp.terminal, 0.0, jnp.sum(choice(beta * q, beta * std) * q, -1))
+
+    def moved(weights: Array) -> Array:
+        """Gamma times where the task leads if actions have weights."""
+        units = jnp.eye(mdp.num_states, dtype=weights.dtype)
+        return jnp.where(mdp.terminal[:, None], 0.0, discount * jax.vmap(expected_with(mdp, weights), 0, 1)(units))
+
+    def round_of(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        v, _, rounds = carry
+        policy = choice(beta * value_of(v), beta * std)
+        pays = jnp.where(mdp.terminal, 0.0, jnp.sum(policy * mdp.reward, -1))
+        better = solve_written(jnp.eye(mdp.num_states, dtype=v.dtype) - moved(policy), pays)
+        return better, jnp.max(jnp.abs(operator(better) - better)), rounds + 1
+
+    def unsettled(carry: tuple[Array, Array, Array]) -> Array:
+        v, residual, rounds = carry
+        return (residual > rounding(v)) & (rounds < MOST_ROUNDS) & ~jnp.isnan(residual)
+
+    def slopes(v: Array) -> Array:
+        q = value_of(v)
+        policy, back = jax.vjp(lambda q: choice(beta * q, beta * std), q)
+        return moved(policy + back(jnp.broadcast_to(q, policy.shape))[0])
+
+    def search(start: Array) -> tuple[Array, Array, Array]:
+        return lax.while_loop(unsettled, round_of, (start, jnp.asarray(jnp.inf, start.dtype), jnp.asarray(0)))
+
+    start = jnp.zeros(mdp.num_states, jnp.result_type(std, mdp.reward))
+    found, residual, _ = constant(eqx.filter_closure_convert(search, start))(start)
+    settled = residual <= rounding(found)
+    found = jnp.where(settled, found, jnp.nan)
+    fixed = eqx.filter_closure_convert(operator, start), eqx.filter_closure_convert(slopes, start)
+    q = value_of(depending(found, *fixed))
+    return NoisyValues(q, choice(beta * q, beta * std), residual, settled)
+
+
+def expected_with(mdp: MDP, weights: Array) -> Any:
+    """The expectation of a function of the next state where actions have weights."""
+    return lambda value: jnp.sum(weights * expected_next(mdp, value), -1)
+
+
+def remembered_until_the_end(mdp: MDP, std: Float[Array, "T S A"], beta: Array, discount: Array) -> NoisyValues:
+    """The same for a std at each time."""
+    rewards = jnp.broadcast_to(mdp.reward, std.shape)
+
+    def back(v: Array, now: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+        reward, spread = now
+        q = reward + discount * expected_next(mdp, v)
+        policy = choice(beta * q, beta * spread)
+        return jnp.sum(policy * q, -1), (q, policy)
+
+    end = jnp.zeros(mdp.num_states, rewards.dtype)
+    _, (q, policy) = lax.scan(back, end, (rewards, std), reverse=True)
+    return NoisyValues(q, policy, jnp.zeros((), q.dtype), jnp.asarray(True))
+
+
+def rounding(v: Array) -> Array:
+    """What is rounding of values."""
+    return 64 * jnp.finfo(v.dtype).eps * jnp.maximum(1.0, jnp.max(jnp.abs(v)))
+
+
+def as_table(name: str, given: ArrayLike, mdp: MDP, horizon: int | None) -> Float[Array, "*T S A"]:
+    """A number for each state and action, and for each time where it has that axis.
+
+    Raises:
+        ValueError: on another shape.
+    """
+    array, shape = checks.as_reals(name, given), (mdp.num_states, mdp.num_actions)
+    checks.check_finite(name, array)
+    timed = array.ndim == 3
+    whole = (array.shape[0] if horizon is None else horizon, *shape) if timed else shape
+    try:
+        return jnp.broadcast_to(array, whole)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} has shape {array.shape}; it is one number, or a table {shape} of states and actions, with size 1 "
+            f"where it ignores one{'' if horizon is None else f', or {(horizon, *shape)} over times as well'}."
+        ) from error
+
+
+def positive_number(name: str, value: ArrayLike) -> Float[Array, ""]:
+    """A finite number above 0.
+
+    Raises:
+        ValueError: it is none.
+    """
+    array = finite_number(name, value)
+    if checks.is_concrete(array) and not array > 0:
+        raise ValueError(f"{name} is {float(array):g}; it must be above 0.")
+    return array
+
+
+def discount_of(name: str, value: ArrayLike) -> Float[Array, ""]:
+    """A number in [0, 1].
+
+    Raises:
+        ValueError: it is none.
+    """
+    array = finite_number(name, value)
+    if checks.is_concrete(array) and not (array >= 0) & (array <= 1):
+        raise ValueError(f"{name} is {float(array):g}; it must be in [0, 1].")
+    return array

@@ -1,0 +1,70 @@
+"""What is learned of a guide of one's own: arrays of a module, each within the bounds that its field names."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.constraints import Constraint
+
+CONSTRAINT = "constraint"
+# Constraints with an edge on both sides, and how far out numbers without bounds may stand for a place near it.
+BOTH_SIDES = type(constraints.unit_interval), type(constraints.interval(0.0, 1.0)), type(constraints.simplex)
+EDGE = 15.0
+
+
+def parameter(constraint: Constraint = constraints.real, **more: Any) -> Any:
+    """A field of an Equinox module whose arrays keep a constraint of NumPyro's, such as constraints.positive.
+
+    Args:
+        constraint: what all arrays below the field keep.
+        **more: as `equinox.field` has it.
+
+    Raises:
+        TypeError: it is no constraint.
+    """
+    if not isinstance(constraint, Constraint):
+        raise TypeError(
+            "parameter takes a constraint of NumPyro's, such as numpyro.distributions.constraints.positive; got "
+            f"{type(constraint).__name__}."
+        )
+    try:
+        biject_to(constraint)
+    except NotImplementedError as error:
+        raise TypeError(f"NumPyro has no bijection to {constraint}, along which an optimiser could move.") from error
+    return eqx.field(metadata={CONSTRAINT: constraint}, **more)
+
+
+def bounds_of(module: Any, bound: Constraint) -> list[Constraint]:
+    """The constraint of each array in a module, in the order of its leaves: of the innermost field that names one."""
+    if eqx.is_array(module):
+        return [bound]
+    if isinstance(module, eqx.Module):
+        found = []
+        for field in dataclasses.fields(module):
+            if not field.metadata.get("static", False):
+                found += bounds_of(getattr(module, field.name), field.metadata.get(CONSTRAINT, bound))
+        return found
+    children = jax.tree.leaves(module, is_leaf=lambda x: x is not module)
+    if len(children) == 1 and children[0] is module:
+        return []
+    return [each for child in children for each in bounds_of(child, bound)]
+
+
+def freed(name: str, bound: Constraint, value: Array) -> Array:
+    """An array where it has no bounds; raises where it leaves them."""
+    value = jnp.asarray(value, dtype=float)
+    free = biject_to(bound).inv(value)
+    if isinstance(value, jax.core.Tracer):
+        return free
+    if not bool(jnp.all(bound(value))):
+        raise ValueError(f"the guide's {name} is {value}, which breaks its constraint {bound}.")
+    if isinstance(bound, BOTH_SIDES) and not bool(jnp.all(jnp.abs(free) < EDGE)):
+        raise ValueError(
+            f"the guide's {name} is {value}, at the edge of its constraint {bound}: nothing moves it there. Start it "
+            "within."
+        )
+    return free
