@@ -56,4 +56,4 @@ def noisy_agent(
     if found.policy.ndim == 3 and len(found.policy) != horizon:
         raise ValueError(f"std has {len(found.policy)} times, and horizon is {horizon}.")
     args = varying_task(mdp), varying(found.policy, 2)
-    return ControlProgram(first_state, step, horizon, discount, args=(varying_task(mdp), varying(found.policy, 2)))
+    return ControlProgram(first_state, step, horizon, discount, args=args)
