@@ -8,14 +8,17 @@ import numpyro
 import optax
 import pytest
 from jax import Array
-from numpyro.distributions import Beta, Categorical, Normal, Poisson, constraints
+from numpyro.distributions import Beta, Categorical, MultivariateNormal, Normal, Poisson, constraints
 from numpyro.infer import SVI
 from oracles import guides as oracle
 from selection import quick_rows
 
-from rlinf_ppl import ControlProgram, decide, optimality, parameter
+from rlinf_ppl import ControlProgram, decide, optimality, over_time, parameter
+from rlinf_ppl.algebra.random_utility import choice, mean_entropy
 from rlinf_ppl.inference import exact, svi
+from rlinf_ppl.program.divergence import gaussian_kl
 from rlinf_ppl.program.guides import as_guide
+from rlinf_ppl.program.laws import as_law
 
 S, A, T = 3, 2, 3
 KEY = jax.random.key(0)
@@ -116,7 +119,7 @@ def tabular(discount=1.0, tau=1.0, horizon=T):
     def start():
         return initial() | {"m": numpyro.sample("m_0", HALVES)}
 
-    return ControlProgram(start, step, horizon, discount, final)
+    return ControlProgram(start, step, horizon, discount, None if horizon is None else final)
 
 
 @pytest.mark.parametrize("discount, tau", quick_rows([(0.7, -0.5)], [(1.0, 1.0), (0.7, -0.5)]))
@@ -331,6 +334,135 @@ def test_single_precision_finds_the_same():
     assert value == pytest.approx(wanted(as_guide(remembering(), noisy())), rel=1e-4)
 
 
+def endless(states):
+    def step(s):
+        decide("a", HALVES)
+        return {"s": numpyro.sample("s_next", Categorical(probs=jnp.full(states, 1 / states)))}
+
+    return ControlProgram(lambda: {"s": 0}, step, None, 0.5, sizes={"s": states})
+
+
+def recording():
+    """What is remembered is paid for as well."""
+
+    def step(s):
+        q = decide("q", Normal(0, 1).expand([A]).to_event(1))
+        a = decide("a", Categorical(logits=jnp.zeros(A)))
+        optimality(jnp.asarray(REWARD)[s, a] - jnp.sum(q**2))
+        return {"s": s}
+
+    return ControlProgram(initial, step, 2)
+
+
+class Averaging(eqx.Module):
+    """The same noisy values, with what a choice by them comes to."""
+
+    mean: Array
+    spread: Array = parameter(constraints.positive)
+
+    def q(self, s):
+        return Normal(self.mean[s], self.spread[s]).to_event(1)
+
+    def a(self, q):
+        return Categorical(logits=1.5 * q)
+
+    def a_without_q(self, s):
+        mean, std = 1.5 * self.mean[s], 1.5 * self.spread[s]
+        return Categorical(probs=choice(mean, std)), mean_entropy(mean, std)
+
+
+class Prepared(eqx.Module):
+    """Its values are worked out of the program's arguments first."""
+
+    spread: Array = parameter(constraints.positive)
+
+    def prepare(self, mean, prices):
+        return Averaging(mean + jnp.sum(prices), self.spread)
+
+
+def test_what_a_guide_averages_out_needs_no_nodes():
+    guide, averaging = as_guide(remembering(), noisy()), as_guide(remembering(), Averaging(*noisy().__dict__.values()))
+    made, one, many = remembering(T, 0.6, 0.4), svi.NodeELBO(1), svi.NodeELBO(60)
+    target = one.read(made)
+    value, slopes = jax.jit(jax.value_and_grad(lambda guide: one.estimate(target, guide, KEY)))(averaging)
+    by_nodes, wanted = jax.jit(jax.value_and_grad(lambda guide: many.estimate(target, guide, KEY)))(guide)
+    assert float(value) == pytest.approx(float(by_nodes), rel=1e-10)
+    for slope, other in zip(slopes.free, wanted.free, strict=True):
+        np.testing.assert_allclose(slope, other, atol=1e-9)
+
+
+def test_without_an_end_it_is_what_late_ends_tend_to():
+    guide, loss = as_guide(remembering(), noisy()), svi.NodeELBO(30)
+    endless, late = (remembering(horizon, 0.5) for horizon in (None, 50))
+    value, other = (float(jax.jit(loss.estimate)(loss.read(made), guide, KEY)) for made in (endless, late))
+    assert value == pytest.approx(other, rel=1e-12)
+    fit = svi.fit(endless, KEY, 100, guide=noisy(), loss=svi.NodeELBO(12), optimizer=ADAM)
+    assert float(fit.elbo) > value
+
+
+def test_tables_without_an_end_have_the_exact_elbo():
+    made, loss = tabular(0.7, 1.0, None), svi.NodeELBO()
+    target = loss.read(made)
+    logits = jax.tree.map(lambda x: 5 * x, loss.start(target, KEY))
+    table = svi.ExactELBO()
+    exactly = jax.jit(table.estimate)(table.read(made), logits, KEY)
+    assert float(jax.jit(loss.estimate)(target, logits, KEY)) == pytest.approx(float(exactly), rel=1e-12)
+
+
+def test_a_guide_is_prepared_with_the_arguments():
+    def step(mean, price, s):
+        decide("q", Normal(0, 1).expand([A]).to_event(1))
+        a = decide("a", Categorical(logits=jnp.zeros(A)))
+        optimality(jnp.asarray(REWARD)[s, a] - price)
+        return {"s": numpyro.sample("s_next", Categorical(probs=jnp.asarray(TRANSITION)[s, a]))}
+
+    mean, spread, prices = noisy().mean, noisy().spread, jnp.asarray([0.2, -0.1, 0.4])
+    made = ControlProgram(lambda mean, price: initial(), step, T, args=(mean, over_time(prices)))
+    carrying, loss = made.with_guide(Prepared(spread)), svi.NodeELBO(20)
+    assert set(carrying.learned.params) == {"spread"}
+    value, slopes = jax.value_and_grad(lambda made: loss.estimate(loss.read(made), made.learned, KEY), allow_int=True)(
+        carrying
+    )
+    worked_out = as_guide(made, Averaging(mean + prices.sum(), spread))
+    assert float(value) == pytest.approx(float(loss.estimate(loss.read(made), worked_out, KEY)), rel=1e-12)
+    moved = made.with_args(mean.at[0, 0].add(1e-5), over_time(prices)).with_guide(Prepared(spread))
+    there = loss.estimate(loss.read(moved), moved.learned, KEY)
+    assert float(slopes.args[0][0, 0]) == pytest.approx(float(there - value) / 1e-5, abs=1e-4)
+    # NumPyro's own, and particles, are given the same.
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(carrying.guide, 0)).get_trace()
+    np.testing.assert_allclose(trace["t0/q"]["fn"].loc, (mean + prices.sum())[trace["init/s_0"]["value"]])
+    sampled = svi.ParticleELBO(4000)
+    estimate = sampled.estimate(sampled.read(carrying), carrying.learned, KEY)
+    assert float(estimate) == pytest.approx(float(value), abs=0.15)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_divergences_are_those_of_densities(shape):
+    rng = np.random.default_rng(1)
+    one, two = (Normal(rng.normal(size=shape), rng.uniform(0.5, 2, shape)).to_event(len(shape)) for _ in range(2))
+    x = jax.vmap(one.sample)(jax.random.split(KEY, 200_000))
+    ratio = jax.vmap(lambda x: one.log_prob(x) - two.log_prob(x))(x)
+    found = float(gaussian_kl(as_law(one), as_law(two)))
+    assert abs(found - float(ratio.mean())) < 5 * float(ratio.std()) / 200_000**0.5
+
+
+def test_divergences_of_correlated_vectors_and_of_certain_ones():
+    rng = np.random.default_rng(4)
+    factors = [np.tril(rng.normal(size=(3, 3))) + 2 * np.eye(3) for _ in range(2)]
+    means = rng.normal(size=(2, 3))
+    one, two = (as_law(MultivariateNormal(jnp.asarray(m), scale_tril=jnp.asarray(f))) for m, f in zip(means, factors, strict=True))
+    covs = [f @ f.T for f in factors]
+    away, inverse = means[1] - means[0], np.linalg.inv(covs[1])
+    logs = [np.linalg.slogdet(cov)[1] for cov in covs]
+    wanted = 0.5 * (np.trace(inverse @ covs[0]) + away @ inverse @ away - 3 + logs[1] - logs[0])
+    assert float(gaussian_kl(one, two)) == pytest.approx(wanted, rel=1e-12)
+    assert float(gaussian_kl(one, one)) == pytest.approx(0.0, abs=1e-12)
+    certain = eqx.tree_at(lambda law: law.factor, one, jnp.zeros((3, 3)))
+    assert float(gaussian_kl(certain, certain)) == 0.0
+    assert float(gaussian_kl(certain, two)) == np.inf and float(gaussian_kl(one, certain)) == np.inf
+    assert gaussian_kl(one, as_law(Beta(1.0, 1.0))) is None
+
+
 def rolling():
     def step(x):
         u = decide("u", Normal(0.0, 1.0))
@@ -365,9 +497,10 @@ WRONG = {
         lambda: svi.fit(rolling(), KEY, 1, loss=svi.NodeELBO(), optimizer=ADAM),
         "the state holds .'x'.*ParticleELBO",
     ),
-    "no end": (
-        lambda: svi.fit(remembering(None, 0.5), KEY, 1, guide=noisy(), loss=svi.NodeELBO(), optimizer=ADAM),
-        "program.unroll",
+    "no end and many states": (lambda: svi.NodeELBO().check(endless(3000)), "program.unroll"),
+    "an average over what others use": (
+        lambda: recording().with_guide(Averaging(*noisy().__dict__.values())),
+        r"averages 'q' out: .*\['optimality'\] do",
     ),
     "data": (
         lambda: svi.fit(seeing_data(), KEY, 1, loss=svi.NodeELBO(), optimizer=ADAM),

@@ -73,7 +73,7 @@ def choice(mean: Float[Array, "*#n K"], std: Float[Array, "*#n K"]) -> Float[Arr
         std: of their noise, at least 0, times the same.
 
     Returns:
-        p, differentiable twice and more.
+        p, differentiable twice and more. Of three and more, what is below 1e-11 (1e-6) has no digits of its own.
     """
     mean, std = together(mean, std)
     if mean.shape[-1] == 1:
@@ -128,15 +128,20 @@ def panels(mean: Array, std: Array) -> tuple[Array, Array]:
     """Nodes and weights, (..., m), over where the largest may be: Gauss and Legendre's between all edges of all."""
     mean, std = lax.stop_gradient((mean, std))
     width = jnp.sqrt(std**2 + GUMBEL_STD**2)
-    edges = mean[..., None] + np.euler_gamma + width[..., None] * jnp.asarray(EDGES, mean.dtype)
+    edges = mean[..., None] + np.euler_gamma + width[..., None] * last(EDGES, width)
     # Below this edge of any one of them there is no largest.
     edges = jnp.maximum(edges, jnp.max(edges[..., :1], -2, keepdims=True))
     edges = jnp.sort(jnp.reshape(edges, (*edges.shape[:-2], -1)), -1)
     points, weights = np.polynomial.legendre.leggauss(rule_of(mean.dtype).order)
     half = 0.5 * (edges[..., 1:] - edges[..., :-1])[..., None]
-    at = edges[..., :-1, None] + half * jnp.asarray(points + 1, mean.dtype)
+    at = edges[..., :-1, None] + half * last(points + 1, edges[..., 1:])
     flat = (*at.shape[:-2], -1)
-    return jnp.reshape(at, flat), jnp.reshape(half * jnp.asarray(weights, mean.dtype), flat)
+    return jnp.reshape(at, flat), jnp.reshape(half * last(weights, edges[..., 1:]), flat)
+
+
+def last(numbers: np.ndarray, like: Array) -> Array:
+    """Numbers along an axis after those of an array, of its type."""
+    return jnp.asarray(numbers, like.dtype)[(None,) * like.ndim]
 
 
 def rule_of(dtype: Any) -> Rule:
@@ -155,15 +160,15 @@ def blurred(kernel: Kernel, order: int, y: Array, std: Array) -> Array:
         z = np.arange(-round(end / step), round(end / step) + 1) * step
         weights = np.exp(-0.5 * z**2)
         held = jnp.where(wide, 0.0, std)[..., None]
-        terms = kernel.derivative(order, y[..., None] - held * jnp.asarray(z, y.dtype))
-        return jnp.sum(terms * jnp.asarray(weights / weights.sum(), y.dtype), -1)
+        terms = kernel.derivative(order, y[..., None] - held * last(z, y))
+        return jnp.sum(terms * last(weights / weights.sum(), y), -1)
 
     def broad(_: None) -> Array:
         x, weights = own_nodes(kernel, rule)
         held = jnp.where(wide, std, WIDE)[..., None]
-        away = (y[..., None] - jnp.asarray(x, y.dtype)) / held
+        away = (y[..., None] - last(x, y)) / held
         terms = normal(order, away, kernel.two_sided) / held**order
-        return jnp.sum(terms * jnp.asarray(weights, y.dtype), -1)
+        return jnp.sum(terms * last(weights, y), -1)
 
     nothing = jnp.zeros_like
     # Most calls have one kind only.
@@ -184,7 +189,8 @@ def blurred_jvp(kernel: Kernel, order: int, primals: Any, tangents: Any) -> tupl
 def own_nodes(kernel: Kernel, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     """Nodes of a kernel's own noise, and the weights that B' gives them."""
     step, left, right = rule.own
-    left = -right - np.log(right) if kernel.two_sided else left
+    # Of two, what is hopeless keeps its digits.
+    left, right = (-2.2 * right, 2.2 * right) if kernel.two_sided else (left, right)
     x = np.arange(np.floor(left / step), np.ceil(right / step) + 1) * step
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         return x, step * np.asarray(kernel.derivative(1, jnp.asarray(x, jnp.float64)))

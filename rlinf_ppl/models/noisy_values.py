@@ -143,22 +143,29 @@ def rounding(v: Array) -> Array:
     return 64 * jnp.finfo(v.dtype).eps * jnp.maximum(1.0, jnp.max(jnp.abs(v)))
 
 
-def as_table(name: str, given: ArrayLike, mdp: MDP, horizon: int | None) -> Float[Array, "*T S A"]:
+def as_table(name: str, given: ArrayLike, mdp: MDP, times: int | None) -> Float[Array, "*T S A"]:
     """A number for each state and action, and for each time where it has that axis.
 
+    Args:
+        name: of the argument.
+        given: the numbers; with size 1, or without an axis, where they ignore it.
+        mdp: the task.
+        times: how many times there may be; 0: none, None: any number.
+
     Raises:
-        ValueError: on another shape.
+        ValueError: on another shape, or numbers that are not finite.
     """
     array, shape = checks.as_reals(name, given), (mdp.num_states, mdp.num_actions)
     checks.check_finite(name, array)
-    timed = array.ndim == 3
-    whole = (array.shape[0] if horizon is None else horizon, *shape) if timed else shape
+    timed = array.ndim == 3 and times != 0
+    whole = (times or array.shape[0], *shape) if timed else shape
     try:
         return jnp.broadcast_to(array, whole)
     except ValueError as error:
+        over_time = "" if times == 0 else f", or {('T' if times is None else times, *shape)} over times as well"
         raise ValueError(
             f"{name} has shape {array.shape}; it is one number, or a table {shape} of states and actions, with size 1 "
-            f"where it ignores one{'' if horizon is None else f', or {(horizon, *shape)} over times as well'}."
+            f"where it ignores one{over_time}."
         ) from error
 
 

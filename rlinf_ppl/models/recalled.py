@@ -53,11 +53,11 @@ class Recalled(eqx.Module):
         std = self.std[place]
         return Normal(0.0, std).to_event(std.ndim)
 
-    def softmax(self, noise: Array, *place: Any) -> Categorical:
+    def softmax(self, noise: Array, *place: Any) -> Distribution:
         """The choice by noisy values of a place."""
         return Categorical(logits=self.beta * (self.mean[place] + noise))
 
-    def average(self, *place: Any) -> tuple[Categorical, Array]:
+    def average(self, *place: Any) -> tuple[Distribution, Array]:
         """The choice at a place without the noise, and its mean entropy given it."""
         return Categorical(probs=self.policy[place]), self.entropy[place]
 
@@ -71,11 +71,11 @@ class AtEachAccess(eqx.Module):
         """The noise of a state's values."""
         return self.tables.noise(s)
 
-    def a(self, s: Any, memory: Any) -> Categorical:
+    def a(self, s: Any, memory: Any) -> Distribution:
         """The action given the noise."""
         return self.tables.softmax(memory, s)
 
-    def a_without_memory(self, s: Any) -> tuple[Categorical, Array]:
+    def a_without_memory(self, s: Any) -> tuple[Distribution, Array]:
         """The action without it."""
         return self.tables.average(s)
 
@@ -89,11 +89,11 @@ class AtEachAccessInTime(eqx.Module):
         """The noise of a state's values."""
         return self.tables.noise(t, s)
 
-    def a(self, s: Any, memory: Any, t: Any) -> Categorical:
+    def a(self, s: Any, memory: Any, t: Any) -> Distribution:
         """The action given the noise."""
         return self.tables.softmax(memory, t, s)
 
-    def a_without_memory(self, s: Any, t: Any) -> tuple[Categorical, Array]:
+    def a_without_memory(self, s: Any, t: Any) -> tuple[Distribution, Array]:
         """The action without it."""
         return self.tables.average(t, s)
 
@@ -107,11 +107,11 @@ class Everywhere(eqx.Module):
         """The noise of all values."""
         return self.tables.noise()
 
-    def a(self, s: Any, memory: Any) -> Categorical:
+    def a(self, s: Any, memory: Any) -> Distribution:
         """The action given the noise."""
         return self.tables.softmax(memory[s], s)
 
-    def a_without_memory(self, s: Any) -> tuple[Categorical, Array]:
+    def a_without_memory(self, s: Any) -> tuple[Distribution, Array]:
         """The action without it."""
         return self.tables.average(s)
 
@@ -125,11 +125,11 @@ class EverywhereInTime(eqx.Module):
         """The noise of all values."""
         return self.tables.noise(t)
 
-    def a(self, s: Any, memory: Any, t: Any) -> Categorical:
+    def a(self, s: Any, memory: Any, t: Any) -> Distribution:
         """The action given the noise."""
         return self.tables.softmax(memory[s], t, s)
 
-    def a_without_memory(self, s: Any, t: Any) -> tuple[Categorical, Array]:
+    def a_without_memory(self, s: Any, t: Any) -> tuple[Distribution, Array]:
         """The action without it."""
         return self.tables.average(t, s)
 

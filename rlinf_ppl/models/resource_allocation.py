@@ -224,19 +224,19 @@ def program_of(
 ) -> ControlProgram:
     """The program of a step, its numbers checked."""
     check_reward_times(mdp, horizon)
-    base = positive_table("base_std", base_std, mdp, None)
+    base = positive_table("base_std", base_std, mdp, 0)
     gamma = discount_of("value_discount", discount if value_discount is None else value_discount)
     memory = Memory(base, positive_number("beta", beta), *prices, gamma)
     return ControlProgram(first_state, run, horizon, discount, args=(varying_task(mdp), memory))
 
 
-def positive_table(name: str, given: ArrayLike, mdp: MDP, horizon: int | None) -> Float[Array, "*T S A"]:
+def positive_table(name: str, given: ArrayLike, mdp: MDP, times: int | None) -> Float[Array, "*T S A"]:
     """Standard deviations above 0; see `as_table`.
 
     Raises:
         ValueError: one is not, or the shape is another.
     """
-    table = as_table(name, given, mdp, horizon)
+    table = as_table(name, given, mdp, times)
     if checks.is_concrete(table) and not bool(jnp.all(table > 0)):
         raise ValueError(
             f"{name} has an entry of {float(jnp.min(table)):g}; a standard deviation is above 0, and a perfect memory "
@@ -249,13 +249,13 @@ def start_of(mdp: MDP, horizon: int | None, base_std: ArrayLike, std: ArrayLike 
     """Where a fit's std starts."""
     check_task("mdp", mdp, MDP)
     if std is None:
-        return 0.5 * positive_table("base_std", base_std, mdp, None)
-    return positive_table("std", std, mdp, horizon)
+        return 0.5 * positive_table("base_std", base_std, mdp, 0)
+    return positive_table("std", std, mdp, horizon or 0)
 
 
 def mean_of(mdp: MDP, horizon: int | None, mean: ArrayLike | None, std: Array) -> Float[Array, "*T S A"]:
     """Where a fit's free values start."""
-    return jnp.broadcast_to(as_table("mean", 0.0 if mean is None else mean, mdp, horizon), std.shape)
+    return jnp.broadcast_to(as_table("mean", 0.0 if mean is None else mean, mdp, horizon or 0), std.shape)
 
 
 def finite_weight(name: str, given: ArrayLike) -> Float[Array, ""]:
