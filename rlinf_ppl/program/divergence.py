@@ -18,10 +18,11 @@ def gaussian_kl(law: SiteLaw, other: SiteLaw) -> Array | None:
         for k in range(len(right)):
             scale = other.factor[k, k]
             row = right[k] - sum((other.factor[k, j] * rows[j] for j in range(k)), jnp.zeros_like(right[k]))
-            certain = (scale == 0) & jnp.all(row == 0)
-            rows.append(jnp.where(scale > 0, row / jnp.where(scale > 0, scale, 1.0), jnp.where(row == 0, 0.0, jnp.inf)))
-            log_scale = jnp.log(jnp.where(certain, 1.0, rows[k][k]))
-            total = total + jnp.where(certain, 0.0, 0.5 * (jnp.sum(rows[k] ** 2) - 1) - log_scale)
+            certain, lost = (scale == 0) & jnp.all(row == 0), (scale == 0) & jnp.any(row != 0)
+            rows.append(row / jnp.where(scale > 0, scale, 1.0))
+            log_scale = jnp.log(jnp.where(scale > 0, rows[k][k], 1.0))
+            cost = 0.5 * (jnp.sum(rows[k] ** 2) - 1) - log_scale
+            total = total + jnp.where(certain, 0.0, jnp.where(lost, jnp.inf, cost))
         return total
     if isinstance(law, SampledLaw) and isinstance(other, SampledLaw):
         one, two = gaussian(law.base), gaussian(other.base)
