@@ -26,7 +26,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from rlinf_ppl.report.case import Case
-    from rlinf_ppl.report.recovery import Row
+    from rlinf_ppl.report.table import AnyRow
 
 PHASES = ("building", "solving", "fitting", "conditioning", "fitting by samples", "moving particles", "drawing")
 
@@ -209,7 +209,7 @@ def recover(
         typer.echo(f"Figures, graphs and posteriors (netCDF, for ArviZ) are in {out}/<task>/.")
 
 
-def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[Row]:
+def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[AnyRow]:
     """Recovers one case after the other under a progress bar, and writes figures and tables.
 
     Computes in float64: the differences between the answers are far below what float32 resolves.
@@ -217,16 +217,21 @@ def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[Row]:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from rlinf_ppl.report import engines, recovery, results
+    from rlinf_ppl.report import engines, fitted, recovery, results
     from rlinf_ppl.report.cases import CASES
 
     out.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[AnyRow] = []
     *keys, key_games = jax.random.split(jax.random.key(seed), len(cases) + 1)
     with progress_bar(len(cases) * len(PHASES) + 1) as begin:
         for case, key in zip(cases, keys, strict=True):
             key_fit, key_estimates, key_draws = jax.random.split(key, 3)
             announce = functools.partial(begin, case.name)
+            if case.fitted:
+                found = fitted.recover(case, key_fit, announce)
+                rows.append(found.row)
+                fitted.write(found, out)
+                continue
             answers = recovery.answer(case, key_fit, announce)
             estimates = engines.estimate(answers.program, key_estimates, announce)
             rows.append(recovery.summarize(answers, estimates))

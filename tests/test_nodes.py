@@ -450,7 +450,10 @@ def test_divergences_of_correlated_vectors_and_of_certain_ones():
     rng = np.random.default_rng(4)
     factors = [np.tril(rng.normal(size=(3, 3))) + 2 * np.eye(3) for _ in range(2)]
     means = rng.normal(size=(2, 3))
-    one, two = (as_law(MultivariateNormal(jnp.asarray(m), scale_tril=jnp.asarray(f))) for m, f in zip(means, factors, strict=True))
+    one, two = (
+        as_law(MultivariateNormal(jnp.asarray(m), scale_tril=jnp.asarray(f)))
+        for m, f in zip(means, factors, strict=True)
+    )
     covs = [f @ f.T for f in factors]
     away, inverse = means[1] - means[0], np.linalg.inv(covs[1])
     logs = [np.linalg.slogdet(cov)[1] for cov in covs]

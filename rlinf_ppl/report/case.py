@@ -56,6 +56,7 @@ class Case:
         grid: The map for pictures; None for a task without one.
         names: What the values or coordinates of variables are called, where the task does not say.
         temperature: The model's argument that takes beta.
+        fitted: Whether there is no closed form, and the guide that the program carries is fitted: see `fitted`.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Case:
     grid: Grid | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     temperature: str = "beta"
+    fitted: bool = False
 
     def program(self, task: Any, beta: ArrayLike | None = None) -> ControlProgram:
         """The step program of the task under this case's model, at another inverse temperature if one is given."""

@@ -6,6 +6,7 @@
     results/<case>/graph.png         the graph of one time step
     results/<case>/temperature.png   value and policy against the inverse temperature, at an infinite horizon of tables
     results/<case>/posterior.nc      trajectories, policies and values for ArviZ
+    results/<case>/fit.png, graph.png   all there is of a case without a closed form: see `fitted`
     results/games/<game>.png         learning curves of the players of matrix games, where every case is recovered
     results/games/learning.json      how many of their seeds arrive
 
@@ -22,7 +23,8 @@ from jaxtyping import Array
 from rlinf_ppl.files import write_text
 from rlinf_ppl.report import arviz, graphs, learning, plots, table, temperature
 from rlinf_ppl.report.looks import save_figure
-from rlinf_ppl.report.recovery import Answers, Row
+from rlinf_ppl.report.recovery import Answers
+from rlinf_ppl.report.table import AnyRow
 
 
 def write_case(answers: Answers, key: Array, folder: Path) -> list[Path]:
@@ -64,7 +66,7 @@ def write_games(key: Array, folder: Path) -> list[Path]:
     return learning.write(learning.play_all(key), folder / "games")
 
 
-def write_table(rows: Sequence[Row], folder: Path) -> list[Path]:
+def write_table(rows: Sequence[AnyRow], folder: Path) -> list[Path]:
     """Writes the rows as JSON and the tables as Markdown into `folder`.
 
     Args:

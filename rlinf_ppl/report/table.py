@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from rlinf_ppl.report import engines, horizons
+from rlinf_ppl.report import engines, fitted, horizons
+from rlinf_ppl.report.fitted import FittedRow
 from rlinf_ppl.report.recovery import Row
 
 if TYPE_CHECKING:
@@ -64,17 +65,49 @@ ENGINES: tuple[Column, ...] = (
 )
 """What each engine makes of them, beside its exact counterpart."""
 
-TABLES = {"Exact answers": ANSWERS, "Engines side by side": ENGINES}
+FITTED: tuple[Column, ...] = (
+    Column("task", "task", "", str),
+    Column("states", "states", "", str),
+    Column("horizon", "horizon", "steps", horizons.written),
+    Column("discount", "discount", "", "{:g}".format),
+    Column("start", "ELBO at the start", "reward", decimals),
+    Column("elbo", "SVI ELBO", "reward", decimals),
+    Column("earned", "return", "reward", decimals),
+    Column("standard_error", "standard error", "reward", decimals),
+    Column("paid", "paid", "reward", decimals),
+    Column("seconds", "time", "s", lambda seconds: f"{seconds:.1f}"),
+)
+"""Cases without a closed form: what a fit of their guides reaches, and what that earns when it is played."""
+
+EXACT = {"Exact answers": ANSWERS, "Engines side by side": ENGINES}
+TITLE_OF_FITS = "Fitted guides, no closed form"
+
+AnyRow: TypeAlias = Row | FittedRow
 
 
-def rich_tables(rows: Sequence[Row]) -> list[Table]:
+class Part(NamedTuple):
+    """One table with its rows."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[AnyRow]
+
+
+def parts(rows: Sequence[AnyRow]) -> list[Part]:
+    """The tables that have rows."""
+    exact, fits = ([row for row in rows if isinstance(row, kind)] for kind in (Row, FittedRow))
+    found = [Part(title, columns, exact) for title, columns in EXACT.items()] + [Part(TITLE_OF_FITS, FITTED, fits)]
+    return [part for part in found if part.rows]
+
+
+def rich_tables(rows: Sequence[AnyRow]) -> list[Table]:
     """The tables for a terminal, with remarks beneath the last; a fit that did not converge is marked by a star."""
-    tables = [rich_table(title, columns, rows) for title, columns in TABLES.items()]
+    tables = [rich_table(*part) for part in parts(rows)]
     tables[-1].caption = "\n".join(remarks(rows))
     return tables
 
 
-def rich_table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Table:
+def rich_table(title: str, columns: Sequence[Column], rows: Sequence[AnyRow]) -> Table:
     """One table for a terminal."""
     from rich import box
     from rich.table import Table
@@ -99,13 +132,13 @@ def rich_table(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Ta
     return table
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[AnyRow]) -> str:
     """The tables as Markdown, one line a task, and the remarks."""
-    parts = [part for title, columns in TABLES.items() for part in (f"## {title}", markdown_table(columns, rows))]
-    return "\n\n".join([*parts, *remarks(rows)]) + "\n"
+    texts = [text for part in parts(rows) for text in (f"## {part.title}", markdown_table(part.columns, part.rows))]
+    return "\n\n".join([*texts, *remarks(rows)]) + "\n"
 
 
-def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+def markdown_table(columns: Sequence[Column], rows: Sequence[AnyRow]) -> str:
     """One table as Markdown."""
     heads = [f"{column.title} ({column.unit})" if column.unit else column.title for column in columns]
     rules = ["---" if column.field == "task" else "---:" for column in columns]
@@ -113,7 +146,7 @@ def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def cells(columns: Sequence[Column], row: Row) -> list[str]:
+def cells(columns: Sequence[Column], row: AnyRow) -> list[str]:
     """The written values of one row, in the order of the columns."""
     written = [column.write(getattr(row, column.field)) for column in columns]
     if not row.converged:
@@ -121,17 +154,22 @@ def cells(columns: Sequence[Column], row: Row) -> list[str]:
     return written
 
 
-def remarks(rows: Sequence[Row]) -> list[str]:
+def remarks(rows: Sequence[AnyRow]) -> list[str]:
     """What the reader needs beside the numbers, and for each dash why a number is missing."""
+    exact = [row for row in rows if isinstance(row, Row)]
+    texts = [] if all(row.converged for row in rows) else ["* the fit did not converge."]
+    if len(exact) < len(rows):
+        texts.append(fitted.SETTINGS)
+    if not exact:
+        return texts
     text = (
         "gap = log evidence - soft value. KL = KL(fit ‖ exact) between trajectories; policy error over every "
         "conditioning value that the prior can produce, and over gains, offsets and covariances where variables are "
         "vectors."
     )
-    text = text if all(row.converged for row in rows) else text + " * the fit did not converge."
-    others = {row.unit: [each.task for each in rows if each.unit == row.unit] for row in rows if row.unit != "nats"}
+    others = {row.unit: [each.task for each in exact if each.unit == row.unit] for row in exact if row.unit != "nats"}
     values = [f"{', '.join(tasks)}: soft value and ELBO in {unit}." for unit, tasks in others.items()]
-    return [text, engines.SETTINGS, *dashes(rows), *values]
+    return [text, *texts, engines.SETTINGS, *dashes(exact), *values]
 
 
 def dashes(rows: Sequence[Row]) -> list[str]:
@@ -144,8 +182,8 @@ def dashes(rows: Sequence[Row]) -> list[str]:
     return [f"{DASH} {names} of {', '.join(tasks)}: {reason}" for (names, reason), tasks in found.items()]
 
 
-def to_json(rows: Sequence[Row]) -> str:
-    """The rows as a strict JSON list of objects, fields as in `Row`; a number that is not finite becomes null."""
+def to_json(rows: Sequence[AnyRow]) -> str:
+    """The rows as a strict JSON list of objects, fields as in `Row` or `FittedRow`; what is not finite becomes null."""
     return json.dumps(
         [{name: finite(value) for name, value in row._asdict().items()} for row in rows], indent=2, allow_nan=False
     )
