@@ -115,6 +115,7 @@ def recover(case: Case, key: Array, progress: Callable[[str], None] = ignore) ->
 def draw(fitted: Fitted) -> Figure:
     """The ELBO step by step, and every number of the guide as it came out."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -125,6 +126,7 @@ def draw(fitted: Fitted) -> Figure:
         for k, column in enumerate(table.T):
             right.plot(column, "o" if k == 0 else "x", color=colour, markersize=4, label=f"{name}, alternative {k + 1}")
     right.set(xlabel="state", ylabel="what was learned (units of reward)", title="the guide")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False, fontsize=8)
     return figure
 
