@@ -328,3 +328,19 @@ def test_weights_that_differ_have_no_joint_model(monkeypatch):
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
     with pytest.raises(TypeError, match="mdp must be a task"):
         models.resource_allocation("maze", T, BASE, BETA)
+
+
+def test_starts_that_are_moved_are_compared():
+    made = models.resource_allocation_once(task(), T, BASE, 4.0, 0.05, 0.0, value_discount=0.7)
+    fit = svi.fit(made, KEY, 30, loss=LOSS, optimizer=ADAM, num_restarts=3, spread=0.5)
+    assert fit.restarts.shape == (3,) and len(set(np.asarray(fit.restarts).round(6))) == 3
+    assert float(fit.elbo) == float(fit.restarts.max())
+    again = svi.fit(made, KEY, 30, loss=LOSS, optimizer=ADAM, num_restarts=3, spread=0.5)
+    np.testing.assert_array_equal(fit.restarts, again.restarts)
+    same = svi.fit(made, KEY, 30, loss=LOSS, optimizer=ADAM, num_restarts=2)
+    assert float(same.restarts[0]) == float(same.restarts[1])
+    for wrong, message in ((-1.0, "spread is -1"), (np.inf, "spread is inf")):
+        with pytest.raises(ValueError, match=message):
+            svi.fit(made, KEY, 30, loss=LOSS, optimizer=ADAM, spread=wrong)
+    with pytest.raises(ValueError, match="there is none"):
+        svi.fit(models.single_agent(task(), T), KEY, 30, spread=0.1)

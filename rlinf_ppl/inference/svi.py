@@ -28,8 +28,7 @@ What a fit is made of is in `fitting`: guides in `guides` and `networks`, their 
 """
 
 import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -48,6 +47,7 @@ from rlinf_ppl.inference.fitting.node_elbo import NodeELBO
 from rlinf_ppl.inference.fitting.own import is_own, learnable
 from rlinf_ppl.inference.fitting.particle_elbo import ParticleELBO
 from rlinf_ppl.inference.fitting.policy_elbo import loss_for
+from rlinf_ppl.inference.fitting.starts import best_of, check_spread, moved
 from rlinf_ppl.inference.fitting.storage import restored, save
 from rlinf_ppl.inference.fitting.updates import EXACT, NATURAL, SIMULTANEOUS, Update, by_optimizer, by_replies
 from rlinf_ppl.program import ControlProgram
@@ -70,10 +70,6 @@ __all__ = [
 ]
 
 
-# Where the task stands in a fit: all before it are arrays.
-TASK = Fit._fields.index("task")
-
-
 def fit(
     program: ControlProgram,
     key: PRNGKeyArray | Array,
@@ -85,6 +81,7 @@ def fit(
     step_size: float = 1.0,
     tolerance: float | None = None,
     num_restarts: int = 1,
+    spread: float = 0.0,
     schedule: ArrayLike | Sequence[float] | None = None,
     progress: bool = False,
 ) -> Fit:
@@ -105,6 +102,8 @@ def fit(
             optimiser 1e-5, with `ParticleELBO` 1, with `ActorCritic` 0.05. 0 runs every step.
         num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned, with
             the ELBOs of all as `restarts`. Where decisions see all, the natural gradient needs one only.
+        spread: standard deviation of the noise by which each start moves the numbers of a guide that was given, where
+            they have no bounds: of the log of what is positive.
         schedule: where decisions do not see all, what to multiply the inverse temperatures by in the first steps, such
             as jnp.linspace(0.05, 1, 40): where rewards count little at first, fewer fits end at poor optima. Each start
             is then fitted from twice, with the schedule and, after all of these, without.
@@ -139,13 +138,14 @@ def fit(
     if starts > 1 and traced:
         raise ValueError("inside jit and vmap each key is a start of its own: leave num_restarts out.")
     limit = default_tolerance(update, optimizer) if tolerance is None else tolerance
-    within = check_number("tolerance", limit)
+    within, apart = check_number("tolerance", limit), check_spread(spread, guide)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
 
     def one(task: Task, key: Array) -> Fit:
         start_key, draw_key = jax.random.split(key)
         first = loss.start(target, start_key) if guide is None else loss.check_guide(target, guide)
+        first = first if guide is None else moved(first, apart, start_key)
         memory = task.update.initial(target, first, draw_key, jnp.asarray(step_size, dtype=float))
         state = State(first, memory, jnp.asarray(jnp.inf), jnp.asarray(0))
         return run(task, target, state, np.zeros(0), num_steps, progress)
@@ -154,35 +154,6 @@ def fit(
     tasks = [Task(program, each, within) for each in updates]
     side_by_side = bool(program.structure.hidden) and optimizer is None
     return best_of(one, tasks, key, starts, traced, side_by_side)
-
-
-def best_of(
-    one: Callable[[Task, Array], Fit], tasks: list[Task], key: Array, starts: int, traced: bool, side_by_side: bool
-) -> Fit:
-    """The fit of the largest ELBO, of several starts and kinds of steps, with the ELBOs of all.
-
-    Args:
-        one: a fit by one kind of steps from one key.
-        tasks: the kinds of steps.
-        key: a random key; a single fit takes it as it is.
-        starts: how many keys.
-        traced: whether it runs inside vmap or jit, where there is one start.
-        side_by_side: whether starts are run together.
-    """
-    if starts == 1 and len(tasks) == 1:
-        return one(tasks[0], key)
-    if traced:
-        found = [one(task, key) for task in tasks]
-        best = jnp.nanargmax(elbos := jnp.stack([fit.elbo for fit in found]))
-        picked = jax.tree.map(lambda *parts: jnp.stack(parts)[best], *(fit[:TASK] for fit in found))
-        return Fit._make((*picked, tasks[0], elbos))
-    keys = jax.random.split(key, starts)
-    if side_by_side:
-        fits = [fit for task in tasks for fit in together(partial(one, task), task, keys)]
-    else:
-        fits = [one(tasks[0], each) for each in keys]
-    elbos = jnp.stack([fit.elbo for fit in fits])
-    return fits[int(jnp.nanargmax(elbos))]._replace(restarts=elbos)
 
 
 def load(
@@ -271,13 +242,6 @@ def check_schedule(schedule: Any) -> tuple[float, ...]:
     if not numbers or factors.ndim != 1 or not (np.isfinite(factors) & (factors > 0)).all():
         raise ValueError(f"schedule must be a list of factors above 0, such as [0.1, 0.3, 1.0]; got {schedule!r}.")
     return tuple(factors.tolist())
-
-
-def together(one: Callable[[Array], Fit], task: Task, keys: Array) -> list[Fit]:
-    """Fits from several keys, run side by side."""
-    found: Any = jax.vmap(lambda key: one(key)[:TASK])(keys)
-    fits = [Fit._make((*jax.tree.map(lambda x, i=i: x[i], found), task, None)) for i in range(len(keys))]
-    return [fit._replace(losses=fit.losses[~jnp.isnan(fit.losses)]) for fit in fits]
 
 
 def default_tolerance(update: Update, optimizer: Any) -> float:
