@@ -28,6 +28,14 @@ def test_the_program_of_behaviour_runs():
     assert "NOT CONVERGED" not in run.stdout and "{'replacement': 6.0, 'upkeep': 0.3}" in run.stdout
 
 
+@pytest.mark.slow
+def test_the_program_of_memories_runs():
+    program = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "planning_task" in block)
+    program = f"import jax\nimport optax\nfrom rlinf_ppl.inference import svi\n{program}"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "precise where choices matter" in run.stdout
+
+
 @pytest.mark.parametrize("target", re.findall(r"^\$ make (\S+)", README, re.MULTILINE))
 def test_the_makefile_has_the_targets(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -150,8 +150,8 @@ def recalled(mean: Array, std: Array, memory: Memory, policy: Array, everywhere:
 class Tied(eqx.Module):
     """A guide whose values are those of its own policy: std is learned."""
 
-    std: Array = parameter(constraints.positive)
     everywhere: bool = eqx.field(static=True)
+    std: Array = parameter(constraints.positive)
 
     def prepare(self, mdp: MDP, memory: Memory) -> eqx.Module:
         """Its values at these memories."""
@@ -163,9 +163,9 @@ class Tied(eqx.Module):
 class Free(eqx.Module):
     """A guide whose values are learned beside std."""
 
+    everywhere: bool = eqx.field(static=True)
     mean: Array
     std: Array = parameter(constraints.positive)
-    everywhere: bool = eqx.field(static=True)
 
     def prepare(self, mdp: MDP, memory: Memory) -> eqx.Module:
         """Its tables."""

@@ -100,7 +100,7 @@ def resource_allocation(
     start = start_of(mdp, horizon, base_std, std)
     made = program_of(step, mdp, horizon, base_std, beta, prices, discount, value_discount)
     check_values(mdp, start, discount if value_discount is None else value_discount)
-    return made.with_guide(Tied(start, everywhere=False))
+    return made.with_guide(Tied(everywhere=False, std=start))
 
 
 def resource_allocation_once(
@@ -137,7 +137,7 @@ def resource_allocation_once(
     start = start_of(mdp, horizon, base_std, std)
     made = program_of(step_once, mdp, horizon, base_std, beta, prices, discount, value_discount)
     check_values(mdp, start, discount if value_discount is None else value_discount)
-    return made.with_guide(Tied(start, everywhere=True))
+    return made.with_guide(Tied(everywhere=True, std=start))
 
 
 def resource_allocation_free(
@@ -173,7 +173,7 @@ def resource_allocation_free(
     prices = finite_weight("kl_weight", kl_weight), finite_weight("entropy_weight", entropy_weight)
     start = start_of(mdp, horizon, base_std, std)
     made = program_of(step, mdp, horizon, base_std, beta, prices, discount, None)
-    return made.with_guide(Free(mean_of(mdp, horizon, mean, start), start, everywhere=False))
+    return made.with_guide(Free(everywhere=False, mean=mean_of(mdp, horizon, mean, start), std=start))
 
 
 def resource_allocation_once_free(
@@ -209,7 +209,7 @@ def resource_allocation_once_free(
     prices = shared_out(horizon, discount, kl_weight, entropy_weight)
     start = start_of(mdp, horizon, base_std, std)
     made = program_of(step_once, mdp, horizon, base_std, beta, prices, discount, None)
-    return made.with_guide(Free(mean_of(mdp, horizon, mean, start), start, everywhere=True))
+    return made.with_guide(Free(everywhere=True, mean=mean_of(mdp, horizon, mean, start), std=start))
 
 
 def program_of(

@@ -35,7 +35,7 @@ from rlinf_ppl.program.conditionals import Average, ConditionalLaw, Proposed
 from rlinf_ppl.program.divergence import gaussian_kl
 from rlinf_ppl.program.forms import Form
 from rlinf_ppl.program.jumps import jumping, jumping_sites
-from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw
+from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw
 from rlinf_ppl.program.point import Point, over_values
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
@@ -226,18 +226,14 @@ class Expectation(eqx.Module):
             law = self.laws[name](at, at["t"], own)
             average = self.average(name, place)
             if average is not None:
-                return self.averaged(point, at, place, average) - gaussian_kl(law, own) / point.temperature(name)
+                return self.averaged(point, at, place, average) - self.cost(name, law, own) / point.temperature(name)
         if isinstance(law, FiniteLaw):
             assert isinstance(own, FiniteLaw)
             values, weights = values_of(law.support), jnp.where(law.is_wrong(), jnp.nan, law.probs)
             some = weights > 0
             ratio = jnp.log(jnp.where(some, weights, 1.0)) - jnp.log(jnp.where(some, own.probs, 1.0))
         else:
-            values, weights = jax.vmap(law.draw)(self.nodes[name].noise), self.nodes[name].weights
-            if name in self.scored or not law.reparameterised:
-                values = lax.stop_gradient(values)
-                score = jax.vmap(law.log_prob)(values)
-                weights = weights * jnp.exp(score - lax.stop_gradient(score))
+            values, weights = self.drawn(name, law)
             some = weights > 0
             known = gaussian_kl(law, own) if name in self.laws else None
             ratio = jax.vmap(law.log_prob)(values) - jax.vmap(own.log_prob)(values) if known is None else known
@@ -246,12 +242,29 @@ class Expectation(eqx.Module):
             gains = gains - ratio / point.temperature(name)
         return jnp.sum(jnp.where(some | jnp.isnan(weights), weights * jnp.where(some, gains, 0.0), 0.0))
 
+    def drawn(self, name: str, law: SiteLaw) -> tuple[Array, Array]:
+        """Values of a real site, and their weights."""
+        values, weights = jax.vmap(law.draw)(self.nodes[name].noise), self.nodes[name].weights
+        if name in self.scored or not law.reparameterised:
+            values = lax.stop_gradient(values)
+            score = jax.vmap(law.log_prob)(values)
+            weights = weights * jnp.exp(score - lax.stop_gradient(score))
+        return values, weights
+
+    def cost(self, name: str, law: SiteLaw, own: SiteLaw) -> Array:
+        """The divergence of a real decision from its prior, in nats."""
+        known = gaussian_kl(law, own)
+        if known is not None:
+            return known
+        values, weights = self.drawn(name, law)
+        return jnp.sum(weights * (jax.vmap(law.log_prob)(values) - jax.vmap(own.log_prob)(values)))
+
     def average(self, name: str, place: int) -> Average | None:
         """What the next decision is where a real one is averaged out, if its guide says so."""
         latent = self.dynamics.structure.step.latent
         law = self.laws.get(latent[place + 1].name) if place + 1 < len(latent) else None
-        known = isinstance(law, Proposed) and law.average is not None and law.average.hidden == name
-        return law.average if known else None
+        average = law.average if isinstance(law, Proposed) else None
+        return average if average is not None and average.hidden == name else None
 
     def averaged(self, point: Point, at: dict[str, Any], place: int, average: Average) -> Float[Array, ""]:
         """What is paid from the next decision on, where the real one before it is averaged out."""
