@@ -3,6 +3,7 @@
 from rlinf_ppl.models.balancing_q import balancing_q, balancing_q_opponent_leads
 from rlinf_ppl.models.conventions import leave_prior_out, put_prior_in
 from rlinf_ppl.models.delayed_options import delayed_options
+from rlinf_ppl.models.delta_rule import delta_rule
 from rlinf_ppl.models.engine_replacement import UPKEEP, engine_replacement
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.level_k import level_k
@@ -22,12 +23,14 @@ from rlinf_ppl.models.resource_allocation import (
 from rlinf_ppl.models.rommeo import rommeo
 from rlinf_ppl.models.single_agent import single_agent
 from rlinf_ppl.models.soft_options import soft_options
+from rlinf_ppl.models.two_step import two_step
 
 __all__ = [
     "UPKEEP",
     "balancing_q",
     "balancing_q_opponent_leads",
     "delayed_options",
+    "delta_rule",
     "engine_replacement",
     "gumbel_choice",
     "gumbel_trajectory",
@@ -51,4 +54,5 @@ __all__ = [
     "smooth_bellman",
     "smooth_bellman_without_prior",
     "soft_options",
+    "two_step",
 ]

@@ -4,6 +4,7 @@ import operator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.models.dynamics import varying, varying_task
@@ -109,6 +110,33 @@ def finite_number(name: str, value: ArrayLike) -> Float[Array, ""]:
     array = number(name, value)
     checks.check_finite(name, array)
     return array
+
+
+def number_between(name: str, value: ArrayLike, least: float, most: float = jnp.inf) -> Float[Array, ""]:
+    """A finite number from the least to the most that it may be, as a float scalar.
+
+    Raises:
+        ValueError: it is an array, NaN or infinite, or lies outside.
+    """
+    array = finite_number(name, value)
+    check_between(name, array, least, most)
+    return array
+
+
+def check_between(name: str, array: Array, least: float, most: float) -> None:
+    """Raise where known numbers lie outside of what they may be, or are none.
+
+    Raises:
+        ValueError: one does.
+    """
+    if not checks.is_concrete(array):
+        return
+    checks.check_finite(name, array)
+    known = np.asarray(array)
+    outside = known[(known < least) | (known > most)]
+    if outside.size:
+        limits = f"at least {least:g}" if most == jnp.inf else f"from {least:g} to {most:g}"
+        raise ValueError(f"{name} holds {outside[0]:g}: it must be {limits}.")
 
 
 def inverse_temperature(name: str, value: ArrayLike) -> Float[Array, ""]:
