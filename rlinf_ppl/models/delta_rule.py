@@ -32,8 +32,9 @@ def step(rate: Array, beta: Array, values: Array, outcomes: Array, probabilities
     """A trial."""
     choice = decide("choice", Categorical(logits=beta * value))
     outcome = numpyro.sample("outcome", Categorical(probs=probabilities[choice]))
-    error = numpyro.deterministic("prediction_error", outcomes[outcome] - value[choice])
-    return {"value": value + rate * error * (jnp.arange(len(value)) == choice)}
+    chosen = jnp.arange(len(value)) == choice
+    error = numpyro.deterministic("prediction_error", outcomes[outcome] - chosen @ value)
+    return {"value": value + rate * error * chosen}
 
 
 def delta_rule(

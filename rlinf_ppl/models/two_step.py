@@ -52,12 +52,14 @@ def step(
     first = decide("first_choice", Categorical(logits=beta * (w * planned + (1 - w) * first_value) + pi * last))
     chosen = jnp.arange(2) == first
     state = numpyro.sample("state", Categorical(probs=jnp.where(chosen, p, 1 - p)))
-    second = decide("second_choice", Categorical(logits=beta * second_value[state]))
+    there = jnp.arange(2) == state
+    second = decide("second_choice", Categorical(logits=beta * (there @ second_value)))
     reward = numpyro.sample("reward", Bernoulli(probs=rewards[state, second]))
     # Learn
-    first_error = numpyro.deterministic("first_prediction_error", second_value[state, second] - first_value[first])
-    error = numpyro.deterministic("reward_prediction_error", reward - second_value[state, second])
-    here = (jnp.arange(2)[:, None] == state) & (jnp.arange(2) == second)
+    here = jnp.outer(there, jnp.arange(2) == second)
+    found = jnp.sum(here * second_value)
+    first_error = numpyro.deterministic("first_prediction_error", found - chosen @ first_value)
+    error = numpyro.deterministic("reward_prediction_error", reward - found)
     # What is left of the error once the second value has learned of it is 1 - rate times it.
     return {
         "first_value": first_value + rate * (first_error + (1 - rate) * error) * chosen,

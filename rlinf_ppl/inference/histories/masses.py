@@ -52,16 +52,31 @@ class Weight(NamedTuple):
         return jnp.where(self.alive[t], nats, 0.0)
 
 
-def met(mass: Table, weight: tuple[Table, Table], there: Array | None = None) -> tuple[Table, Float[Array, ""]]:
+def met(
+    mass: Table, weight: tuple[Table, Table], there: Array | None = None, counts: bool = True
+) -> tuple[Table, Float[Array, ""]]:
     """The probabilities given something that was seen, and the log probability of that.
 
     Args:
         mass: the probabilities before.
         weight: of what was seen, a probability and the log of a density, whose product counts.
         there: whether it was seen at all.
+        counts: whether the log probability is wanted; if not it may be 0 in the place of any that is finite.
     """
     axes = union(mass.axes, *(part.axes for part in weight))
     before, p, log_p = (part.aligned(axes) for part in (mass, *weight))
+    if not axes:
+        after, term = met_alone(before, p, log_p, counts)
+    else:
+        after, term = met_beside(before, p, log_p)
+    if there is not None:
+        after = jnp.where(there, after, jnp.broadcast_to(before, after.shape))
+        term = jnp.where(there, term, 0.0)
+    return Table(axes, after), term
+
+
+def met_beside(before: Array, p: Array, log_p: Array) -> tuple[Array, Float[Array, ""]]:
+    """The probabilities of hidden variables given what was seen of the weight p exp(log_p), and the log of its mean."""
     peak = lax.stop_gradient(jnp.max(jnp.where((before > 0) & (p > 0), log_p, -jnp.inf)))
     peak = jnp.where(jnp.isneginf(peak), 0.0, peak)
     joint = before * p * jnp.exp(log_p - peak)
@@ -69,10 +84,15 @@ def met(mass: Table, weight: tuple[Table, Table], there: Array | None = None) ->
     possible = (total > 0) | jnp.isnan(total)
     term = jnp.where(possible, jnp.log(jnp.where(possible, total, 1.0)) + peak, -jnp.inf)
     after = jnp.where(possible, joint / jnp.where(possible, total, 1.0), jnp.broadcast_to(before, joint.shape))
-    if there is not None:
-        after = jnp.where(there, after, jnp.broadcast_to(before, joint.shape))
-        term = jnp.where(there, term, 0.0)
-    return Table(axes, after), term
+    return after, term
+
+
+def met_alone(one: Array, p: Array, log_p: Array, counts: bool) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The same where nothing is hidden: there is nothing to be learned, and the probability of all is one."""
+    lost = jnp.isnan(one) | jnp.isnan(p) | jnp.isnan(log_p)
+    possible = ((p > 0) & ~jnp.isneginf(log_p)) | lost
+    nats = jnp.log(jnp.where(possible, p, 1.0)) + jnp.where(possible, log_p, 0.0) if counts else jnp.zeros(())
+    return jnp.where(lost, jnp.nan, one), jnp.where(possible, jnp.where(lost, jnp.nan, nats), -jnp.inf)
 
 
 def certain(p: Table) -> tuple[Table, Table]:

@@ -117,25 +117,11 @@ class Histories(eqx.Module):
         here, first = self.begun({name: at_row(seen, 0) for name, seen in states.items()})
 
         rows = time, *now, ahead, available
-        if self.plan.hidden:
+        if self.plan.hidden or self.plan.computed:
             last, told = lax.scan(lambda before, row: self.step(before, *row), here, rows)
             return first, told, last
-        # Where nothing is hidden the states are computed first, and then every row is by itself.
-        last, before, axis = here, here, None
-        if self.plan.computed:
-            last, before = lax.scan(lambda before, row: (self.onwards(before, *row), before), here, rows[:4])
-            axis = 0
-        return first, jax.vmap(lambda before, row: self.step(before, *row)[1], (axis, 0))(before, rows), last
-
-    def onwards(
-        self, before: Known, t: Array, states: dict[str, Seen], sites: dict[str, Seen], following: dict[str, Seen]
-    ) -> Known:
-        """What is known after a step of which everything is known."""
-        seen = sites | {site: following[state] for site, state in self.plan.step.sources}
-        at = {name: states[name].value for name in self.plan.given} | before.computed | {"t": t}
-        at |= {name: seen[name].value for name in self.plan.step.known}
-        computed, wrong = self.computed(Here(self.parts["step"], at, self.supports, {}))
-        return Known(computed, jnp.where(wrong, jnp.nan, before.mass))
+        # Nothing is carried from row to row, and each is by itself.
+        return first, jax.vmap(lambda row: self.step(here, *row)[1])(rows), here
 
     def begun(self, states: dict[str, Seen]) -> tuple[Known, Told]:
         """What is known of the first state, and what it tells."""
@@ -195,7 +181,8 @@ class Histories(eqx.Module):
                 here.at[site.name] = seen[site.name].value
                 # Where somebody was seen first may be anywhere, and counts only beside everything else.
                 if axes or name == "step" or self.weight is not None:
-                    mass, terms[site.name] = met(mass, here.density(site, axes), seen[site.name].there)
+                    counts = self.weight is not None or site.name in self.plan.scored
+                    mass, terms[site.name] = met(mass, here.density(site, axes), seen[site.name].there, counts)
             elif site.name in needed or site.name in seen:
                 mass, terms[site.name] = self.summed(here, site, axes, mass, seen.get(site.name))
             mass = kept(mass, needed)

@@ -59,9 +59,9 @@ class Here(NamedTuple):
             wrong = law.is_wrong() | point.beyond("laws", site.name)
             if isinstance(law, FiniteLaw):
                 place = positions_of(law.support, at[site.name])
-                inside = place < len(law.support)
-                p = law.probs[jnp.where(inside, place, 0)]
-                return jnp.where(wrong | ~inside, jnp.nan, p), jnp.zeros(())
+                # A sum over few values: slopes of a look-up would be written one by one.
+                p = jnp.sum(jnp.where(jnp.arange(len(law.support)) == place, law.probs, 0.0))
+                return jnp.where(wrong | (place >= len(law.support)), jnp.nan, p), jnp.zeros(())
             return jnp.ones(()), jnp.where(wrong, jnp.nan, law.log_prob(at[site.name]))
 
         p, log_p = self.over(axes, one)
