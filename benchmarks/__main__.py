@@ -18,6 +18,7 @@ from benchmarks import (
     dynamic_choice,
     gaussian,
     hidden_markov,
+    learners,
     particle_filter,
     sparse,
     subjects,
@@ -41,6 +42,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "calibration": calibration.run,
     "coverage": coverage.run,
     "subjects": subjects.run,
+    "learners": learners.run,
 }
 
 
