@@ -6,7 +6,8 @@
 q is the value of the agent's own noisy policy: what it comes to believe who learns on policy. With one std for all
 times q is a fixed point at discount gamma, whatever the horizon; with one for each time it is a backward recursion to
 the horizon. The fixed point is found by policy iteration: q of the policy at hand, by a linear system, then the policy
-of that q. It is differentiated by the implicit function theorem, with
+of that q. From near on it is Newton's method, which knows how the policy changes, too, and takes a handful of rounds
+more where policy iteration takes dozens. It is differentiated by the implicit function theorem, with
 
     dv = d(sum_a pi q) at v fixed + gamma J dv,      J(s, s') = sum_a w(s, a) P(s' | s, a),
     w(s, a) = pi(a | s) + sum_b q(s, b) d pi(b | s) / d q(s, a)
@@ -14,6 +15,8 @@ of that q. It is differentiated by the implicit function theorem, with
 States that lead nowhere and pay nothing are worth 0, at a discount of 1 as well.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -31,6 +34,8 @@ from rlinf_ppl.tasks import MDP, checks
 from rlinf_ppl.types import ArrayLike
 
 MOST_ROUNDS = 200
+# From a residual of this share of the values on, the search believes the slopes.
+NEAR = 0.1
 
 
 class NoisyValues(NamedTuple):
@@ -47,6 +52,24 @@ class NoisyValues(NamedTuple):
     policy: Float[Array, "*T S A"]
     residual: Float[Array, ""]
     converged: Bool[Array, ""]
+
+
+class Round(NamedTuple):
+    """How far the search for a fixed point has come.
+
+    Attributes:
+        v: what was looked at last, (S,).
+        better: what to look at next, (S,).
+        residual: of v.
+        near: the share of v from which on slopes are believed; a tenth of what it was after a round for the worse.
+        count: of rounds.
+    """
+
+    v: Array
+    better: Array
+    residual: Array
+    near: Array
+    count: Array
 
 
 def noisy_values(mdp: MDP, std: ArrayLike, beta: ArrayLike, discount: ArrayLike = 1.0) -> NoisyValues:
@@ -78,44 +101,85 @@ def noisy_values(mdp: MDP, std: ArrayLike, beta: ArrayLike, discount: ArrayLike 
 def remembered(mdp: MDP, std: Float[Array, "S A"], beta: Array, discount: Array) -> NoisyValues:
     """The same for one std at all times, a fixed point."""
 
-    def value_of(v: Array) -> Array:
-        return mdp.reward + discount * expected_next(mdp, v)
+    def policy_of(q: Array) -> Array:
+        return choice(beta * q, beta * std)
 
     def operator(v: Array) -> Array:
-        q = value_of(v)
-        return jnp.where(mdp.terminal, 0.0, jnp.sum(choice(beta * q, beta * std) * q, -1))
-
-    def moved(weights: Array) -> Array:
-        """Gamma times where the task leads if actions have weights."""
-        units = jnp.eye(mdp.num_states, dtype=weights.dtype)
-        return jnp.where(mdp.terminal[:, None], 0.0, discount * jax.vmap(expected_with(mdp, weights), 0, 1)(units))
-
-    def round_of(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        v, _, rounds = carry
-        policy = choice(beta * value_of(v), beta * std)
-        pays = jnp.where(mdp.terminal, 0.0, jnp.sum(policy * mdp.reward, -1))
-        better = solve_written(jnp.eye(mdp.num_states, dtype=v.dtype) - moved(policy), pays)
-        return better, jnp.max(jnp.abs(operator(better) - better)), rounds + 1
-
-    def unsettled(carry: tuple[Array, Array, Array]) -> Array:
-        v, residual, rounds = carry
-        return (residual > rounding(v)) & (rounds < MOST_ROUNDS) & ~jnp.isnan(residual)
+        q = value_of(mdp, discount, v)
+        return earned(mdp, q, policy_of(q))
 
     def slopes(v: Array) -> Array:
-        q = value_of(v)
-        policy, back = jax.vjp(lambda q: choice(beta * q, beta * std), q)
-        return moved(policy + back(jnp.broadcast_to(q, policy.shape))[0])
+        return moved(mdp, discount, with_slopes(policy_of, value_of(mdp, discount, v))[1])
 
-    def search(start: Array) -> tuple[Array, Array, Array]:
-        return lax.while_loop(unsettled, round_of, (start, jnp.asarray(jnp.inf, start.dtype), jnp.asarray(0)))
+    def found_from(start: Array) -> tuple[Array, Array, Array]:
+        return search(mdp, discount, policy_of, start)
 
     start = jnp.zeros(mdp.num_states, jnp.result_type(std, mdp.reward))
-    found, residual, _ = constant(eqx.filter_closure_convert(search, start))(start)
+    found, residual, _ = constant(eqx.filter_closure_convert(found_from, start))(start)
     settled = residual <= rounding(found)
     found = jnp.where(settled, found, jnp.nan)
     fixed = eqx.filter_closure_convert(operator, start), eqx.filter_closure_convert(slopes, start)
-    q = value_of(depending(found, *fixed))
-    return NoisyValues(q, choice(beta * q, beta * std), residual, settled)
+    q = value_of(mdp, discount, depending(found, *fixed))
+    return NoisyValues(q, policy_of(q), residual, settled)
+
+
+def search(
+    mdp: MDP, discount: Array, policy_of: Callable[[Array], Array], start: Float[Array, " S"]
+) -> tuple[Array, Array, Array]:
+    """The value of each state where a policy is of its own values, by policy iteration and then by Newton's method.
+
+    Args:
+        mdp: the task.
+        discount: of values.
+        policy_of: from values of actions, (S, A), to the probability of each.
+        start: where to start.
+
+    Returns:
+        The value, by how much one round of the policy would move it, and the number of rounds.
+    """
+
+    def without_slopes(q: Array) -> tuple[Array, Array]:
+        policy = policy_of(q)
+        return policy, policy
+
+    def round_of(at: Round) -> Round:
+        q = value_of(mdp, discount, at.better)
+        close = at.residual <= at.near * jnp.max(jnp.abs(at.v))
+        policy, weights = lax.cond(close, partial(with_slopes, policy_of), without_slopes, q)
+        off = earned(mdp, q, policy) - at.better
+        residual = jnp.max(jnp.abs(off))
+        step = solve_written(jnp.eye(len(off), dtype=off.dtype) - moved(mdp, discount, weights), off)
+        near = jnp.where(residual > at.residual, 0.1 * at.near, at.near)
+        return Round(at.better, at.better + step, residual, near, at.count + 1)
+
+    def unsettled(at: Round) -> Array:
+        return (at.residual > rounding(at.v)) & (at.count < MOST_ROUNDS) & ~jnp.isnan(at.residual)
+
+    infinite, near = (jnp.asarray(x, start.dtype) for x in (jnp.inf, NEAR))
+    found = lax.while_loop(unsettled, round_of, Round(start, start, infinite, near, jnp.asarray(0)))
+    return found.v, found.residual, found.count
+
+
+def value_of(mdp: MDP, discount: Array, v: Float[Array, " S"]) -> Float[Array, "S A"]:
+    """The value of each action where that of the next state is known."""
+    return mdp.reward + discount * expected_next(mdp, v)
+
+
+def earned(mdp: MDP, q: Float[Array, "S A"], policy: Float[Array, "S A"]) -> Float[Array, " S"]:
+    """The value of each state."""
+    return jnp.where(mdp.terminal, 0.0, jnp.sum(policy * q, -1))
+
+
+def moved(mdp: MDP, discount: Array, weights: Float[Array, "S A"]) -> Float[Array, "S S"]:
+    """Gamma times where the task leads if actions have weights."""
+    units = jnp.eye(mdp.num_states, dtype=weights.dtype)
+    return jnp.where(mdp.terminal[:, None], 0.0, discount * jax.vmap(expected_with(mdp, weights), 0, 1)(units))
+
+
+def with_slopes(policy_of: Callable[[Array], Array], q: Float[Array, "S A"]) -> tuple[Array, Array]:
+    """A policy, and the weights w: how its value moves with that of each action."""
+    policy, back = jax.vjp(policy_of, q)
+    return policy, policy + back(jnp.broadcast_to(q, policy.shape))[0]
 
 
 def expected_with(mdp: MDP, weights: Array) -> Any:
