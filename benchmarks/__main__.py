@@ -20,6 +20,7 @@ from benchmarks import (
     hidden_markov,
     learners,
     particle_filter,
+    resource_allocation,
     sparse,
     subjects,
     tabular_fit,
@@ -43,6 +44,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "coverage": coverage.run,
     "subjects": subjects.run,
     "learners": learners.run,
+    "memories": resource_allocation.run,
 }
 
 
