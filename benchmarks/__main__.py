@@ -19,6 +19,7 @@ from benchmarks import (
     gaussian,
     hidden_markov,
     learners,
+    memory,
     particle_filter,
     resource_allocation,
     sparse,
@@ -45,6 +46,8 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "subjects": subjects.run,
     "learners": learners.run,
     "memories": resource_allocation.run,
+    "roots": memory.roots,
+    "temperature": memory.temperature,
 }
 
 
