@@ -21,6 +21,7 @@ from benchmarks import (
     learners,
     memory,
     particle_filter,
+    price,
     resource_allocation,
     sparse,
     subjects,
@@ -48,6 +49,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "memories": resource_allocation.run,
     "roots": memory.roots,
     "temperature": memory.temperature,
+    "price": price.run,
 }
 
 

@@ -46,7 +46,7 @@ class Sizes(NamedTuple):
     points: int
 
 
-FULL, QUICK = Sizes(100, (200, 2000), (600, 6000), 60), Sizes(40, (200,), (600,), 16)
+FULL, QUICK = Sizes(100, (200, 2000), (600, 6000), 60), Sizes(20, (200,), (), 16)
 
 
 @cache

@@ -35,7 +35,9 @@ def noisy_agent(
     """Behaviour on noisy memories of one's own values: what `behaviour` infers std and beta from.
 
     Of two actions only sqrt(std_1^2 + std_2^2) matters, and of all numbers only beta times the values and beta times
-    std do: where rewards have a known unit, both are identified.
+    std do. Where rewards have a known unit choices tell, nearly, std^2 of the difference of two values + pi^2 / (3
+    beta^2): std where beta is known, and beta where some memories are known to be good. Where beta std is large beta is
+    lost, its information falls like (beta std)^-4.
 
     Args:
         mdp: the task, S states and A actions.

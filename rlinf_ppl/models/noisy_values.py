@@ -29,7 +29,7 @@ from rlinf_ppl.algebra.fixed_point import constant, depending
 from rlinf_ppl.algebra.linear_systems import solve_written
 from rlinf_ppl.algebra.random_utility import choice
 from rlinf_ppl.models.arguments import check_task, finite_number
-from rlinf_ppl.models.dynamics import expected_next
+from rlinf_ppl.models.dynamics import expected_next, reaches_its_end
 from rlinf_ppl.tasks import MDP, checks
 from rlinf_ppl.types import ArrayLike
 
@@ -84,17 +84,17 @@ def noisy_values(mdp: MDP, std: ArrayLike, beta: ArrayLike, discount: ArrayLike 
 
     Raises:
         TypeError: on something else than an MDP.
-        ValueError: on a std below 0 or of another shape, a beta that is not above 0, a discount outside [0, 1].
+        ValueError: on a std below 0 or of another shape, a beta that is not above 0, a discount outside [0, 1], or of 1
+            where the task need not end.
     """
     check_task("mdp", mdp, MDP)
     spread = as_table("std", std, mdp, None)
     if checks.is_concrete(spread) and bool(jnp.any(spread < 0)):
         raise ValueError(f"std has an entry of {float(jnp.min(spread)):g}; a standard deviation is at least 0.")
     sharpness, gamma = positive_number("beta", beta), discount_of("discount", discount)
+    check_values(mdp, spread, gamma)
     if spread.ndim == 3:
         return remembered_until_the_end(mdp, spread, sharpness, gamma)
-    if mdp.reward.ndim == 3:
-        raise ValueError("the task's reward varies in time; give a std for each time, (T, S, A).")
     return remembered(mdp, spread, sharpness, gamma)
 
 
@@ -116,7 +116,9 @@ def remembered(mdp: MDP, std: Float[Array, "S A"], beta: Array, discount: Array)
 
     start = jnp.zeros(mdp.num_states, jnp.result_type(std, mdp.reward))
     found, residual, _ = constant(eqx.filter_closure_convert(found_from, start))(start)
-    settled = residual <= rounding(found)
+    # Without an end the system is singular at a discount of 1, and what solves it is as large as numbers without digits.
+    digits = jnp.finfo(found.dtype).eps * jnp.max(jnp.abs(found)) <= 0.01 * jnp.max(jnp.abs(mdp.reward))
+    settled = (residual <= rounding(found)) & digits
     found = jnp.where(settled, found, jnp.nan)
     fixed = eqx.filter_closure_convert(operator, start), eqx.filter_closure_convert(slopes, start)
     q = value_of(mdp, discount, depending(found, *fixed))
@@ -207,6 +209,29 @@ def rounding(v: Array) -> Array:
     return 64 * jnp.finfo(v.dtype).eps * jnp.maximum(1.0, jnp.max(jnp.abs(v)))
 
 
+def check_values(mdp: MDP, std: Array, discount: Array) -> None:
+    """Raise where an agent's own values need not exist, or vary over other times than std.
+
+    Raises:
+        ValueError: so it is.
+    """
+    timed = mdp.reward.ndim == 3
+    if std.ndim == 3:
+        if timed and len(mdp.reward) != len(std):
+            raise ValueError(f"std has {len(std)} times, and the task's reward {len(mdp.reward)}.")
+        return
+    if timed:
+        raise ValueError(
+            "the task's reward varies in time, and its values have no one table: give a std for each time, (T, S, A)."
+        )
+    known = all(map(checks.is_concrete, (discount, mdp.reward, mdp.initial)))
+    if known and discount == 1 and not reaches_its_end(mdp):
+        raise ValueError(
+            "at a value_discount of 1 values are finite only where the task ends, in a state that leads nowhere and "
+            "pays nothing, from every state; give values a discount below 1, or a std for each time, (T, S, A)."
+        )
+
+
 def as_table(name: str, given: ArrayLike, mdp: MDP, times: int | None) -> Float[Array, "*T S A"]:
     """A number for each state and action, and for each time where it has that axis.
 
@@ -220,9 +245,10 @@ def as_table(name: str, given: ArrayLike, mdp: MDP, times: int | None) -> Float[
         ValueError: on another shape, or numbers that are not finite.
     """
     array, shape = checks.as_reals(name, given), (mdp.num_states, mdp.num_actions)
-    checks.check_finite(name, array)
-    timed = array.ndim == 3 and times != 0
-    whole = (times or array.shape[0], *shape) if timed else shape
+    if array.size:
+        checks.check_finite(name, array)
+    timed = array.ndim == 3 and len(array) > 0 and times != 0
+    whole = (times or len(array), *shape) if timed else shape
     try:
         return jnp.broadcast_to(array, whole)
     except ValueError as error:

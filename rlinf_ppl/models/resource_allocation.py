@@ -33,8 +33,8 @@ from jaxtyping import Array, Float
 from numpyro.distributions import Categorical, Normal
 
 from rlinf_ppl.models.arguments import check_reward_times, check_task, finite_number
-from rlinf_ppl.models.dynamics import first_state, next_state, reaches_its_end, varying_task
-from rlinf_ppl.models.noisy_values import as_table, discount_of, positive_number
+from rlinf_ppl.models.dynamics import first_state, next_state, varying_task
+from rlinf_ppl.models.noisy_values import as_table, check_values, discount_of, positive_number
 from rlinf_ppl.models.recalled import Free, Memory, Tied
 from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import MDP, checks
@@ -99,7 +99,7 @@ def resource_allocation(
     prices = finite_weight("kl_weight", kl_weight), finite_weight("entropy_weight", entropy_weight)
     start = start_of(mdp, horizon, base_std, std)
     made = program_of(step, mdp, horizon, base_std, beta, prices, discount, value_discount)
-    check_values(mdp, start, discount if value_discount is None else value_discount)
+    check_values(mdp, start, discount_of("value_discount", discount if value_discount is None else value_discount))
     return made.with_guide(Tied(everywhere=False, std=start))
 
 
@@ -136,7 +136,7 @@ def resource_allocation_once(
     prices = shared_out(horizon, discount, kl_weight, entropy_weight)
     start = start_of(mdp, horizon, base_std, std)
     made = program_of(step_once, mdp, horizon, base_std, beta, prices, discount, value_discount)
-    check_values(mdp, start, discount if value_discount is None else value_discount)
+    check_values(mdp, start, discount_of("value_discount", discount if value_discount is None else value_discount))
     return made.with_guide(Tied(everywhere=True, std=start))
 
 
@@ -277,24 +277,3 @@ def shared_out(
     gamma = discount_of("discount", discount)
     steps = 1 / (1 - gamma) if horizon is None else jnp.sum(gamma ** jnp.arange(horizon))
     return finite_weight("kl_weight", kl_weight) / steps, finite_weight("entropy_weight", entropy_weight) / steps
-
-
-def check_values(mdp: MDP, std: Array, discount: ArrayLike) -> None:
-    """Raise where an agent's own values need not exist, or vary in time beside a std that does not.
-
-    Raises:
-        ValueError: so it is.
-    """
-    gamma = discount_of("value_discount", discount)
-    if std.ndim == 3:
-        return
-    if mdp.reward.ndim == 3:
-        raise ValueError(
-            "the task's reward varies in time, and its values have no one table: give a std for each time, (T, S, A)."
-        )
-    known = all(map(checks.is_concrete, (gamma, mdp.reward, mdp.initial)))
-    if known and gamma == 1 and not reaches_its_end(mdp):
-        raise ValueError(
-            "at a value_discount of 1 values are finite only where the task ends, in a state that leads nowhere and "
-            "pays nothing, from every state; give a value_discount below 1, or a std for each time, (T, S, A)."
-        )
