@@ -62,14 +62,14 @@ class Round(NamedTuple):
         better: what to look at next, (S,).
         residual: of v.
         near: the share of v from which on slopes are believed; a tenth of what it was after a round for the worse.
-        count: of rounds.
+        rounds: how many there were.
     """
 
     v: Array
     better: Array
     residual: Array
     near: Array
-    count: Array
+    rounds: Array
 
 
 def noisy_values(mdp: MDP, std: ArrayLike, beta: ArrayLike, discount: ArrayLike = 1.0) -> NoisyValues:
@@ -116,7 +116,7 @@ def remembered(mdp: MDP, std: Float[Array, "S A"], beta: Array, discount: Array)
 
     start = jnp.zeros(mdp.num_states, jnp.result_type(std, mdp.reward))
     found, residual, _ = constant(eqx.filter_closure_convert(found_from, start))(start)
-    # Without an end the system is singular at a discount of 1, and what solves it is as large as numbers without digits.
+    # Without an end the system is singular at a discount of 1, and what solves it is large and without digits.
     digits = jnp.finfo(found.dtype).eps * jnp.max(jnp.abs(found)) <= 0.01 * jnp.max(jnp.abs(mdp.reward))
     settled = (residual <= rounding(found)) & digits
     found = jnp.where(settled, found, jnp.nan)
@@ -152,14 +152,14 @@ def search(
         residual = jnp.max(jnp.abs(off))
         step = solve_written(jnp.eye(len(off), dtype=off.dtype) - moved(mdp, discount, weights), off)
         near = jnp.where(residual > at.residual, 0.1 * at.near, at.near)
-        return Round(at.better, at.better + step, residual, near, at.count + 1)
+        return Round(at.better, at.better + step, residual, near, at.rounds + 1)
 
     def unsettled(at: Round) -> Array:
-        return (at.residual > rounding(at.v)) & (at.count < MOST_ROUNDS) & ~jnp.isnan(at.residual)
+        return (at.residual > rounding(at.v)) & (at.rounds < MOST_ROUNDS) & ~jnp.isnan(at.residual)
 
     infinite, near = (jnp.asarray(x, start.dtype) for x in (jnp.inf, NEAR))
     found = lax.while_loop(unsettled, round_of, Round(start, start, infinite, near, jnp.asarray(0)))
-    return found.v, found.residual, found.count
+    return found.v, found.residual, found.rounds
 
 
 def value_of(mdp: MDP, discount: Array, v: Float[Array, " S"]) -> Float[Array, "S A"]:
