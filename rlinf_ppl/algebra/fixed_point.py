@@ -133,14 +133,11 @@ def depending_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     value, operator, matrix = primals
     # What the rule says of the value is differentiated in its turn.
     value = depending(value, operator, matrix)
-    arrays, others = eqx.partition(operator, eqx.is_inexact_array)
-    moves = jax.tree.map(
-        lambda x, dx: x if x is None else jnp.zeros_like(x) if dx is None else dx,
-        arrays,
-        tangents[1],
-        is_leaf=lambda x: x is None,
-    )
-    _, moved = jax.jvp(lambda arrays: eqx.combine(arrays, others)(value), (arrays,), (moves,))
+    # What does not move is left out: zeros would go through all of the operator.
+    moves = tangents[1]
+    moving = jax.tree.map(lambda x, dx: x if dx is not None else None, operator, moves, is_leaf=lambda x: x is None)
+    still = jax.tree.map(lambda x, dx: x if dx is None else None, operator, moves, is_leaf=lambda x: x is None)
+    _, moved = jax.jvp(lambda moving: eqx.combine(moving, still)(value), (moving,), (moves,))
     if matrix is not None:
         return value, solve_written(jnp.eye(value.size, dtype=value.dtype) - matrix(value), moved)
     _, push = jax.linearize(operator, value)

@@ -118,10 +118,12 @@ def winning(mean: Array, std: Array, density: Callable[[Array, Array], Array]) -
 
 def all_others(factors: Float[Array, "*n K"]) -> Float[Array, "*n K"]:
     """The product of all entries but one, for each; no division, so that zeros are as good as others."""
-    ones = jnp.ones_like(factors[..., :1])
-    before = jnp.cumprod(jnp.concatenate([ones, factors[..., :-1]], -1), -1)
-    after = jnp.cumprod(jnp.concatenate([ones, factors[..., :0:-1]], -1), -1)[..., ::-1]
-    return before * after
+    # Running products, from both sides.
+    before, after = [jnp.ones_like(factors[..., 0])], [jnp.ones_like(factors[..., 0])]
+    for k in range(factors.shape[-1] - 1):
+        before.append(before[-1] * factors[..., k])
+        after.append(after[-1] * factors[..., -1 - k])
+    return jnp.stack(before, -1) * jnp.stack(after[::-1], -1)
 
 
 def panels(mean: Array, std: Array) -> tuple[Array, Array]:
