@@ -89,7 +89,7 @@ def met_beside(before: Array, p: Array, log_p: Array) -> tuple[Array, Float[Arra
 
 def met_alone(one: Array, p: Array, log_p: Array, counts: bool) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The same where nothing is hidden: there is nothing to be learned, and the probability of all is one."""
-    lost = jnp.isnan(one) | jnp.isnan(p) | jnp.isnan(log_p)
+    lost = jnp.isnan(one) | jnp.isnan(p) | ~(log_p < jnp.inf)
     possible = ((p > 0) & ~jnp.isneginf(log_p)) | lost
     nats = jnp.log(jnp.where(possible, p, 1.0)) + jnp.where(possible, log_p, 0.0) if counts else jnp.zeros(())
     return jnp.where(lost, jnp.nan, one), jnp.where(possible, jnp.where(lost, jnp.nan, nats), -jnp.inf)
