@@ -132,7 +132,7 @@ def unseen() -> Iterator[Line]:
 
 
 def learned(subjects: Subjects, state: int = 12, visits: int = 200, draws: int = 8192) -> "pd.DataFrame":
-    """What so many choices in one state of the last move tell of its root and of the first std's share in its square."""
+    """What choices in one state of the last move tell of its root, and of the first std's share in its square."""
     priors = {"root": LogNormal(*ROOTS), "share": Beta(2.0, 2.0)}
     keys = dict(zip(priors, jax.random.split(jax.random.key(3)), strict=True))
     prior = {name: np.asarray(law.sample(keys[name], (draws,))) for name, law in priors.items()}
@@ -212,15 +212,15 @@ def beside_known(sizes: Sizes, games: int) -> Iterator[Line]:
         label = f"{games} games, std known, beta root {what}: correlation of log beta"
         note = f"{some.sum()} subjects, which differ by {part.truth.std():.2f}; posterior {part.deviation.mean():.2f}"
         r = part.correlations()[0]
-        yield at_least("temperature", label, r, "", 0.9, note) if what == "below 3" else Line(
-            "temperature", label, r, "", note=note
+        yield (
+            at_least("temperature", label, r, "", 0.9, note)
+            if what == "below 3"
+            else Line("temperature", label, r, "", note=note)
         )
     yield Line("temperature", f"{games} games, std known: in the 90 % interval", 100 * found.inside.mean(), "%")
 
 
-def beside_common(
-    sizes: Sizes, games: int, name: str, pattern: tuple[np.ndarray, np.ndarray]
-) -> Iterator[Line]:
+def beside_common(sizes: Sizes, games: int, name: str, pattern: tuple[np.ndarray, np.ndarray]) -> Iterator[Line]:
     """Log beta and the log of a std that states have in common, and what both come to."""
     axes = [np.linspace(*np.log(BETAS_BESIDE), sizes.points), np.linspace(*np.log(COMMON), sizes.points)]
     mesh = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)

@@ -67,9 +67,7 @@ def fitted(price: float, beta: float, guide: Any = None) -> svi.Fit:
         Mismatch: the fit has not converged.
     """
     program = models.resource_allocation_once(planning().mdp, 3, BASE, beta, price, 0.0, std=0.2 * BASE)
-    fit = svi.fit(
-        program, jax.random.key(0), STEPS, guide=guide, loss=LOSS, optimizer=OPTIMIZER, tolerance=TOLERANCE
-    )
+    fit = svi.fit(program, jax.random.key(0), STEPS, guide=guide, loss=LOSS, optimizer=OPTIMIZER, tolerance=TOLERANCE)
     if not bool(fit.converged):
         raise Mismatch(f"price: the fit at {price:g} has not converged: {float(fit.residual):.2g}.")
     return fit
@@ -121,7 +119,9 @@ def run(settings: Settings) -> Iterator[Line]:
 def hysteresis(grid: np.ndarray, found: Optimal) -> Iterator[Line]:
     """Where the two ways differ, and where std jumps."""
     apart = np.abs(found.apart) > 1e-3
-    note = f"of {len(grid)}; prices {', '.join(f'{x:.2f}' for x in grid[apart])}; by up to {np.abs(found.apart).max():.2f}"
+    note = (
+        f"of {len(grid)}; prices {', '.join(f'{x:.2f}' for x in grid[apart])}; by up to {np.abs(found.apart).max():.2f}"
+    )
     yield Line("price", "prices at which fits from below and from above end apart", int(apart.sum()), "", note=note)
     jumps = np.abs(np.diff(found.log_std, axis=0)).max((1, 2))
     at = int(jumps.argmax())
@@ -143,7 +143,9 @@ def recovered(
     log_policy = planning().log_policies(*interpolated(mesh, grid, found))
     for games in sizes.games:
         counts = planning().counts(std, beta, games)
-        yield from lines_of(f"{games} games, beta {'known' if known else 'unknown'}", on_mesh(counts, log_policy, axes, truth))
+        yield from lines_of(
+            f"{games} games, beta {'known' if known else 'unknown'}", on_mesh(counts, log_policy, axes, truth)
+        )
 
 
 def interpolated(mesh: np.ndarray, grid: np.ndarray, found: dict[float, Optimal]) -> tuple[np.ndarray, np.ndarray]:

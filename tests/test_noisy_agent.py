@@ -65,7 +65,7 @@ class TestLikelihood:
         assert_allclose(exact.log_prob(program, None, data), noisy.log_prob(policy, **data), rtol=1e-9)
 
     def test_noise_that_nodes_cannot_see_is_within_what_draws_say(self, actions):
-        """At beta std of 300 a softmax is a step; what draws are off by moves values, and so they draw at known ones."""
+        """At a beta std of 300 a softmax is a step. Draws are at known values, which what they are off by moves."""
         mdp, std, beta = task(actions), noise(4, actions, largest=3.0), 100.0
         found = models.noisy_values(mdp, std, beta, DISCOUNT)
         z = np.random.default_rng(3).normal(size=(200_000, actions))
