@@ -12,7 +12,7 @@ from numpyro.distributions import Categorical
 
 from rlinf_ppl.models.arguments import check_reward_times
 from rlinf_ppl.models.dynamics import first_state, next_state, varying, varying_task
-from rlinf_ppl.models.noisy_values import noisy_values
+from rlinf_ppl.models.noisy_values import discount_of, noisy_values
 from rlinf_ppl.program import ControlProgram, decide
 from rlinf_ppl.tasks import MDP
 from rlinf_ppl.types import ArrayLike
@@ -53,7 +53,8 @@ def noisy_agent(
     Raises:
         TypeError, ValueError: as `noisy_values`.
     """
-    found = noisy_values(mdp, std, beta, discount if value_discount is None else value_discount)
+    remembered_at = discount if value_discount is None else discount_of("value_discount", value_discount)
+    found = noisy_values(mdp, std, beta, remembered_at)
     check_reward_times(mdp, horizon)
     if found.policy.ndim == 3 and len(found.policy) != horizon:
         raise ValueError(f"std has {len(found.policy)} times, and horizon is {horizon}.")
