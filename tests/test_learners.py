@@ -422,16 +422,14 @@ MOVES, PAYS = RNG.dirichlet(np.ones(S), (S, A)), RNG.normal(size=(S, A))
 
 
 def counter(beta, trials):
-    """Learns where actions lead by counting, and plans in what it has learned: the same program, with other numbers."""
-    plan = models.single_agent(MDP(MOVES, PAYS, np.ones(S) / S), AHEAD)
+    """Learns where actions lead by counting, and plans in what it has learned."""
 
     def initial(beta):
         return {"s": numpyro.sample("first", Categorical(probs=jnp.ones(S) / S)), "counts": jnp.ones((S, A, S))}
 
     def step(beta, s, counts):
-        task, prior, _ = plan.args
-        believed = MDP(counts / jnp.sum(counts, -1, keepdims=True), task.reward, task.initial)
-        policy = exact.solve(plan.with_args(believed, prior, beta)).policy["a"][0]
+        believed = MDP(counts / jnp.sum(counts, -1, keepdims=True), PAYS, np.ones(S) / S)
+        policy = exact.solve(models.single_agent(believed, AHEAD, beta)).policy["a"][0]
         action = decide("action", Categorical(probs=policy[s]))
         after = numpyro.sample("after", Categorical(probs=jnp.asarray(MOVES)[s, action]))
         return {"s": after, "counts": counts.at[s, action, after].add(1.0)}

@@ -28,15 +28,17 @@ ROWS = (dist.CategoricalProbs, dist.BernoulliProbs)
 def checked_laws() -> Iterator[None]:
     """Laws in a step have log probability minus infinity outside their support, whatever is asked of them, as a reward.
 
-    Rows of probabilities are checked where they are read, with a message that names the site.
+    Rows of probabilities are checked where they are read, with a message that names the site. A program that is made
+    inside of another's step finds it so already.
     """
+    changed = [law for law in ROWS if "_validate_args" not in vars(law)]
     with validation_enabled(True):
-        for law in ROWS:
+        for law in changed:
             law._validate_args = False
         try:
             yield
         finally:
-            for law in ROWS:
+            for law in changed:
                 del law._validate_args
 
 
