@@ -36,7 +36,7 @@ class Memories(NamedTuple):
 def memories(mdp: Any, value: Any, std: Any, base_std: Any, beta: float) -> Memories:
     """The same of a task of the library."""
     arrays = (mdp.dense().transition, mdp.reward, mdp.initial, value, std, base_std)
-    return Memories(*(np.asarray(x, np.float64) for x in arrays), beta)
+    return Memories._make([*(np.asarray(x, np.float64) for x in arrays), beta])
 
 
 def cost(held: Memories) -> float:

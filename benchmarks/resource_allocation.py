@@ -156,7 +156,7 @@ def changed(study: Study, best: Found) -> tuple[Found, list[str]]:
         found = worth(study, fitted(study, std, study.weight, steps))[0]
         if found.objective > best.objective + 1e-3:
             best = found
-            kept.append(f"{study.mdp.state_names[state]} {name}")
+            kept.append(f"{list(study.mdp.state_names or ())[state]} {name}")
     return best, kept
 
 
@@ -186,12 +186,13 @@ def studied(study: Study, target: float | None, public: str, settings: Settings)
     ends = np.array([found.objective for found in starts])
     spread = ", ".join(f"{found.objective:.2f} ({found.earned:.2f})" for found in starts)
     yield Line(row, f"{study.name}: objectives of starts, deviation", float(ends.std()), "", note=f"(return) {spread}")
-    gained = best.objective - ends.max()
-    yield Line(
-        row, f"{study.name}: gained by single changes", gained, "", note=f"{study.refits[0]} tried; {', '.join(kept)}"
-    )
+    if study.refits[0]:
+        gained = best.objective - ends.max()
+        note = f"{study.refits[0]} tried, kept: {', '.join(kept) or 'none'}"
+        yield Line(row, f"{study.name}: gained by single changes", gained, "", note=note)
     yield Line(row, f"{study.name}: objective in NumPy's episodes", episodes, "", note=f"+- {error:.4f}")
-    yield at_most(row, f"{study.name}: all fits, compiling too", took, "s", 120, f"CPU {computed:.0f} s")
+    what, note = f"{study.name}: all fits, compiling too", f"CPU {computed:.0f} s"
+    yield Line(row, what, took, "s", note=note) if target is None else at_most(row, what, took, "s", 120, note)
 
 
 def by_nodes(std: Array, mdp: MDP, next_state: np.ndarray, beta: float) -> Array:
