@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.fixed_point import constant, depending
 from rlinf_ppl.algebra.linear_systems import solve_written
 from rlinf_ppl.algebra.random_utility import choice
@@ -93,11 +94,13 @@ def noisy_values(mdp: MDP, std: ArrayLike, beta: ArrayLike, discount: ArrayLike 
         raise ValueError(f"std has an entry of {float(jnp.min(spread)):g}; a standard deviation is at least 0.")
     sharpness, gamma = positive_number("beta", beta), discount_of("discount", discount)
     check_values(mdp, spread, gamma)
+    mdp = mdp.anonymous()
     if spread.ndim == 3:
         return remembered_until_the_end(mdp, spread, sharpness, gamma)
     return remembered(mdp, spread, sharpness, gamma)
 
 
+@compiled
 def remembered(mdp: MDP, std: Float[Array, "S A"], beta: Array, discount: Array) -> NoisyValues:
     """The same for one std at all times, a fixed point."""
 
@@ -189,6 +192,7 @@ def expected_with(mdp: MDP, weights: Array) -> Any:
     return lambda value: jnp.sum(weights * expected_next(mdp, value), -1)
 
 
+@compiled
 def remembered_until_the_end(mdp: MDP, std: Float[Array, "T S A"], beta: Array, discount: Array) -> NoisyValues:
     """The same for a std at each time."""
     rewards = jnp.broadcast_to(mdp.reward, std.shape)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_number
 from rlinf_ppl.inference.fitting import nodes
+from rlinf_ppl.inference.fitting.asks import nodes_are_needed
 from rlinf_ppl.inference.fitting.entries import checked_guide, proposals, small_tables
 from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ProgramELBO
 from rlinf_ppl.inference.fitting.own import check_one_sign, common_sign, policy_of, steepest
@@ -87,6 +88,10 @@ class NodeELBO(ProgramELBO):
         laws, key = proposals(target, guide), jax.random.key(0)
         return nodes.bound(target, laws, times * self.num_nodes, times * self.num_draws, key)
 
+    def refined(self, target: Dynamics, guide: Any) -> tuple[int, ...]:
+        """By how many times the nodes a bound is compared; once only where nothing is integrated by nodes."""
+        return (1, 2) if nodes_are_needed(target, proposals(target, guide)) else (1,)
+
     def ascent(self, target: Dynamics, gradient: Any) -> Any:
         """All decisions have one aim."""
         sign = common_sign(target)
@@ -98,7 +103,10 @@ class NodeELBO(ProgramELBO):
         """The largest slope of the ELBO in any of the guide's free numbers; infinite where nodes are too few."""
 
         def verdict() -> Array:
-            one, other = (jax.value_and_grad(partial(self.bound, target, times=times))(guide) for times in (1, 2))
+            found = [
+                jax.value_and_grad(partial(self.bound, target, times=n))(guide) for n in self.refined(target, guide)
+            ]
+            one, other = found[0], found[-1]
             apart = steepest(jax.tree.map(jnp.subtract, one, other))
             # The ELBO itself has no more digits than its dtype.
             slack = self.accuracy + 100 * jnp.finfo(one[0].dtype).eps * jnp.abs(one[0])
@@ -109,7 +117,7 @@ class NodeELBO(ProgramELBO):
     @compiled
     def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, and its ELBO by twice the nodes."""
-        return policy_of(target, proposals(target, guide)), self.bound(target, guide, 2)
+        return policy_of(target, proposals(target, guide)), self.bound(target, guide, self.refined(target, guide)[-1])
 
     def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:
         """The ELBO by nodes, times the inverse temperature that all decisions share."""

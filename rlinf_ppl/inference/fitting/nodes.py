@@ -30,15 +30,16 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.linear_systems import solve_written
+from rlinf_ppl.inference.fitting.asks import is_stationary, jumping_laws
 from rlinf_ppl.inference.particles.dynamics import Dynamics
 from rlinf_ppl.program.conditionals import Average, ConditionalLaw, Proposed
 from rlinf_ppl.program.divergence import gaussian_kl
 from rlinf_ppl.program.forms import Form
-from rlinf_ppl.program.jumps import jumping, jumping_sites
+from rlinf_ppl.program.jumps import jumping_sites
 from rlinf_ppl.program.laws import FiniteLaw, GaussianLaw, SiteLaw
 from rlinf_ppl.program.point import Point, over_values
 from rlinf_ppl.program.structure import Structure
-from rlinf_ppl.program.supports import first_value, is_finite, positions_of, values_of
+from rlinf_ppl.program.supports import is_finite, positions_of, values_of
 
 # A product rule of more dimensions has more nodes than draws would need.
 MOST_DIMENSIONS = 3
@@ -144,7 +145,7 @@ def bound(
         return over_values(state, tuple(names), lambda at: value(at, t, following)), None
 
     sizes = tuple(map(len, state.values()))
-    if stationary(dynamics, laws) and math.prod(sizes) <= MOST_STATES:
+    if is_stationary(dynamics, laws) and math.prod(sizes) <= MOST_STATES:
         now, nothing = jnp.zeros((), int), jnp.zeros(sizes)
         pays, leads = over_values(state, tuple(names), lambda at: jax.value_and_grad(value, 2)(at, now, nothing))
         matrix = jnp.reshape(leads, (math.prod(sizes), -1))
@@ -158,33 +159,6 @@ def bound(
         end = over_values(state, tuple(names), last)
         values, _ = lax.scan(at_time, end, jnp.arange(structure.horizon)[::-1])
     return Expectation(dynamics, {}, start_nodes, values, first_scored)(dynamics.at("initial", {}), {}, 0)
-
-
-def stationary(dynamics: Dynamics, laws: Mapping[str, ConditionalLaw]) -> bool:
-    """Whether nothing varies in time, neither in the step nor in a guide."""
-    if dynamics.structure.horizon is None:
-        return True
-    functions = all(isinstance(law, Proposed) and "t" not in law.function.names for law in laws.values())
-    return functions and not dynamics.structure.takes_time
-
-
-def jumping_laws(dynamics: Dynamics, laws: Mapping[str, ConditionalLaw]) -> set[str]:
-    """The real sites of the step that a guide's own functions may jump with."""
-    form, found = dynamics.structure.step, set[str]()
-    supports = dynamics.structure.supports()
-    for name, law in laws.items():
-        before = [site.name for site in form.latent]
-        before = before[: before.index(name)]
-        real = [other for other in before if not is_finite(supports[other])]
-        first = {other: first_value(support) for other, support in supports.items()} | {"t": jnp.zeros((), int)}
-
-        def leaves(values: list[Any], name: str = name, law: ConditionalLaw = law, real: Any = real) -> Any:
-            at = first | dict(zip(real, values, strict=True))  # noqa: B023
-            return jax.tree.leaves(law(at, at["t"], dynamics.at("step", at).law(name)))
-
-        made = jax.make_jaxpr(leaves)([first[other] for other in real]).jaxpr
-        found |= jumping(made, {variable: {other} for variable, other in zip(made.invars, real, strict=True)})
-    return found
 
 
 class Expectation(eqx.Module):
