@@ -391,6 +391,7 @@ def test_what_a_guide_averages_out_needs_no_nodes():
         np.testing.assert_allclose(slope, other, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_without_an_end_it_is_what_late_ends_tend_to():
     guide, loss = as_guide(remembering(), noisy()), svi.NodeELBO(30)
     endless, late = (remembering(horizon, 0.5) for horizon in (None, 50))
@@ -409,31 +410,51 @@ def test_tables_without_an_end_have_the_exact_elbo():
     assert float(jax.jit(loss.estimate)(target, logits, KEY)) == pytest.approx(float(exactly), rel=1e-12)
 
 
-def test_a_guide_is_prepared_with_the_arguments():
+def priced(mean, prices):
+    """Noise beside a mean and prices over time that are arguments."""
+
     def step(mean, price, s):
         decide("q", Normal(0, 1).expand([A]).to_event(1))
         a = decide("a", Categorical(logits=jnp.zeros(A)))
         optimality(jnp.asarray(REWARD)[s, a] - price)
         return {"s": numpyro.sample("s_next", Categorical(probs=jnp.asarray(TRANSITION)[s, a]))}
 
-    mean, spread, prices = noisy().mean, noisy().spread, jnp.asarray([0.2, -0.1, 0.4])
-    made = ControlProgram(lambda mean, price: initial(), step, T, args=(mean, over_time(prices)))
-    carrying, loss = made.with_guide(Prepared(spread)), svi.NodeELBO(20)
+    return ControlProgram(lambda mean, price: initial(), step, T, args=(mean, over_time(prices)))
+
+
+PRICES = jnp.asarray([0.2, -0.1, 0.4])
+
+
+def test_a_guide_is_prepared_with_the_arguments():
+    mean, spread, loss = noisy().mean, noisy().spread, svi.NodeELBO(20)
+    carrying = priced(mean, PRICES).with_guide(Prepared(spread))
     assert set(carrying.learned.params) == {"spread"}
-    value, slopes = jax.value_and_grad(lambda made: loss.estimate(loss.read(made), made.learned, KEY), allow_int=True)(
-        carrying
+    worked_out = as_guide(carrying, Averaging(mean + PRICES.sum(), spread))
+    value, other = (
+        float(jax.jit(loss.estimate)(loss.read(carrying), guide, KEY)) for guide in (carrying.learned, worked_out)
     )
-    worked_out = as_guide(made, Averaging(mean + prices.sum(), spread))
-    assert float(value) == pytest.approx(float(loss.estimate(loss.read(made), worked_out, KEY)), rel=1e-12)
-    moved = made.with_args(mean.at[0, 0].add(1e-5), over_time(prices)).with_guide(Prepared(spread))
-    there = loss.estimate(loss.read(moved), moved.learned, KEY)
-    assert float(slopes.args[0][0, 0]) == pytest.approx(float(there - value) / 1e-5, abs=1e-4)
-    # NumPyro's own, and particles, are given the same.
+    assert value == pytest.approx(other, rel=1e-12)
+    # NumPyro's own is given the same.
     trace = numpyro.handlers.trace(numpyro.handlers.seed(carrying.guide, 0)).get_trace()
-    np.testing.assert_allclose(trace["t0/q"]["fn"].loc, (mean + prices.sum())[trace["init/s_0"]["value"]])
-    sampled = svi.ParticleELBO(4000)
-    estimate = sampled.estimate(sampled.read(carrying), carrying.learned, KEY)
-    assert float(estimate) == pytest.approx(float(value), abs=0.15)
+    np.testing.assert_allclose(trace["t0/q"]["fn"].loc, (mean + PRICES.sum())[trace["init/s_0"]["value"]])
+
+
+@pytest.mark.slow
+def test_a_prepared_guide_is_differentiated_in_the_arguments_and_played():
+    spread, loss, sampled = noisy().spread, svi.NodeELBO(20), svi.ParticleELBO(4000)
+
+    def value(mean):
+        made = priced(mean, PRICES).with_guide(Prepared(spread))
+        return loss.estimate(loss.read(made), made.learned, KEY)
+
+    mean = noisy().mean
+    found, slopes = jax.jit(jax.value_and_grad(value))(mean)
+    ahead, behind = (jax.jit(value)(mean.at[0, 0].add(h)) for h in (1e-5, -1e-5))
+    assert float(slopes[0, 0]) == pytest.approx(float(ahead - behind) / 2e-5, abs=1e-6)
+    made = priced(mean, PRICES).with_guide(Prepared(spread))
+    played = jax.jit(lambda key: sampled.estimate(sampled.read(made), made.learned, key))
+    drawn = np.array([played(key) for key in jax.random.split(KEY, 10)])
+    assert abs(drawn.mean() - float(found)) < 5 * drawn.std() / 3
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])

@@ -126,6 +126,7 @@ def test_the_unit_of_rewards_and_noise_is_that_of_beta():
     assert_allclose(100 * found.value, other.value, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_what_choices_cannot_see_are_the_circles_of_roots():
     """One direction for each state with two actions: std moves along its circle, (std_2, -std_1)."""
     mdp, std = task(2, states=3), noise(3, 2)
@@ -141,6 +142,7 @@ def test_what_choices_cannot_see_are_the_circles_of_roots():
     assert_allclose(information @ circles.T, 0, atol=1e-10 * np.diag(information).max())
 
 
+@pytest.mark.slow
 def test_beta_beside_free_roots_of_all_states_is_not_identified():
     """One probability a state, and one number more: some direction moves beta and all roots, and choices stay."""
     mdp = task(2, states=3)

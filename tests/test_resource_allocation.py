@@ -97,13 +97,10 @@ def test_slopes_through_the_fixed_point_are_those_of_differences():
             assert float(slopes[k][place]) == pytest.approx(float(ends[0] - ends[1]) / 2e-5, abs=1e-7)
 
 
-def test_programs_without_end_are_those_that_end_late():
-    endless = models.resource_allocation(task(), None, **NUMBERS, discount=0.5, std=STD)
-    late = models.resource_allocation(task(), 60, **NUMBERS, discount=0.5, std=STD)
+@pytest.mark.parametrize("kind", quick(["once"], TIED))
+def test_programs_without_end_are_those_that_end_late(kind):
+    endless, late = (TIED[kind](task(), steps, **NUMBERS, discount=0.5, std=STD) for steps in (None, 60))
     assert value_of(endless) == pytest.approx(value_of(late), rel=1e-12)
-    once = models.resource_allocation_once(task(), None, **NUMBERS, discount=0.5, std=STD)
-    late = models.resource_allocation_once(task(), 60, **NUMBERS, discount=0.5, std=STD)
-    assert value_of(once) == pytest.approx(value_of(late), rel=1e-12)
 
 
 def test_a_task_of_lists_of_successors_is_the_same():
@@ -175,7 +172,8 @@ def test_free_means_reach_the_optimum_of_a_worked_case():
     np.testing.assert_allclose(gap, expected["Qbar"], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", quick(["step"], TIED))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TIED)
 def test_tied_means_reach_what_an_independent_optimiser_does(kind):
     fit = fitted(kind, True)
     assert fit.converged and fit.local
@@ -248,6 +246,7 @@ def test_trajectories_have_the_same_objective(kind):
     assert abs(drawn.mean() - exactly) < 5 * drawn.std() / 3
 
 
+@pytest.mark.slow
 def test_particles_find_the_evidence_which_no_memory_enters():
     made, plain = equal_weights(), models.single_agent(task(), T)
     runs = jax.vmap(lambda key: smc.run(made, key, 1000).log_evidence)(jax.random.split(KEY, 40))
@@ -330,6 +329,7 @@ def test_weights_that_differ_have_no_joint_model(monkeypatch):
         models.resource_allocation("maze", T, BASE, BETA)
 
 
+@pytest.mark.slow
 def test_starts_that_are_moved_are_compared():
     made = models.resource_allocation_once(task(), T, BASE, 4.0, 0.05, 0.0, value_discount=0.7)
     fit = svi.fit(made, KEY, 30, loss=LOSS, optimizer=ADAM, num_restarts=3, spread=0.5)
