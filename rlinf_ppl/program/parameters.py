@@ -56,13 +56,17 @@ def bounds_of(module: Any, bound: Constraint) -> list[Constraint]:
 
 def freed(name: str, bound: Constraint, value: Array) -> Array:
     """An array where it has no bounds; raises where it leaves them."""
-    value = jnp.asarray(value, dtype=float)
-    free = biject_to(bound).inv(value)
     if isinstance(value, jax.core.Tracer):
-        return free
-    if not bool(jnp.all(bound(value))):
+        return biject_to(bound).inv(jnp.asarray(value, dtype=float))
+    # Known numbers are checked where a caller's jit is tracing, too.
+    with jax.ensure_compile_time_eval():
+        value = jnp.asarray(value, dtype=float)
+        free = biject_to(bound).inv(value)
+        within = bool(jnp.all(bound(value)))
+        movable = not isinstance(bound, BOTH_SIDES) or bool(jnp.all(jnp.abs(free) < EDGE))
+    if not within:
         raise ValueError(f"the guide's {name} is {value}, which breaks its constraint {bound}.")
-    if isinstance(bound, BOTH_SIDES) and not bool(jnp.all(jnp.abs(free) < EDGE)):
+    if not movable:
         raise ValueError(
             f"the guide's {name} is {value}, at the edge of its constraint {bound}: nothing moves it there. Start it "
             "within."
