@@ -32,7 +32,7 @@ MAPS = Path("/proc/self/maps")
 SLOW = frozenset((Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines())
 
 
-# Of a test with at least as many slow cases one quarter may run at a time, of the others every other one.
+# Of a test with at least as many slow cases one quarter may run at a time, of the others every fourth one.
 MANY = 4
 
 
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config, items):
         turn = int(config.getoption("quarter"))
         many = [cases for cases in slow.values() if len(cases) >= MANY]
         few = [cases for cases in slow.values() if len(cases) < MANY]
-        kept = {item for cases in many for item in cases[turn::4]} | {x for cases in few[turn % 2 :: 2] for x in cases}
+        kept = {item for cases in many for item in cases[turn::4]} | {x for cases in few[turn::4] for x in cases}
         left_out = {item for cases in slow.values() for item in cases} - kept
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
