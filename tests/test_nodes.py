@@ -425,6 +425,22 @@ def priced(mean, prices):
 PRICES = jnp.asarray([0.2, -0.1, 0.4])
 
 
+def test_what_a_guide_says_wrongly_of_its_averages_is_no_number():
+    class Boasting(Averaging):
+        def a_without_q(self, s):
+            return Categorical(probs=jnp.array([1.0, 0.0])), 5.0
+
+    guide, loss = as_guide(remembering(), Boasting(*noisy().__dict__.values())), svi.NodeELBO(3)
+    assert np.isnan(float(jax.jit(loss.estimate)(loss.read(remembering()), guide, KEY)))
+
+    class Alone(Prepared):
+        def prepare(self):
+            return self
+
+    with pytest.raises(TypeError, match="prepare takes the program's arguments, 2 of them"):
+        priced(noisy().mean, PRICES).with_guide(Alone(noisy().spread))
+
+
 def test_a_guide_is_prepared_with_the_arguments():
     mean, spread, loss = noisy().mean, noisy().spread, svi.NodeELBO(20)
     carrying = priced(mean, PRICES).with_guide(Prepared(spread))

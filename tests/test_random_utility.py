@@ -132,3 +132,31 @@ def test_under_vmap_and_in_one_array_it_is_the_same():
     rng = np.random.default_rng(2)
     mean, std = rng.normal(size=(6, 3)), np.abs(rng.normal(size=(6, 3))) * np.array([0.1, 1.0, 9.0])
     np.testing.assert_allclose(jax.vmap(choice)(mean, std), CHOICE(mean, std), rtol=1e-12)
+
+
+@pytest.mark.parametrize("gap, spread", [(-100.0, 1.5), (-60.0, 2.3), (-700.0, 10.0), (-40.0, 0.3)])
+def test_of_two_what_is_hopeless_has_its_digits(gap, spread):
+    """Against a sum over where the product of both densities lies."""
+    x = np.linspace(gap - 12 * spread, gap + spread**2 + 12 * spread + 40, 400_001)
+    logs = -0.5 * ((x - gap) / spread) ** 2 - np.logaddexp(0, -x)
+    total = np.exp(logs - logs.max()).sum() * (x[1] - x[0]) / spread / np.sqrt(2 * np.pi)
+    assert float(jnp.log(choice(jnp.array([gap, 0.0]), jnp.array([spread, 0.0]))[0])) == pytest.approx(
+        float(np.log(total) + logs.max()), abs=1e-8
+    )
+    slope = jax.grad(lambda gap: jnp.log(choice(jnp.stack([gap, 0.0 * gap]), jnp.array([spread, 0.0]))[0]))(gap)
+    weights = np.exp(logs - logs.max())
+    assert float(slope) == pytest.approx(float(np.sum(weights * (x - gap)) / weights.sum() / spread**2), rel=1e-6)
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_rows_sum_to_one_whatever_the_values_have_in_common(double):
+    rng = np.random.default_rng(6)
+    with jax.enable_x64(double):
+        for scale in (1.0, 1e2, 1e4):
+            mean, std = scale * rng.normal(size=(40, 4)), rng.choice([0.0, 0.1, 3.0], (40, 1)) * np.ones((1, 4))
+            p = CHOICE(jnp.asarray(mean, float), jnp.asarray(std, float))
+            np.testing.assert_allclose(p.sum(-1), 1.0, atol=8 * float(jnp.finfo(p.dtype).eps))
+            # Whole numbers in common are subtracted exactly.
+            moved = CHOICE(jnp.asarray(np.round(mean) + 4096.0, float), jnp.asarray(std, float))
+            same = CHOICE(jnp.asarray(np.round(mean), float), jnp.asarray(std, float))
+            np.testing.assert_allclose(moved, same, atol=1e-6)

@@ -344,3 +344,59 @@ def test_starts_that_are_moved_are_compared():
             svi.fit(made, KEY, 30, loss=LOSS, optimizer=ADAM, spread=wrong)
     with pytest.raises(ValueError, match="there is none"):
         svi.fit(models.single_agent(task(), T), KEY, 30, spread=0.1)
+
+
+# ---- values whose digits are asked for -----------------------------------------------------------------------------
+
+
+def alone(*rewards):
+    """One state, in which actions pay for ever."""
+    return MDP(np.ones((1, len(rewards), 1)), np.array([rewards]), np.ones(1))
+
+
+@pytest.mark.parametrize("beta, discount", [(1000.0, 0.9), (1000.0, 0.99), (1000.0, 0.9999), (1.0, 0.999)])
+def test_values_of_what_is_certain_add_up(beta, discount):
+    for task in (alone(1.0, 0.0, 0.0), alone(1.0, 1.0, 1.0)):
+        found = models.noisy_values(task, 0.0, beta, discount)
+        certain = beta == 1000.0 or float(task.reward.min()) == 1.0
+        assert found.converged
+        if certain:
+            assert float(found.value[0, 0]) == pytest.approx(1 / (1 - discount), rel=1e-11)
+
+
+def test_single_precision_says_where_its_digits_end():
+    with jax.enable_x64(False):
+        short, long = (models.noisy_values(alone(1.0, 1.0, 1.0), 1.0, 1.0, g) for g in (0.9, 0.9999))
+        assert short.converged and float(short.value[0, 0]) == pytest.approx(10.0, rel=1e-5)
+        assert not long.converged and float(long.value[0, 0]) == pytest.approx(1e4, rel=5e-3)
+        offset = models.noisy_values(MDP(TRANSITION, REWARD + 1e6, FIRST), 0.5, 1.0, 0.95)
+        assert not offset.converged
+
+
+def test_what_all_rewards_have_in_common_moves_no_policy():
+    plain = models.noisy_values(task(), 0.5, 1.0, 0.95)
+    for offset in (1e3, 1e6):
+        found = models.noisy_values(MDP(TRANSITION, REWARD + offset, FIRST), 0.5, 1.0, 0.95)
+        assert found.converged
+        np.testing.assert_allclose(found.policy, plain.policy, atol=1e-8)
+
+
+@pytest.mark.parametrize("unit", [1e-14, 1e-6, 1e6])
+def test_values_are_in_the_units_of_reward(unit):
+    wanted = models.noisy_values(alone(1.0, 0.0), 0.5, 3.0, 0.9)
+    found = models.noisy_values(alone(unit, 0.0), 0.5 * unit, 3.0 / unit, 0.9)
+    assert found.converged
+    np.testing.assert_allclose(found.value / unit, wanted.value, rtol=1e-10)
+
+
+def test_guides_of_other_programs_are_no_guides():
+    other = MDP(np.full((5, A, 5), 0.2), np.ones((5, A)), np.full(5, 0.2))
+    made = models.resource_allocation_free(other, T, BASE, BETA)
+    with pytest.raises(ValueError, match="std has shape"):
+        made.with_guide(FREE["step"](task(), T, BASE, BETA).learned.module)
+    late = models.resource_allocation_free(task(), 2, BASE, BETA, std=np.full((2, S, A), 0.5)).unroll(5)
+    assert np.isnan(value_of(late))
+    with pytest.raises(ValueError, match="mean has a table for each time"):
+        models.resource_allocation_free(task(), T, BASE, BETA, mean=np.zeros((T, S, A)), std=0.5)
+    with pytest.raises(ValueError, match="horizon is 0"):
+        models.resource_allocation_once(task(), 0, BASE, BETA)

@@ -80,8 +80,10 @@ def choice(mean: Float[Array, "*#n K"], std: Float[Array, "*#n K"]) -> Float[Arr
         return jnp.ones_like(mean)
     if mean.shape[-1] == 2:
         gap, spread = difference(mean, std)
-        return jnp.stack([blurred(LOGISTIC, 0, gap, spread), blurred(LOGISTIC, 0, -gap, spread)], -1)
-    return winning(mean, std, partial(blurred, GUMBEL, 1))
+        return jnp.stack([ahead(gap, spread), ahead(-gap, spread)], -1)
+    p = winning(mean, std, partial(blurred, GUMBEL, 1))
+    # What is left of the sum is rounding, which a value of such a policy adds up over time.
+    return p / jnp.sum(p, -1, keepdims=True)
 
 
 def mean_entropy(mean: Float[Array, "*#n K"], std: Float[Array, "*#n K"]) -> Float[Array, "*n"]:
@@ -107,8 +109,21 @@ def difference(mean: Array, std: Array) -> tuple[Array, Array]:
     return mean[..., 0] - mean[..., 1], jnp.where(some, jnp.sqrt(jnp.where(some, variance, 1.0)), 0.0)
 
 
+def ahead(gap: Array, spread: Array) -> Array:
+    """E sigmoid(gap + spread z), with its digits where it is small.
+
+    There it is e^{gap + spread^2 / 2} E sigmoid(-gap - spread^2 - spread z), since sigmoid(x) = e^x sigmoid(-x).
+    """
+    behind = gap < -(spread**2)
+    held = jnp.where(behind, gap, -(spread**2))
+    tail = jnp.exp(held + 0.5 * spread**2) * blurred(LOGISTIC, 0, -held - spread**2, spread)
+    return jnp.where(behind, tail, blurred(LOGISTIC, 0, jnp.where(behind, 0.0, gap), spread))
+
+
 def winning(mean: Array, std: Array, density: Callable[[Array, Array], Array]) -> Array:
     """Int of a density of each alternative times the probability that all others are smaller."""
+    # Near the largest, numbers have digits whatever all have in common.
+    mean = mean - lax.stop_gradient(jnp.max(mean, -1, keepdims=True))
     at, weights = panels(mean, std)
     away = at[..., None] - mean[..., None, :]
     spread = jnp.broadcast_to(std[..., None, :], away.shape)
@@ -191,8 +206,7 @@ def blurred_jvp(kernel: Kernel, order: int, primals: Any, tangents: Any) -> tupl
 def own_nodes(kernel: Kernel, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     """Nodes of a kernel's own noise, and the weights that B' gives them."""
     step, left, right = rule.own
-    # Of two, what is hopeless keeps its digits.
-    left, right = (-2.2 * right, 2.2 * right) if kernel.two_sided else (left, right)
+    left, right = (-1.4 * right, 1.4 * right) if kernel.two_sided else (left, right)
     x = np.arange(np.floor(left / step), np.ceil(right / step) + 1) * step
     with jax.ensure_compile_time_eval(), jax.enable_x64(True):
         return x, step * np.asarray(kernel.derivative(1, jnp.asarray(x, jnp.float64)))

@@ -12,7 +12,8 @@ more where policy iteration takes dozens. It is differentiated by the implicit f
     dv = d(sum_a pi q) at v fixed + gamma J dv,      J(s, s') = sum_a w(s, a) P(s' | s, a),
     w(s, a) = pi(a | s) + sum_b q(s, b) d pi(b | s) / d q(s, a)
 
-States that lead nowhere and pay nothing are worth 0, at a discount of 1 as well.
+States that lead nowhere and pay nothing are worth 0, at a discount of 1 as well. There may be several fixed points
+where noise is small and beta large, and some that learning would leave again; this is where a search from 0 ends.
 """
 
 from collections.abc import Callable
@@ -46,7 +47,8 @@ class NoisyValues(NamedTuple):
         value: q, (S, A), or (T, S, A) where the noise varies in time; in units of reward.
         policy: the probability of each action, the noise averaged out; as the value.
         residual: how far q is from the value of this policy, in units of reward.
-        converged: whether that is rounding; at a discount of 1 there may be no value.
+        converged: whether that is rounding, and rounding hardly moves the policy: not where values are large against
+            beta and std, in single precision mostly. At a discount of 1 there may be no value.
     """
 
     value: Float[Array, "*T S A"]
@@ -121,11 +123,12 @@ def remembered(mdp: MDP, std: Float[Array, "S A"], beta: Array, discount: Array)
     found, residual, _ = constant(eqx.filter_closure_convert(found_from, start))(start)
     # Without an end the system is singular at a discount of 1, and what solves it is large and without digits.
     digits = jnp.finfo(found.dtype).eps * jnp.max(jnp.abs(found)) <= 0.01 * jnp.max(jnp.abs(mdp.reward))
-    settled = (residual <= rounding(found)) & digits
+    settled = (residual <= rounding(mdp, found)) & digits
     found = jnp.where(settled, found, jnp.nan)
     fixed = eqx.filter_closure_convert(operator, start), eqx.filter_closure_convert(slopes, start)
     q = value_of(mdp, discount, depending(found, *fixed))
-    return NoisyValues(q, policy_of(q), residual, settled)
+    policy = policy_of(q)
+    return NoisyValues(q, policy, residual, settled & has_digits(mdp, discount, q, policy, std, beta))
 
 
 def search(
@@ -158,11 +161,20 @@ def search(
         return Round(at.better, at.better + step, residual, near, at.rounds + 1)
 
     def unsettled(at: Round) -> Array:
-        return (at.residual > rounding(at.v)) & (at.rounds < MOST_ROUNDS) & ~jnp.isnan(at.residual)
+        return (at.residual > rounding(mdp, at.v)) & (at.rounds < MOST_ROUNDS) & ~jnp.isnan(at.residual)
 
     infinite, near = (jnp.asarray(x, start.dtype) for x in (jnp.inf, NEAR))
     found = lax.while_loop(unsettled, round_of, Round(start, start, infinite, near, jnp.asarray(0)))
     return found.v, found.residual, found.rounds
+
+
+def has_digits(mdp: MDP, discount: Array, q: Array, policy: Array, std: Array, beta: Array) -> Bool[Array, ""]:
+    """Whether rounding of the values, added up for as long as they look ahead, hardly moves the policy."""
+    q, policy, std, beta = lax.stop_gradient((q, policy, std, beta))
+    leads = moved(mdp, discount, policy)
+    ahead = solve_written(jnp.eye(len(leads), dtype=leads.dtype) - leads, jnp.ones(len(leads), leads.dtype))
+    off = jnp.finfo(q.dtype).eps * jnp.max(ahead) * jnp.max(jnp.abs(q))
+    return off <= 0.1 * jnp.sqrt(jnp.min(std) ** 2 + 1 / beta**2)
 
 
 def value_of(mdp: MDP, discount: Array, v: Float[Array, " S"]) -> Float[Array, "S A"]:
@@ -208,9 +220,9 @@ def remembered_until_the_end(mdp: MDP, std: Float[Array, "T S A"], beta: Array, 
     return NoisyValues(q, policy, jnp.zeros((), q.dtype), jnp.asarray(True))
 
 
-def rounding(v: Array) -> Array:
+def rounding(mdp: MDP, v: Array) -> Array:
     """What is rounding of values."""
-    return 64 * jnp.finfo(v.dtype).eps * jnp.maximum(1.0, jnp.max(jnp.abs(v)))
+    return 64 * jnp.finfo(v.dtype).eps * jnp.maximum(jnp.max(jnp.abs(mdp.reward)), jnp.max(jnp.abs(v)))
 
 
 def check_values(mdp: MDP, std: Array, discount: Array) -> None:

@@ -50,16 +50,32 @@ class Recalled(eqx.Module):
 
     def noise(self, *place: Any) -> Distribution:
         """The law of what is added to the values of a place."""
-        std = self.std[place]
+        std = looked_up(self.std, place)
         return Normal(0.0, std).to_event(std.ndim)
 
     def softmax(self, noise: Array, *place: Any) -> Distribution:
         """The choice by noisy values of a place."""
-        return Categorical(logits=self.beta * (self.mean[place] + noise))
+        return Categorical(logits=self.beta * (looked_up(self.mean, place) + noise))
 
     def average(self, *place: Any) -> tuple[Distribution, Array]:
         """The choice at a place without the noise, and its mean entropy given it."""
-        return Categorical(probs=self.policy[place]), self.entropy[place]
+        return Categorical(probs=looked_up(self.policy, place)), looked_up(self.entropy, place)
+
+
+def looked_up(table: Array, place: Any) -> Array:
+    """A row of a table, NaN where there is none: a guide of another program must not pass for one of this."""
+    return table.at[place].get(mode="fill", fill_value=jnp.nan) if place else table
+
+
+def check_sizes(mdp: MDP, std: Array) -> None:
+    """Raise on memories of another task.
+
+    Raises:
+        ValueError: so they are.
+    """
+    shape = mdp.num_states, mdp.num_actions
+    if std.shape[-2:] != shape:
+        raise ValueError(f"the guide's std has shape {std.shape}, and the task {shape} states and actions.")
 
 
 class AtEachAccess(eqx.Module):
@@ -155,6 +171,7 @@ class Tied(eqx.Module):
 
     def prepare(self, mdp: MDP, memory: Memory) -> eqx.Module:
         """Its values at these memories."""
+        check_sizes(mdp, self.std)
         solve = remembered if self.std.ndim == 2 else remembered_until_the_end
         found = solve(mdp, self.std, memory.beta, memory.value_discount)
         return recalled(found.value, self.std, memory, found.policy, self.everywhere)
@@ -169,5 +186,6 @@ class Free(eqx.Module):
 
     def prepare(self, mdp: MDP, memory: Memory) -> eqx.Module:
         """Its tables."""
+        check_sizes(mdp, self.std)
         policy = choice(memory.beta * self.mean, memory.beta * self.std)
         return recalled(self.mean, self.std, memory, policy, self.everywhere)

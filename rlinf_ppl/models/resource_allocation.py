@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.distributions import Categorical, Normal
 
-from rlinf_ppl.models.arguments import check_reward_times, check_task, finite_number
+from rlinf_ppl.models.arguments import check_reward_times, check_task, finite_number, whole_number
 from rlinf_ppl.models.dynamics import first_state, next_state, varying_task
 from rlinf_ppl.models.noisy_values import as_table, check_values, discount_of, positive_number
 from rlinf_ppl.models.recalled import Free, Memory, Tied
@@ -255,7 +255,10 @@ def start_of(mdp: MDP, horizon: int | None, base_std: ArrayLike, std: ArrayLike 
 
 def mean_of(mdp: MDP, horizon: int | None, mean: ArrayLike | None, std: Array) -> Float[Array, "*T S A"]:
     """Where a fit's free values start."""
-    return jnp.broadcast_to(as_table("mean", 0.0 if mean is None else mean, mdp, horizon or 0), std.shape)
+    table = as_table("mean", 0.0 if mean is None else mean, mdp, horizon or 0)
+    if table.ndim > std.ndim:
+        raise ValueError(f"mean has a table for each time, {table.shape}, and std has not: give one of the same shape.")
+    return jnp.broadcast_to(table, std.shape)
 
 
 def finite_weight(name: str, given: ArrayLike) -> Float[Array, ""]:
@@ -275,5 +278,6 @@ def shared_out(
 ) -> tuple[Array, Array]:
     """The weights of a step where they are those of all steps together."""
     gamma = discount_of("discount", discount)
-    steps = 1 / (1 - gamma) if horizon is None else jnp.sum(gamma ** jnp.arange(horizon))
+    times = None if horizon is None else whole_number("horizon", horizon, "a program has at least one step")
+    steps = 1 / (1 - gamma) if times is None else jnp.sum(gamma ** jnp.arange(times))
     return finite_weight("kl_weight", kl_weight) / steps, finite_weight("entropy_weight", entropy_weight) / steps

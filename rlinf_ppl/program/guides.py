@@ -20,6 +20,7 @@ given `q` in nats: for a mean that is known better than nodes would have it.
 
 import dataclasses
 import enum
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
@@ -237,7 +238,14 @@ def is_prepared(module: Any) -> bool:
 
 def prepared(module: Any, args: Any) -> Any:
     """What has the functions of a guide."""
-    return module.prepare(*in_full(args)) if is_prepared(module) else module
+    if not is_prepared(module):
+        return module
+    given = in_full(args)
+    try:
+        inspect.signature(module.prepare).bind(*given)
+    except TypeError as error:
+        raise TypeError(f"the guide's prepare takes the program's arguments, {len(given)} of them: {error}.") from error
+    return module.prepare(*given)
 
 
 def without(name: str, hidden: str) -> str:

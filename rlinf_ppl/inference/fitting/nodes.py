@@ -247,7 +247,11 @@ class Expectation(eqx.Module):
         assert isinstance(own, FiniteLaw)
         law, entropy = average(at, at["t"], own, site.support)
         assert isinstance(law, FiniteLaw)
-        weights = jnp.where(law.is_wrong(), jnp.nan, law.probs)
+        # No mean entropy is below 0 or above that of the law where the noise is averaged out.
+        known = jnp.where(law.probs > 0, law.probs, 1.0)
+        most, slack = -jnp.sum(known * jnp.log(known)), 100 * jnp.sqrt(jnp.finfo(known.dtype).eps)
+        wrong = law.is_wrong() | ~((entropy >= -slack) & (entropy <= most + slack))
+        weights = jnp.where(wrong, jnp.nan, law.probs)
         some, tau = weights > 0, point.temperature(site.name)
         cost = -jnp.log(jnp.where(some, own.probs, 1.0)) / tau
 
