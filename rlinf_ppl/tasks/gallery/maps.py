@@ -11,6 +11,17 @@ DIRECTIONS = ("up", "right", "down", "left")  # clockwise: the neighbours in thi
 STEPS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
 
 
+def check_count(name: str, count: object, what: str) -> None:
+    """Raise on what is no whole number of at least 1.
+
+    Raises:
+        ValueError: so it is.
+    """
+    whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+    if not whole or count < 1:  # type: ignore[operator]
+        raise ValueError(f"{name} is {count!r}: give the number of {what}, a whole one of at least 1.")
+
+
 def read_map(text: str, symbols: Mapping[str, str], starts: str = "S") -> np.ndarray:
     """Read a drawing as an array of symbols (rows, columns).
 
@@ -22,6 +33,8 @@ def read_map(text: str, symbols: Mapping[str, str], starts: str = "S") -> np.nda
     Raises:
         ValueError: A symbol is unknown, rows have different lengths, or there is no start.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text is {type(text).__name__}; give a map drawn as text.")
     rows = [line.strip() for line in text.strip().splitlines()]
     for number, row in enumerate(rows):
         for column, symbol in enumerate(row):

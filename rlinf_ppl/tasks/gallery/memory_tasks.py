@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from rlinf_ppl.algebra.tables import ROW_TOLERANCE
 from rlinf_ppl.tasks import checks
-from rlinf_ppl.tasks.gallery.maps import DIRECTIONS, check_probability, check_rewards, neighbours, read_map
+from rlinf_ppl.tasks.gallery.maps import DIRECTIONS, check_count, check_probability, check_rewards, neighbours, read_map
 from rlinf_ppl.tasks.mdp import MDP
 from rlinf_ppl.types import ArrayLike, RealNumber
 
@@ -114,8 +114,7 @@ def planning_task(depth: int = 3) -> MDP:
     Raises:
         ValueError: `depth` is below 1.
     """
-    if depth < 1:
-        raise ValueError(f"depth is {depth}: give the number of moves, at least 1.")
+    check_count("depth", depth, "moves")
     end = 6 * depth
     successors = 6 * np.arange(1, depth + 1)[:, None, None] + _PLACES
     successors[-1] = end

@@ -11,6 +11,7 @@ control", 1990; the numbers are Gymnasium's).
 
 import numpy as np
 
+from rlinf_ppl.tasks.gallery.maps import check_count
 from rlinf_ppl.tasks.mdp import MDP
 
 _LOW, _HIGH, _GOAL, _TOP_SPEED = -1.2, 0.6, 0.5, 0.07
@@ -53,8 +54,7 @@ def mountain_car(points: int = 20) -> MDP:
     Raises:
         ValueError: `points` is below 1.
     """
-    if points < 1:
-        raise ValueError(f"points is {points}: give the number of points along each side of a cell, at least 1.")
+    check_count("points", points, "points along each side of a cell")
     goal, first_absorbing = _ROWS * _COLUMNS, _INSIDE_GOAL * _COLUMNS
     following = _next_states(points)
     table = np.zeros((goal + 1, 3, goal + 1))
