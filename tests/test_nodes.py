@@ -354,17 +354,8 @@ def recording():
     return ControlProgram(initial, step, 2)
 
 
-class Averaging(eqx.Module):
+class Averaging(Noisy):
     """The same noisy values, with what a choice by them comes to."""
-
-    mean: Array
-    spread: Array = parameter(constraints.positive)
-
-    def q(self, s):
-        return Normal(self.mean[s], self.spread[s]).to_event(1)
-
-    def a(self, q):
-        return Categorical(logits=1.5 * q)
 
     def a_without_q(self, s):
         mean, std = 1.5 * self.mean[s], 1.5 * self.spread[s]
@@ -423,6 +414,36 @@ def priced(mean, prices):
 
 
 PRICES = jnp.asarray([0.2, -0.1, 0.4])
+
+
+def test_what_is_averaged_out_is_seen_by_nothing_else():
+    def step(s):
+        decide("q", Normal(0, 1).expand([A]).to_event(1))
+        decide("a", HALVES)
+        decide("b", HALVES)
+        return {"s": s}
+
+    class Both(Averaging):
+        def b(self, q):
+            return Categorical(logits=q)
+
+    with pytest.raises(ValueError, match=r"averages 'q' out: .*\['b'\] do"):
+        ControlProgram(initial, step, 2).with_guide(Both(jnp.zeros((S, A)), jnp.ones((S, A))))
+
+
+def test_an_average_may_vary_in_time():
+    """Where only it takes t, the step is still another one at each time."""
+
+    class Turning(Averaging):
+        def a_without_q(self, s, t):
+            return Categorical(probs=jnp.where(t == 0, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))), 0.0
+
+    guide, loss = as_guide(remembering(), Turning(jnp.zeros((S, A)), jnp.ones((S, A)))), svi.NodeELBO(3)
+    value = np.zeros(S)
+    for action in (1, 1, 0):
+        value = REWARD[:, action] + TRANSITION[:, action] @ value - np.log(A)
+    found = jax.jit(loss.estimate)(loss.read(remembering()), guide, KEY)
+    assert float(found) == pytest.approx(FIRST @ value, rel=1e-12)
 
 
 def test_what_a_guide_says_wrongly_of_its_averages_is_no_number():

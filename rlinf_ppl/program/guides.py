@@ -264,7 +264,9 @@ def averages_of(structure: Structure, given: Any) -> Iterator[tuple[str, str, tu
         function = entry(given, without(name, hidden))
         if not callable(function):
             continue
-        users = structure.step.users(hidden)
+        others = [site.name for site in structure.step.decisions if site.name != name]
+        others = [other for other in others if hidden in names_of(structure, other, entry(given, other))]
+        users = structure.step.users(hidden) + others
         if users or is_finite(structure.supports()[hidden]):
             raise ValueError(
                 f"the guide's {without(name, hidden)} averages {hidden!r} out: it must be real, and nothing but the "

@@ -36,8 +36,11 @@ def is_stationary(dynamics: Dynamics, laws: Mapping[str, ConditionalLaw]) -> boo
     """Whether nothing varies in time, neither in the step nor in a guide."""
     if dynamics.structure.horizon is None:
         return True
-    functions = all(isinstance(law, Proposed) and "t" not in law.function.names for law in laws.values())
-    return functions and not dynamics.structure.takes_time
+    if dynamics.structure.takes_time or not all(isinstance(law, Proposed) for law in laws.values()):
+        return False
+    called = [law.function for law in laws.values() if isinstance(law, Proposed)]
+    called += [law.average.function for law in laws.values() if isinstance(law, Proposed) and law.average is not None]
+    return all("t" not in function.names for function in called)
 
 
 def jumping_laws(dynamics: Dynamics, laws: Mapping[str, ConditionalLaw]) -> set[str]:
