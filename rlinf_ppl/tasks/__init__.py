@@ -10,6 +10,7 @@ from rlinf_ppl.tasks import conventions, gallery, normal_form
 from rlinf_ppl.tasks.linear_quadratic import LinearQuadratic
 from rlinf_ppl.tasks.mdp import MDP
 from rlinf_ppl.tasks.mountain_hike import MountainHike
+from rlinf_ppl.tasks.pomdp import POMDP
 from rlinf_ppl.tasks.stochastic_game import StochasticGame
 
-__all__ = ["MDP", "LinearQuadratic", "MountainHike", "StochasticGame", "conventions", "gallery", "normal_form"]
+__all__ = ["MDP", "POMDP", "LinearQuadratic", "MountainHike", "StochasticGame", "conventions", "gallery", "normal_form"]

@@ -1,0 +1,68 @@
+"""What a `POMDP` is made of, checked where the user stands."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from rlinf_ppl.tasks import checks
+from rlinf_ppl.tasks.mdp import MDP
+from rlinf_ppl.types import ArrayLike
+
+
+def no_reward(table: ArrayLike) -> np.ndarray:
+    """Rewards of 0 for the states and actions of a table; what is no table raises elsewhere."""
+    shape = np.shape(table) if not hasattr(table, "shape") else table.shape
+    return np.zeros(shape[:2] if len(shape) >= 2 else (1, 1))
+
+
+def completed(
+    hidden: MDP, reward: ArrayLike, observation: ArrayLike, discount: ArrayLike, observation_names: Any
+) -> dict[str, Any]:
+    """All fields of a task: those of the process underneath, and the others, checked against it."""
+    table = hidden.transition if hidden.probabilities is None else hidden.probabilities
+    source, (states, actions, following) = (
+        "transition" if hidden.probabilities is None else "probabilities",
+        table.shape,
+    )
+    shows = checks.as_reals("observation", observation)
+    checks.check_not_empty("observation", shows.shape, ("next states", "actions", "observations"))
+    count = shows.shape[-1]
+    if shows.shape != (states, actions, count):
+        first = " Where the actions come first, give jnp.swapaxes(observation, 0, 1)."
+        raise ValueError(
+            f"observation has shape {shows.shape}, but {source} has shape {table.shape}: its axes are (next states, "
+            f"actions, observations), so it must be {(states, actions, count)}."
+            f"{first if shows.shape == (actions, states, count) else ''}"
+        )
+    rewards = checks.as_reals("reward", reward)
+    shapes = [(states, actions), (states, actions, following), (states, actions, following, count)]
+    checks.check_shape("reward", rewards.shape, shapes, source, table.shape)
+    checks.check_finite("reward", rewards, "rewards must be finite; give prior 0 to impossible actions instead.")
+    return vars(hidden) | {
+        "reward": rewards,
+        "observation": checks.as_distributions("observation", shows, ("next state", "action")),
+        "discount": as_discount(discount),
+        "observation_names": checks.check_names("observation_names", observation_names, count, "observations"),
+    }
+
+
+def as_discount(value: ArrayLike) -> Float[Array, ""]:
+    """A discount, checked."""
+    number = checks.as_reals("discount", value)
+    if number.ndim:
+        raise ValueError(f"discount has shape {number.shape}: give one number.")
+    if checks.is_concrete(number) and not 0 <= number <= 1:
+        raise ValueError(f"discount is {float(number):g}: it must be from 0 to 1.")
+    return number
+
+
+def position(argument: str, given: Any, count: int, names: tuple[str, ...] | None) -> Any:
+    """The position of an action or observation that is given by position or name."""
+    if isinstance(given, str):
+        if names is None or given not in names:
+            raise ValueError(f"{argument} is {given!r}, which is none of {list(names or ())}.")
+        return names.index(given)
+    if checks.is_concrete(given) and not (np.ndim(given) == 0 and 0 <= int(given) < count):
+        raise ValueError(f"{argument} is {given!r}: give a position from 0 to {count - 1}, or a name.")
+    return given
