@@ -13,7 +13,7 @@ from programs_more import PAIRS
 
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, execution, smc, svi
-from rlinf_ppl.inference.fitting.networks import Inputs
+from rlinf_ppl.program.networks import Inputs
 from rlinf_ppl.program.supports import Real
 from rlinf_ppl.tasks import gallery
 

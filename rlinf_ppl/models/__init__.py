@@ -1,16 +1,20 @@
 """The classic models, one file a graphical model: a task in, a step program out."""
 
 from rlinf_ppl.models.balancing_q import balancing_q, balancing_q_opponent_leads
+from rlinf_ppl.models.belief import belief
 from rlinf_ppl.models.conventions import leave_prior_out, put_prior_in
 from rlinf_ppl.models.delayed_options import delayed_options
 from rlinf_ppl.models.delta_rule import delta_rule
 from rlinf_ppl.models.engine_replacement import UPKEEP, engine_replacement
+from rlinf_ppl.models.episode import episode
+from rlinf_ppl.models.finite_memory import finite_memory
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.level_k import level_k
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
 from rlinf_ppl.models.mountain_hike import mountain_hike
 from rlinf_ppl.models.noisy_agent import noisy_agent
 from rlinf_ppl.models.noisy_values import NoisyValues, noisy_values
+from rlinf_ppl.models.particle_belief import HiddenProcess, particle_belief
 from rlinf_ppl.models.pr2 import pr2
 from rlinf_ppl.models.quantal_response import quantal_response
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
@@ -29,12 +33,17 @@ __all__ = [
     "UPKEEP",
     "balancing_q",
     "balancing_q_opponent_leads",
+    "belief",
     "delayed_options",
     "delta_rule",
     "engine_replacement",
+    "episode",
+    "finite_memory",
     "gumbel_choice",
     "gumbel_trajectory",
+    "HiddenProcess",
     "NoisyValues",
+    "particle_belief",
     "leave_prior_out",
     "level_k",
     "linear_gaussian",

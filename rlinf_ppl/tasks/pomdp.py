@@ -18,6 +18,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
+from numpyro.distributions import Categorical, Distribution
 
 from rlinf_ppl.tasks import checks, pomdp_checks
 from rlinf_ppl.tasks.mdp import MDP
@@ -218,10 +219,36 @@ class POMDP(eqx.Module):
             )
         return likely / total
 
+    def first_law(self) -> Distribution:
+        """The law of the first state."""
+        return Categorical(probs=self.initial)
+
+    def next_law(self, s: Any, a: Any) -> Distribution:
+        """The law of the next state; states may have leading axes."""
+        if self.transition is None:
+            raise ValueError("next_law is one over states, for a dense task: call pomdp.dense() first.")
+        return Categorical(probs=self.transition[s, a])
+
+    def observation_law(self, s_next: Any, a: Any) -> Distribution:
+        """The law of what is seen of the next state; states may have leading axes."""
+        return Categorical(probs=self.observation[s_next, a])
+
+    def gain(self, s: Any, a: Any, s_next: Any) -> Float[Array, ""]:
+        """The expected reward of a state and action."""
+        return self.expected_reward[s, a]
+
+    def action_law(self) -> Distribution:
+        """The uniform prior over actions."""
+        return Categorical(probs=jnp.full(self.num_actions, 1 / self.num_actions))
+
     def anonymous(self) -> "POMDP":
         """The same task without names, so that programs of one shape share one compilation."""
         names = {"state_names": None, "action_names": None, "observation_names": None}
         return checks.assemble(type(self), vars(self) | names)
+
+    def averaged(self) -> "POMDP":
+        """The same task with its expected reward (S, A) as its reward, which control does not tell from the other."""
+        return checks.assemble(type(self), vars(self) | {"reward": self.expected_reward})
 
     def as_sparse(self) -> "POMDP":
         """The same task with a sparse transition, as `MDP.as_sparse`.

@@ -25,20 +25,14 @@ from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.fitting.judging import Judge
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
-from rlinf_ppl.inference.fitting.networks import (
-    Network,
-    PolicyFunction,
-    check_networks,
-    inputs_of,
-    network,
-    networks_of,
-)
+from rlinf_ppl.inference.fitting.networks import PolicyFunction, check_networks
 from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
 from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, dynamics_of
 from rlinf_ppl.inference.particles.genealogy import taken
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import Tilted
 from rlinf_ppl.program.evaluation import check_joint, nats_per_unit, temperature_of
+from rlinf_ppl.program.networks import Network, network, network_inputs, networks_of
 from rlinf_ppl.program.supports import is_finite
 
 FOLLOWING = 0.02
@@ -233,6 +227,6 @@ def critic(dynamics: Dynamics, name: str, learned: Tilted, key: Array) -> Networ
     assert isinstance(learned.parameters, Network)
     own, real = learned.parameters, not is_finite(learned.support)
     scope = dict(dynamics.structure.scopes)[name]
-    inputs = inputs_of(dynamics.structure, (*scope, name) if real else scope, dict(own.inputs.features))
+    inputs = network_inputs(dynamics.structure, (*scope, name) if real else scope, dict(own.inputs.features))
     counts = own.rest.width_size, own.rest.depth
     return network(key, inputs, 1 if real else len(learned.support), counts, own.rest.activation)
