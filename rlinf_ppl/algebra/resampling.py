@@ -85,6 +85,14 @@ def children(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N
     return lax.cond(jnp.any(weights[ancestors] == 0), weighty, lambda ancestors: ancestors, ancestors)
 
 
+def children_of_few(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N"]:
+    """The same by comparing each child with each particle: N^2 comparisons, and nothing written on the way."""
+    n = weights.shape[0]
+    cumulated = jnp.cumsum(weights)
+    points = (u + jnp.arange(n)) / n * cumulated[-1]
+    return jnp.clip(jnp.sum(cumulated[None] <= points[:, None], 1), 0, n - 1).astype(jnp.int32)
+
+
 def ends_of(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N"]:
     """Before which child the children of each particle end: ceil(N C_i - u)."""
     n = weights.shape[0]

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float
 from numpyro.distributions import Distribution, Uniform
+from numpyro.distributions.batch_util import promote_batch_shape
 
 from rlinf_ppl.algebra import resampling
 from rlinf_ppl.models.arguments import inverse_temperature, whole_number
@@ -54,7 +56,9 @@ def initial(process: Any, beta: Array, draws: Array) -> dict[str, Any]:
     """The first state, and the first particles."""
     law = process.first_law()
     x = numpyro.sample("x", law)
-    return {"x": x, "particles": numpyro.sample("particles", law.expand(draws.shape).to_event(1))}
+    # Side by side with arrays of their own, not expanded: NumPyro's draws of expanded laws promote ranks.
+    many = promote_batch_shape(jax.vmap(lambda _: law)(draws))
+    return {"x": x, "particles": numpyro.sample("particles", many.to_event(1))}
 
 
 def step(process: Any, beta: Array, draws: Array, x: Any, particles: Any) -> dict[str, Any]:
@@ -68,7 +72,7 @@ def step(process: Any, beta: Array, draws: Array, x: Any, particles: Any) -> dic
     moved = numpyro.sample("moved", process.next_law(particles, a).to_event(1))
     weights, _ = resampling.normalize(process.observation_law(moved, a).log_prob(o))
     u = numpyro.sample("u", Uniform(0.0, 1.0))
-    return {"x": x_next, "particles": moved[resampling.children(u, weights)]}
+    return {"x": x_next, "particles": moved[resampling.children_of_few(u, weights)]}
 
 
 def shares(num_states: int) -> Callable[[Array], Array]:

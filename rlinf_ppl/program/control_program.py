@@ -22,7 +22,7 @@ from rlinf_ppl.program.graph import slice_graph
 from rlinf_ppl.program.guides import Guide, as_guide
 from rlinf_ppl.program.point import Part
 from rlinf_ppl.program.structure import Constants, Structure
-from rlinf_ppl.program.supports import Real, Support, positions_of
+from rlinf_ppl.program.supports import Support, is_finite, positions_of
 from rlinf_ppl.types import ArrayLike
 
 
@@ -86,7 +86,7 @@ class ControlProgram(eqx.Module):
     def made_of(self) -> dict[str, Any]:
         """What `ControlProgram` was given."""
         names = "initial", "step", "horizon", "discount", "final", "args", "changes"
-        sizes = {name: len(support) for name, support in self.structure.state if not isinstance(support, Real)}
+        sizes = {name: len(support) for name, support in self.structure.state if is_finite(support)}
         return {name: getattr(self, name) for name in names} | {"sizes": sizes}
 
     def __repr__(self) -> str:
