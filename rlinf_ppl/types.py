@@ -10,7 +10,10 @@ Shapes are written in signatures as `Float[Array, "T S A"]`. One letter means on
 | `B` | actions of the opponent |
 | `K` | outcomes: the values that a chance site, or one row of a sparse transition, can take |
 | `M` | options |
-| `O` | observations |
+| `O` | observations; in games of two, what the agent alone sees |
+| `P` | what the opponent alone sees |
+| `Y` | what both see |
+| `R` | rewards that may be paid |
 | `N` | particles, or trajectories sampled |
 | `n`, `m` | dimensions of a continuous state and of a continuous action |
 

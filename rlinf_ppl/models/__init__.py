@@ -3,6 +3,7 @@
 from rlinf_ppl.models.balancing_q import balancing_q, balancing_q_opponent_leads
 from rlinf_ppl.models.belief import belief
 from rlinf_ppl.models.conventions import leave_prior_out, put_prior_in
+from rlinf_ppl.models.decentralized import decentralized
 from rlinf_ppl.models.delayed_options import delayed_options
 from rlinf_ppl.models.delta_rule import delta_rule
 from rlinf_ppl.models.engine_replacement import UPKEEP, engine_replacement
@@ -34,6 +35,7 @@ __all__ = [
     "balancing_q",
     "balancing_q_opponent_leads",
     "belief",
+    "decentralized",
     "delayed_options",
     "delta_rule",
     "engine_replacement",

@@ -1,4 +1,4 @@
-"""Small tasks that are ready to use: decision processes of one agent, matrix games, and games of two on a grid."""
+"""Small tasks that are ready to use: processes of one agent, matrix games, games of two on a grid and with cards."""
 
 from rlinf_ppl.tasks.gallery.grid_games import coordination_grid, pursuit
 from rlinf_ppl.tasks.gallery.matrix_games import (
@@ -27,12 +27,15 @@ from rlinf_ppl.tasks.gallery.processes import (
     point_mass,
     slippery_grid,
 )
+from rlinf_ppl.tasks.gallery.signalling_games import TINY_HANABI, card_game, signalling_game, two_step_game
 
 __all__ = [
     "CHANGED_PATEL_MAZE_MAP",
     "FOUR_ROOMS_MAP",
     "PATEL_MAZE_MAP",
     "SLIPPERY_MAP",
+    "TINY_HANABI",
+    "card_game",
     "chain",
     "climbing_game",
     "coordination_game",
@@ -50,5 +53,7 @@ __all__ = [
     "planning_task",
     "point_mass",
     "pursuit",
+    "signalling_game",
     "slippery_grid",
+    "two_step_game",
 ]
