@@ -38,7 +38,7 @@ class Coordination(NamedTuple):
         opponent_prescriptions: The same of the opponent.
         observations: Of each observation, in columns, action, opponent's action, public observation, position of the
             reward: in `reward_values`, or in `reward_levels`.
-        reward_levels: What may be paid; where rewards are not seen, nothing.
+        reward_levels: What may be paid; where rewards are not seen, NaN alone.
     """
 
     task: POMDP
@@ -53,6 +53,7 @@ def coordinate(game: Any, first_public: int | None, reward_seen: bool) -> Coordi
     """The coordinator's task of a `PartiallyObservedGame`; arguments and errors as those of its `coordinator`."""
     if not all(map(checks.is_concrete, (game.transition, game.reward, game.initial, game.observation))):
         raise ValueError("the coordinator's states are those that can occur: make it outside of jit, vmap and grad.")
+    _check_size(game, game.num_states, 1)
     initial = _start(game, first_public)
     levels, paid = _reward_levels(game, reward_seen)
     P, U, V, Y = map(
@@ -69,7 +70,8 @@ def coordinate(game: Any, first_public: int | None, reward_seen: bool) -> Coordi
     observations = np.argwhere(shown.any(0))
     shown = shown[:, *observations.T]
     shown[: len(first), 0] = 1.0  # nothing leads to the start
-    own, others = _prescriptions(game, len(states), len(observations))
+    _check_size(game, len(states), len(observations))
+    own, others = _prescriptions(game)
     successors, probabilities = _lists(moves, later, len(first))
     s, o, p = states[:, :3].T[:, :, None]
     # Of each state: what each pair of prescriptions does there.
@@ -105,7 +107,7 @@ def _reward_levels(game: Any, seen: bool) -> tuple[Float[np.ndarray, " R"], Floa
     """What may be paid, and how probable each of it is; one that tells nothing where it is not seen."""
     reward = np.asarray(game.reward)
     if not seen:
-        return np.zeros(0), np.ones((*reward.shape[:3], 1))
+        return np.full(1, np.nan), np.ones((*reward.shape[:3], 1))
     if game.reward_values is not None:
         return np.asarray(game.reward_values), reward
     levels, which = np.unique(reward, return_inverse=True)
@@ -121,23 +123,31 @@ def _reachable(transition: Float[np.ndarray, "S A B S"], initial: Float[np.ndarr
     return reached
 
 
-def _prescriptions(game: Any, states: int, observations: int) -> tuple[np.ndarray, np.ndarray]:
-    """What each pair of prescriptions does on every private observation: of the agent, and of the opponent.
-
-    Raises:
-        ValueError: The tables of the task would be too large.
-    """
-    own = game.num_actions**game.num_observations
-    others = game.num_opponent_actions**game.num_opponent_observations
-    entries = own * others * states * observations
+def _check_size(game: Any, num_states: int, num_observations: int) -> None:
+    """Raise where a table of this many states and observations, for all pairs of prescriptions, is too large."""
+    pairs = _num_prescriptions(game) * _num_opponent_prescriptions(game)
+    entries = pairs * num_states * num_observations
     if entries > MOST_ENTRIES:
         raise ValueError(
-            f"the coordinator has {own * others:,} pairs of prescriptions ({game.num_actions} actions for each of "
+            f"the coordinator has {pairs:,} pairs of prescriptions ({game.num_actions} actions for each of "
             f"{game.num_observations} observations, {game.num_opponent_actions} for each of "
-            f"{game.num_opponent_observations}), {states:,} states and {observations:,} observations: a table of "
-            f"{entries:,} numbers, of {MOST_ENTRIES:,} at most. Give the players fewer private observations or actions."
+            f"{game.num_opponent_observations}) and at least {num_states:,} states: a table of {entries:,} numbers, "
+            f"which may have {MOST_ENTRIES:,}. Give the players fewer private observations or actions."
         )
-    pair = np.arange(own * others)
+
+
+def _num_prescriptions(game: Any) -> int:
+    return game.num_actions**game.num_observations
+
+
+def _num_opponent_prescriptions(game: Any) -> int:
+    return game.num_opponent_actions**game.num_opponent_observations
+
+
+def _prescriptions(game: Any) -> tuple[Int[np.ndarray, "A O"], Int[np.ndarray, "A P"]]:
+    """What each pair of prescriptions does on every private observation: of the agent, and of the opponent."""
+    others = _num_opponent_prescriptions(game)
+    pair = np.arange(_num_prescriptions(game) * others)
     return (
         _maps(game.num_actions, game.num_observations)[pair // others],
         _maps(game.num_opponent_actions, game.num_opponent_observations)[pair % others],

@@ -188,7 +188,9 @@ class PartiallyObservedGame(eqx.Module):
     @property
     def expected_reward(self) -> Float[Array, "S A B"]:
         """The expected reward of a state and two actions."""
-        return self.reward if self.reward_values is None else jnp.sum(self.reward * self.reward_values, -1)
+        if self.reward_values is None:
+            return self.reward
+        return jnp.sum(self.reward * jnp.broadcast_to(self.reward_values, self.reward.shape), -1)
 
     def coordinator(self, first_public: int | None = None, reward_seen: bool = True) -> POMDP:
         """The game as a task of one agent, who knows what both know and tells each what to do on what it sees alone.
