@@ -122,6 +122,8 @@ def fit(
     """
     check_program(program)
     guide = program.learned if guide is None else guide
+    if not program.scopes and guide is None:
+        raise ValueError("the program has no decisions to fit; mark the agent's sites with decide(name, prior).")
     loss = loss_for(loss, guide, optimizer)
     guide = learnable(program, guide) if is_own(guide) else guide
     update = check_update(program, loss, optimizer, step_size, schedule)
@@ -212,8 +214,6 @@ def check_update(
             f"loss must be svi.ExactELBO(), svi.SampledELBO(n) or another of svi's; got {type(loss).__name__}. "
             "NumPyro's own losses go with numpyro.infer.SVI(prog.model, prog.guide, ...)."
         )
-    if not program.scopes:
-        raise ValueError("the program has no decisions to fit; mark the agent's sites with decide(name, prior).")
     loss.check(program)
     if loss != EXACT and optimizer is None:
         raise ValueError(

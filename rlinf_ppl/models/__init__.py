@@ -17,6 +17,7 @@ from rlinf_ppl.models.noisy_agent import noisy_agent
 from rlinf_ppl.models.noisy_values import NoisyValues, noisy_values
 from rlinf_ppl.models.particle_belief import HiddenProcess, particle_belief
 from rlinf_ppl.models.pr2 import pr2
+from rlinf_ppl.models.public_belief import public_belief
 from rlinf_ppl.models.quantal_response import quantal_response
 from rlinf_ppl.models.regularized import regularized, smooth_bellman, smooth_bellman_without_prior
 from rlinf_ppl.models.resource_allocation import (
@@ -54,6 +55,7 @@ __all__ = [
     "noisy_values",
     "put_prior_in",
     "pr2",
+    "public_belief",
     "quantal_response",
     "regularized",
     "resource_allocation",

@@ -130,7 +130,7 @@ def have_same_shapes(one: Any, other: Any) -> bool:
     return all(x.shape == y.shape and x.dtype == y.dtype for x, y in pairs)
 
 
-def check_like(own: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[Any, ...]:
+def check_like(own: tuple[Any, ...], given: tuple[Any, ...], what: str = "with_args") -> tuple[Any, ...]:
     """Arguments in the place of a program's own, whose types they take.
 
     Raises:
@@ -139,17 +139,17 @@ def check_like(own: tuple[Any, ...], given: tuple[Any, ...]) -> tuple[Any, ...]:
     wanted: Any = jax.tree.structure(own)
     found = jax.tree.structure(given)
     if wanted != found:
-        raise ValueError(f"with_args is given {found}, and the program's args are {wanted}: give as many, made alike.")
+        raise ValueError(f"{what} is given {found}, and the program's args are {wanted}: give as many, made alike.")
 
     def one(place: Any, like: Array, array: Array) -> Array:
-        what = f"with_args: args{jax.tree_util.keystr(place)}"
+        where = f"{what}: args{jax.tree_util.keystr(place)}"
         if array.shape != like.shape:
             raise ValueError(
-                f"{what} has shape {array.shape}, and the program was made with {like.shape}: with other shapes it is "
+                f"{where} has shape {array.shape}, and the program was made with {like.shape}: with other shapes it is "
                 "another program, made by ControlProgram."
             )
         if not jnp.can_cast(array.dtype, like.dtype, "same_kind"):
-            raise ValueError(f"{what} is of {array.dtype}, and the program was made with {like.dtype}.")
+            raise ValueError(f"{where} is of {array.dtype}, and the program was made with {like.dtype}.")
         return array.astype(like.dtype)
 
     return jax.tree_util.tree_map_with_path(one, own, given)

@@ -162,13 +162,17 @@ class ControlProgram(eqx.Module):
         Args:
             guide: an Equinox module with a method for each decision, or a dict with a function for each. It takes what
                 the decision sees by name, and t, and returns a NumPyro distribution over the decision's values. What
-                is learned are its arrays; `rlinf_ppl.parameter` gives a field bounds. None: no guide of its own.
+                is learned are its arrays; `rlinf_ppl.parameter` gives a field bounds. Where it has a method
+                `arguments`, the program's arguments are what that returns. None: no guide of its own.
 
         Raises:
             TypeError: a decision has no function, or an array of whole numbers stands among what is learned.
             ValueError: a function takes what its decision does not see, or an array breaks its constraint.
         """
-        return carrying(self, None if guide is None else as_guide(self, guide))
+        if guide is None:
+            return carrying(self, None)
+        found = as_guide(self, guide)
+        return carrying(eqx.tree_at(lambda program: program.args, self, found.arguments(self.args)), found)
 
     @property
     def parts(self) -> dict[str, Part]:

@@ -16,6 +16,7 @@ from jaxtyping import Array
 from numpyro.distributions.distribution import validation_enabled
 
 from rlinf_ppl.program.families import is_no_law
+from rlinf_ppl.types import ArrayLike
 
 # Where every number is possible there is nothing to check, and a quadratic stays one.
 EVERYWHERE = (dist.constraints.real, dist.constraints.real_vector)
@@ -163,3 +164,30 @@ def support_of(fn: Any) -> Any:
     """The support of a law; NumPyro's Levy forgets its own on the way through a trace."""
     law = plain(fn)
     return dist.constraints.greater_than(law.loc) if isinstance(law, dist.Levy) else fn.support
+
+
+class OnSupport(dist.Distribution):
+    """A law of data that is minus infinity outside its support, which NumPyro's own laws need not be.
+
+    Args:
+        law: of the data.
+    """
+
+    pytree_data_fields = ("law",)
+
+    def __init__(self, law: dist.Distribution):
+        self.law = law
+        super().__init__(law.batch_shape, law.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """That of the law."""
+        return self.law.support
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw from the law."""
+        return self.law.sample(key, sample_shape)
+
+    def log_prob(self, value: ArrayLike) -> Array:
+        """Log probability, minus infinity outside the support."""
+        return data_log_prob("the model", "data", self.law, value)

@@ -16,6 +16,9 @@ Two methods more are asked for where there are any. `prepare(self, *args)`, of t
 the functions: for what has to be worked out of the arrays first, such as a fixed point. `a_without_q(self, s)` is the
 law of `a` where `q`, real numbers before it that nothing else depends on, is averaged out, and the mean entropy of `a`
 given `q` in nats: for a mean that is known better than nodes would have it.
+
+What the program itself does not know, an unknown world, is learned along with the guide by one more method,
+`arguments(self, *args)`: it returns the program's arguments with the module's arrays put in.
 """
 
 import dataclasses
@@ -36,7 +39,7 @@ from numpyro.distributions.constraints import Constraint
 from rlinf_ppl.program.changes import in_full
 from rlinf_ppl.program.conditionals import Average, ConditionalLaw, Looked, Proposed, Tilted
 from rlinf_ppl.program.functions import Called, taken
-from rlinf_ppl.program.parameters import bounds_of, freed
+from rlinf_ppl.program.parameters import bounds_of, freed, learned_arguments
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import is_finite
 
@@ -111,7 +114,8 @@ class Guide(eqx.Module):
             params: other arrays than its own, by name and within their bounds.
         """
         structure, supports = program.structure, program.structure.supports()
-        module = prepared(self.with_params(self.params if params is None else params), program.args)
+        module = self.module if params is None else self.with_params(params)
+        module = prepared(module, learned_arguments(module, program.args))
         averages = {name: (hidden, names) for name, hidden, names in self.averages}
 
         def law(name: str, names: tuple[str, ...]) -> ConditionalLaw:
@@ -129,6 +133,10 @@ class Guide(eqx.Module):
             return Proposed(called, supports[name], True, average)
 
         return {name: law(name, names) for name, names in self.laws}
+
+    def arguments(self, args: Any, params: Mapping[str, Array] | None = None) -> Any:
+        """A program's arguments, with what is learned of them put in."""
+        return learned_arguments(self.module if params is None else self.with_params(params), args)
 
 
 class Place(enum.Enum):
@@ -169,7 +177,8 @@ def as_guide(program: Owner, given: Any) -> Guide:
         raise TypeError(f"guide is the class {given.__name__}; give one of it, made with the arrays to start from.")
     structure = program.structure
     decisions = [site.name for site in structure.step.decisions]
-    module = eqx.filter_eval_shape(prepared, given, program.args) if is_prepared(given) else given
+    args = learned_arguments(given, program.args)
+    module = eqx.filter_eval_shape(prepared, given, args) if is_prepared(given) else given
     missing = [name for name in decisions if not is_law(module, name)]
     if missing or (isinstance(given, Mapping) and set(given) != set(decisions)):
         raise TypeError(
@@ -211,11 +220,7 @@ def is_law(module: Any, name: str) -> bool:
 
 
 def check_logits(structure: Structure, name: str, table: Array) -> None:
-    """Raise on a table that has another shape than a decision's logits, or holds probabilities.
-
-    Raises:
-        ValueError: so it is.
-    """
+    """Raise on a table that has another shape than a decision's logits, or holds probabilities."""
     supports, axes = structure.supports(), (*dict(structure.scopes)[name], name)
     real = [axis for axis in axes if not is_finite(supports[axis])]
     if real:

@@ -1,6 +1,8 @@
 """What is learned of a guide of one's own: arrays of a module, each within the bounds that its field names."""
 
 import dataclasses
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,6 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.constraints import Constraint
+
+from rlinf_ppl.program.checks import check_like
 
 CONSTRAINT = "constraint"
 # Constraints with an edge on both sides, and how far out numbers without bounds may stand for a place near it.
@@ -72,3 +76,29 @@ def freed(name: str, bound: Constraint, value: Array) -> Array:
             "within."
         )
     return free
+
+
+def learns_arguments(module: Any) -> bool:
+    """Whether a guide learns arguments of its program."""
+    return not isinstance(module, Mapping) and callable(getattr(module, "arguments", None))
+
+
+def learned_arguments(module: Any, args: Any) -> Any:
+    """A program's arguments with what a guide learns of them put in.
+
+    Raises:
+        TypeError: its method takes something else than the program's arguments, or returns something else.
+        ValueError: it returns other shapes than the program has.
+    """
+    if not learns_arguments(module):
+        return args
+    try:
+        inspect.signature(module.arguments).bind(*args)
+    except TypeError as error:
+        raise TypeError(
+            f"the guide's arguments takes the program's arguments, {len(args)} of them, and returns as many: {error}."
+        ) from error
+    found = module.arguments(*args)
+    if not isinstance(found, tuple):
+        raise TypeError(f"the guide's arguments returned {type(found).__name__}; it must return a tuple, as args is.")
+    return check_like(args, jax.tree.map(jnp.asarray, found), "the guide's arguments")

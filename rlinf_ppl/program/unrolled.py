@@ -16,12 +16,13 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from rlinf_ppl.program.changes import as_final, as_initial, as_step
-from rlinf_ppl.program.data import data_log_prob
+from rlinf_ppl.program.data import OnSupport
 from rlinf_ppl.program.evaluation import check_joint, common_inverse_temperature
 from rlinf_ppl.program.families import unmasked
 from rlinf_ppl.program.finite import Finite
 from rlinf_ppl.program.language import DECISION, check_handled
 from rlinf_ppl.program.laws import GaussianLaw, SiteLaw, as_law
+from rlinf_ppl.program.parameters import learns_arguments
 from rlinf_ppl.program.readable import check_readable
 from rlinf_ppl.program.supports import Real, Support, is_finite, positions_of
 from rlinf_ppl.types import ArrayLike
@@ -34,7 +35,7 @@ Handled = Callable[[int | None, dict[str, Any], Any], Any]
 def run(program: Any, handled: Handled) -> None:
     """Run initial, every step and final, each part in its own scope under the handler that `handled` makes for it."""
     check_handled("a program's model or guide")
-    read, step = (program.args, program.changes), as_step(program.step, len(program.args))
+    read, step = (arguments(program), program.changes), as_step(program.step, len(program.args))
     with handlers.scope(prefix="init"):
         state = as_initial(program.initial)(*read)
     alive = None
@@ -85,10 +86,22 @@ def as_guide(program: Any) -> Handled:
 def as_own_guide(program: Any) -> Handled:
     """The handler of a guide of the user's; declares its arrays as parameters."""
     guide, supports = program.learned, program.supports
-    starts = zip(guide.params.items(), guide.bounds, strict=True)
-    params = {name: numpyro.param(name, start, constraint=bound) for (name, start), bound in starts}
-    laws = guide.conditionals(program, params)
+    laws = guide.conditionals(program, declared(guide))
     return lambda t, state, alive: Given(laws, supports, state, t, alive)
+
+
+def arguments(program: Any) -> Any:
+    """The program's arguments; those that its guide learns are made of NumPyro's parameters, in the model, too."""
+    guide = program.learned
+    if guide is None or not learns_arguments(guide.module):
+        return program.args
+    return guide.arguments(program.args, declared(guide))
+
+
+def declared(guide: Any) -> dict[str, Array]:
+    """The arrays of a guide of the user's as parameters of NumPyro's."""
+    starts = zip(guide.params.items(), guide.bounds, strict=True)
+    return {name: numpyro.param(name, start, constraint=bound) for (name, start), bound in starts}
 
 
 def parameters(program: Any, name: str) -> Any:
@@ -130,33 +143,6 @@ class Tempered(Messenger):
             msg["fn"] = tempered(msg["fn"], self.tau)
         if self.alive is not None:
             msg["fn"] = msg["fn"].mask(self.alive == 1)
-
-
-class OnSupport(dist.Distribution):
-    """A law of data that is minus infinity outside its support, which NumPyro's own laws need not be.
-
-    Args:
-        law: of the data.
-    """
-
-    pytree_data_fields = ("law",)
-
-    def __init__(self, law: dist.Distribution):
-        self.law = law
-        super().__init__(law.batch_shape, law.event_shape, validate_args=False)
-
-    @property
-    def support(self) -> Any:
-        """That of the law."""
-        return self.law.support
-
-    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw from the law."""
-        return self.law.sample(key, sample_shape)
-
-    def log_prob(self, value: ArrayLike) -> Array:
-        """Log probability, minus infinity outside the support."""
-        return data_log_prob("the model", "data", self.law, value)
 
 
 class Guided(Messenger, abc.ABC):

@@ -161,7 +161,7 @@ class POMDP(eqx.Module):
         """The expected reward of a state and action: all that control under hidden state knows of rewards."""
         reward = self.reward
         if reward.ndim == 4:
-            reward = jnp.sum(reward * self._listed(self.observation), -1)
+            reward = jnp.sum(reward * pomdp_checks.listed(self.successors, self.observation), -1)
         if reward.ndim == 3:
             chances = self.probabilities if self.transition is None else self.transition
             reward = jnp.sum(reward * chances, -1)
@@ -182,7 +182,7 @@ class POMDP(eqx.Module):
         return self.predicted(belief, a)[:, None] * self.observation[:, a]
 
     def predicted(self, belief: Float[Array, " S"], a: Any) -> Float[Array, " S"]:
-        """p(next state | belief, action), before anything is observed; arguments as those of `joint`."""
+        """p(next state | belief, action), before anything is observed."""
         if self.transition is not None:
             return jnp.sum(belief[:, None] * self.transition[:, a], 0)
         assert self.successors is not None and self.probabilities is not None
@@ -286,14 +286,6 @@ class POMDP(eqx.Module):
             reward = jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), 0.0)
         fields = {"transition": transition, "successors": None, "probabilities": None, "reward": reward}
         return checks.assemble(type(self), vars(self) | fields)
-
-    def _listed(self, table: Float[Array, "S A O"]) -> Float[Array, "#S A K O"]:
-        """A table over next states and actions, at what may follow each state and action."""
-        if self.transition is not None:
-            return jnp.swapaxes(table, 0, 1)[None]
-        assert self.successors is not None
-        lists = self.successors if self.successors.ndim == 3 else self.successors[:, None]
-        return table[lists, jnp.arange(self.num_actions)[:, None]]
 
     def _fill(self, fields: dict[str, Any]) -> None:
         """Set all fields at birth."""

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int32
 
 from rlinf_ppl.tasks import checks
 from rlinf_ppl.tasks.mdp import MDP
@@ -66,3 +67,11 @@ def position(argument: str, given: Any, count: int, names: tuple[str, ...] | Non
     if checks.is_concrete(given) and not (np.ndim(given) == 0 and 0 <= int(given) < count):
         raise ValueError(f"{argument} is {given!r}: give a position from 0 to {count - 1}, or a name.")
     return given
+
+
+def listed(successors: Int32[Array, "..."] | None, table: Float[Array, "S A O"]) -> Float[Array, "#S A K O"]:
+    """A table over next states and actions, at what may follow each state and action: successors, or all states."""
+    if successors is None:
+        return jnp.swapaxes(table, 0, 1)[None]
+    lists = successors if successors.ndim == 3 else successors[:, None]
+    return table[lists, jnp.arange(table.shape[1])[:, None]]

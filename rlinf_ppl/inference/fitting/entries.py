@@ -1,5 +1,6 @@
 """Guides that have an entry for each decision, a table of logits or a network, and those of the user's own."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -67,6 +68,22 @@ def proposals(dynamics: Dynamics, guide: Any) -> dict[str, ConditionalLaw]:
         return theta if isinstance(theta, Tilted) else tilted(dynamics.structure, name, theta)
 
     return {name: law(name, theta) for name, theta in guide.items()}
+
+
+def guided(dynamics: Dynamics, guide: Any) -> Dynamics:
+    """A program that proposes from a guide, its arguments those that the guide learns, if any."""
+    if isinstance(guide, Guide):
+        dynamics = with_arguments(dynamics, guide.arguments(dynamics.args))
+    return dataclasses.replace(dynamics, proposal=proposals(dynamics, guide))
+
+
+def with_arguments(dynamics: Dynamics, args: Any) -> Dynamics:
+    """A program with other arguments, made alike."""
+    count, leaves = len(jax.tree.leaves(dynamics.args)), jax.tree.leaves(args)
+    parts = {
+        name: dataclasses.replace(part, leaves=[*leaves, *part.leaves[count:]]) for name, part in dynamics.parts.items()
+    }
+    return dataclasses.replace(dynamics, parts=parts, args=args)
 
 
 def table_axes(structure: Structure) -> dict[str, tuple[str, ...]]:

@@ -45,6 +45,7 @@ class ProgramELBO(ELBO, abc.ABC):
     tolerance = 1e-5
     # Whether it fits guides of the user's own.
     takes_own = False
+    learns_arguments = False
 
     def check(self, program: ControlProgram) -> None:
         """Raise where a program has no such estimate."""

@@ -92,7 +92,8 @@ def outside(dynamics: Dynamics, name: str, law: ConditionalLaw) -> list[str]:
     supports, scope = structure.supports(), dict(structure.scopes)[name]
     taken = law.function.names if isinstance(law, Proposed) else scope
     axes = (*structure.times(), *(axis for axis in scope if is_finite(supports[axis])))
-    return [axis for axis in taken if axis not in axes] + [name] * (not is_finite(supports[name]))
+    real = [axis for axis in scope if not is_finite(supports[axis]) and axis not in taken]
+    return [axis for axis in taken if axis not in axes] + real + [name] * (not is_finite(supports[name]))
 
 
 def tabulated(dynamics: Dynamics, name: str, law: ConditionalLaw) -> Float[Array, "..."]:

@@ -1,6 +1,5 @@
 """The loss of variational SMC, for any step program and for guides of tables or networks; see `particle_bound`."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ from jaxtyping import Array, Float
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_share
 from rlinf_ppl.inference.fitting import particle_bound
-from rlinf_ppl.inference.fitting.entries import checked_guide, proposals, small_tables
+from rlinf_ppl.inference.fitting.entries import checked_guide, guided, small_tables
 from rlinf_ppl.inference.fitting.guides import Logits
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.own import policy_of
@@ -40,6 +39,7 @@ class ParticleELBO(ProgramELBO):
 
     window = VERDICT_WINDOW
     takes_own = True
+    learns_arguments = True
     tolerance = 1.0
 
     def __init__(
@@ -69,9 +69,8 @@ class ParticleELBO(ProgramELBO):
 
     def bound(self, target: Dynamics, guide: Any, key: Array, num_runs: int) -> Float[Array, ""]:
         """E log p_hat in nats."""
-        proposing = dataclasses.replace(target, proposal=proposals(target, guide))
         return particle_bound.log_evidence(
-            proposing, key, self.num_particles, num_runs, self.threshold, self.resampling_term
+            guided(target, guide), key, self.num_particles, num_runs, self.threshold, self.resampling_term
         )
 
     def ascent(self, target: Dynamics, gradient: Any) -> Any:
@@ -91,7 +90,8 @@ class ParticleELBO(ProgramELBO):
     @compiled
     def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, as tables where it is learned as such; and the bound over many runs."""
-        policy = policy_of(target, proposals(target, guide))
+        proposing = guided(target, guide)
+        policy = policy_of(proposing, proposing.proposal)
         return policy, self.bound(target, guide, key, SUMMARY_RUNS) / scale(target)
 
     def in_nats(self, program: ControlProgram, guide: Any, key: Array) -> Float[Array, ""]:

@@ -24,6 +24,7 @@ from rlinf_ppl.inference.fitting.own import (
 from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.guides import Guide, as_guide
+from rlinf_ppl.program.parameters import learns_arguments
 
 
 class Made(NamedTuple):
@@ -96,6 +97,11 @@ def loss_for(loss: Any, guide: Any, optimizer: Any) -> Any:
         raise ValueError(
             "the natural gradient is one of tables; a guide of one's own goes with an optimizer, such as "
             "optimizer=optax.adam(0.05)."
+        )
+    if learns_arguments(guide.module if isinstance(guide, Guide) else guide) and not loss.learns_arguments:
+        raise TypeError(
+            f"{loss!r} reads the program's arguments once, and this guide learns some of them: give "
+            "loss=svi.ParticleELBO(n)."
         )
     if loss.takes_own:
         return loss

@@ -1,0 +1,295 @@
+"""Two who share a reward, see different things, and act on what the public knows (Nayyar 2013; Foerster et al. 2019).
+
+    x_t = (s_t, o_t, p_t) hidden, y_t public,    m_t ~ q(m | public belief, y_t, t),    prior p(m) that sees no state
+    a_t ~ pi(a | o_t, y_t, m_t),   b_t ~ rho(b | p_t, y_t, m_t),   r_t ~ p(. | s_t, a_t, b_t),   factor exp(beta r_t)
+
+The public sees a, b, r, y and m, and it knows pi and rho. What it believes of x are N particles; with any proposal
+k(x') a particle's weight is multiplied by
+
+    P(s' | s, a, b) U(o' | s', a) U'(p' | s', b) / k(x')  p(r | s, a, b) pi(a | o, y, m) rho(b | p, y, m) Y(y' | s', a, b)
+
+and, where the message is not scored apart, by p(m) / q(m); exp(beta r), of a reward that is seen, is the same for all
+particles, and stands inside or outside. (Sakulwongtana's thesis, equations 5.19 and 5.24, has p(O | r) twice there and
+leaves p(r | s, a, b) out; its policies see the state.) Here the particles move by the game's own laws, so the first
+ratio is 1, and messages are decisions, whose KL from p(m) the bound has: what a particle weighs is the rest.
+
+What a message means is learned: pi and rho are Boltzmann policies of learned values, arguments of the program that its
+guide puts in. `svi.fit` with `ParticleELBO(n, num_particles=K)` learns them together with q(m | .): variational SMC,
+the ELBO at K = 1. The exact public belief is that of `game.coordinator()`, whose messages are prescriptions.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Float, Int
+from numpyro.distributions import Categorical, Distribution, Uniform
+
+from rlinf_ppl.algebra import resampling
+from rlinf_ppl.algebra.numerics import soft_maximum
+from rlinf_ppl.models.arguments import check_task, inverse_temperature, whole_number
+from rlinf_ppl.models.decentralized import first_state
+from rlinf_ppl.program import ControlProgram, decide, optimality, over_time
+from rlinf_ppl.program.networks import Network, networks_of
+from rlinf_ppl.tasks import PartiallyObservedGame, checks
+from rlinf_ppl.types import ArrayLike
+
+SPREAD = 0.1
+
+
+class Joint(NamedTuple):
+    """Hidden variables, of one particle or of many: the state, and what each of both sees alone."""
+
+    s: Int[Array, "..."]
+    o: Int[Array, "..."]
+    p: Int[Array, "..."]
+
+
+class Policies(NamedTuple):
+    """What a message means: pi(a | m, o, y) and rho(b | m, p, y)."""
+
+    pi: Float[Array, "M O Y A"]
+    rho: Float[Array, "M P Y B"]
+
+
+class Move(NamedTuple):
+    """What is public of a step: the message, what was seen before it, both actions, the reward and what is seen next.
+
+    Attributes:
+        m, y, a, b: positions.
+        paid: the reward itself, or its position among `reward_values`.
+        y_next: what is seen next.
+    """
+
+    m: Any
+    y: Any
+    a: Any
+    b: Any
+    paid: Any
+    y_next: Any
+
+
+def public_log_prob(game: PartiallyObservedGame, policies: Policies, x: Joint, x_next: Joint, move: Move) -> Array:
+    """Log p(a, b, r, y' | x, x', m, y), of one particle or many."""
+    acts = policies.pi[move.m, x.o, move.y, move.a] * policies.rho[move.m, x.p, move.y, move.b]
+    shows = game.public_observation[x_next.s, move.a, move.b, move.y_next]
+    if game.reward_values is None:
+        pays = (game.reward[x.s, move.a, move.b] == move.paid).astype(acts.dtype)
+    else:
+        pays = game.reward[x.s, move.a, move.b, move.paid]
+    return jnp.log(acts) + jnp.log(pays) + jnp.log(shows)
+
+
+def private_log_prob(game: PartiallyObservedGame, x: Joint, x_next: Joint, move: Move) -> Array:
+    """Log p(x' | x, a, b), of one particle or many: what a proposal of x' divides."""
+    follows = game.transition[x.s, move.a, move.b, x_next.s]
+    sees = game.observation[x_next.s, move.a, x_next.o] * game.opponent_observation[x_next.s, move.b, x_next.p]
+    return jnp.log(follows) + jnp.log(sees)
+
+
+def initial(game: PartiallyObservedGame, message_prior: Array, beta: Array, policies: Policies, draws: Array) -> Any:
+    """The first state, what is seen of it, and the particles that the public begins with."""
+    first = first_state(game)
+    many = jnp.broadcast_to(game.initial, (len(draws), len(game.initial)))
+    s = numpyro.sample("public_s", Categorical(probs=many).to_event(1))
+    o = numpyro.sample("public_o", Categorical(probs=game.initial_observation[s]).to_event(1))
+    p = numpyro.sample("public_p", Categorical(probs=game.initial_opponent_observation[s]).to_event(1))
+    log_w = jnp.log(game.initial_public_observation[s, first["y"]])
+    return first | {"public": {"x": Joint(s, o, p), "w": resampling.normalize(log_w)[0]}}
+
+
+def step(
+    game: PartiallyObservedGame,
+    message_prior: Array,
+    beta: Array,
+    policies: Policies,
+    draws: Array,
+    s: Any,
+    o: Any,
+    p: Any,
+    y: Any,
+    public: Any,
+) -> dict[str, Any]:
+    """One step of the model."""
+    num_actions, num_others = policies.pi.shape[-1], policies.rho.shape[-1]
+    m = decide("m", Categorical(probs=message_prior), beta, unseen=("s", "o", "p"))
+    a = decide("a", Categorical(probs=jnp.full(num_actions, 1 / num_actions)), beta, unseen=("s", "p"))
+    b = decide("b", Categorical(probs=jnp.full(num_others, 1 / num_others)), beta, unseen=("s", "o", "a"))
+    # The world
+    paid = game.reward[s, a, b]
+    if game.reward_values is not None:
+        paid = numpyro.sample("r", Categorical(probs=paid))
+    optimality(paid if game.reward_values is None else game.reward_values[paid])
+    s_next = numpyro.sample("s_next", Categorical(probs=game.transition[s, a, b]))
+    o_next = numpyro.sample("o_next", Categorical(probs=game.observation[s_next, a]))
+    p_next = numpyro.sample("p_next", Categorical(probs=game.opponent_observation[s_next, b]))
+    y_next = numpyro.sample("y_next", Categorical(probs=game.public_observation[s_next, a, b]))
+    # The public
+    u = numpyro.sample("u", Uniform(0.0, 1.0))
+    x = jax.tree.map(lambda values: values[resampling.children_of_few(u, public["w"])], public["x"])
+    s_all = numpyro.sample("public_s_next", Categorical(probs=game.transition[x.s, a, b]).to_event(1))
+    o_all = numpyro.sample("public_o_next", Categorical(probs=game.observation[s_all, a]).to_event(1))
+    p_all = numpyro.sample("public_p_next", Categorical(probs=game.opponent_observation[s_all, b]).to_event(1))
+    x_next = Joint(s_all, o_all, p_all)
+    log_w = public_log_prob(game, policies, x, x_next, Move(m, y, a, b, paid, y_next))
+    weights = resampling.normalize(log_w)[0]
+    return {"s": s_next, "o": o_next, "p": p_next, "y": y_next, "public": {"x": x_next, "w": weights}}
+
+
+class Signals(eqx.Module):
+    """A guide: what the public says by a perceptron of what it believes, and what a message means by learned values.
+
+    Attributes:
+        message: the perceptron.
+        values: of the agent's actions, (T, M, O, Y, A), or without T where there is no end.
+        opponent_values: of the opponent's, (T, M, P, Y, B), or without T.
+    """
+
+    message: Network
+    values: Float[Array, "*T M O Y A"]
+    opponent_values: Float[Array, "*T M P Y B"]
+
+    def arguments(self, game: Any, message_prior: Array, beta: Array, policies: Any, draws: Array) -> tuple[Any, ...]:
+        """The program's arguments with policies as they are learned."""
+        return game, message_prior, beta, varying_policies(*map(boltzmann, (self.values, self.opponent_values))), draws
+
+    def prepare(self, game: Any, message_prior: Array, beta: Array, policies: Policies, draws: Array) -> eqx.Module:
+        """The functions of the guide."""
+        kind = Spoken if self.values.ndim == 4 else SpokenInTime
+        return kind(self.message, message_prior, policies)
+
+
+class Spoken(eqx.Module):
+    """The same of a program without end, with its prior and policies."""
+
+    message: Network
+    prior: Array
+    policies: Policies
+
+    def m(self, public: Any, y: Any) -> Distribution:
+        """The message, by what the public believes and sees."""
+        return tilted(self.prior, self.message({"public": public, "y": y}, jnp.asarray(0)))
+
+    def a(self, o: Any, y: Any, m: Any) -> Distribution:
+        """The agent's action, by what it and the public sees."""
+        return Categorical(probs=self.policies.pi[m, o, y])
+
+    def b(self, p: Any, y: Any, m: Any) -> Distribution:
+        """The opponent's action."""
+        return Categorical(probs=self.policies.rho[m, p, y])
+
+
+class SpokenInTime(eqx.Module):
+    """The same with policies for each time."""
+
+    message: Network
+    prior: Array
+    policies: Policies
+
+    def m(self, public: Any, y: Any, t: Any) -> Distribution:
+        """The message, by what the public believes and sees."""
+        return tilted(self.prior, self.message({"public": public, "y": y}, t))
+
+    def a(self, o: Any, y: Any, m: Any, t: Any) -> Distribution:
+        """The agent's action, by what it and the public sees."""
+        return Categorical(probs=self.policies.pi[t, m, o, y])
+
+    def b(self, p: Any, y: Any, m: Any, t: Any) -> Distribution:
+        """The opponent's action."""
+        return Categorical(probs=self.policies.rho[t, m, p, y])
+
+
+def boltzmann(values: Float[Array, "... K"]) -> Float[Array, "... K"]:
+    """The Boltzmann policy of values in nats."""
+    return jax.nn.softmax(values, -1)
+
+
+def tilted(prior: Float[Array, " M"], theta: Float[Array, " M"]) -> Distribution:
+    """P exp(theta) / Z."""
+    return Categorical(probs=soft_maximum(prior, theta)[0])
+
+
+def varying_policies(pi: Array, rho: Array) -> Policies:
+    """Policies as an argument of the program, over time where they have that axis."""
+    return Policies(*(over_time(each) if each.ndim == 5 else each for each in (pi, rho)))
+
+
+def believed(shape: tuple[int, int, int]) -> Any:
+    """What a perceptron sees of the public's particles: their weight in each (s, o, p)."""
+    return Shares(shape)
+
+
+class Shares(NamedTuple):
+    """The weight of particles in each cell of a table."""
+
+    shape: tuple[int, int, int]
+
+    def __call__(self, public: Any) -> Float[Array, " n"]:
+        """The table, flat."""
+        size = self.shape[0] * self.shape[1] * self.shape[2]
+        x = public["x"]
+        cell = (x.s * self.shape[1] + x.o) * self.shape[2] + x.p
+        return jnp.sum(jnp.where(cell[:, None] == jnp.arange(size)[None], public["w"][:, None], 0.0), 0)
+
+
+def public_belief(
+    game: PartiallyObservedGame,
+    horizon: int | None,
+    num_messages: int = 1,
+    beta: ArrayLike = 1.0,
+    message_prior: ArrayLike | None = None,
+    num_particles: int = 100,
+    key: Array | None = None,
+) -> ControlProgram:
+    """Two who share a reward and act on their own observation and on a public message, at the game's discount.
+
+    Args:
+        game: the game.
+        horizon: number of steps T; None: without end, at a discount below 1.
+        num_messages: M, of which one is said at each time; 1: nothing is said.
+        beta: inverse temperature of both and of messages, in nats per unit of reward.
+        message_prior: p(m), shape (M,); default uniform.
+        num_particles: N, of the public belief.
+        key: a JAX random key for the values to start from, normal of standard deviation 0.1; default jax.random.key(0).
+
+    Returns:
+        The program, with states `s`, `o`, `p`, `y` and `public`, decisions `m`, `a` and `b`, and its guide, `Signals`.
+        Its values and ELBO are in units of reward. Policies that differ by more than the names of messages do not
+        communicate well with each other: both players have theirs from one fit.
+
+    Raises:
+        TypeError: on something else than a PartiallyObservedGame.
+        ValueError: on a prior that is no distribution, or numbers below 1.
+    """
+    check_task("game", game, PartiallyObservedGame)
+    count = whole_number("num_messages", num_messages, "something, if only one and the same, is said at each time")
+    particles = whole_number("num_particles", num_particles, "a belief takes at least one particle")
+    said = jnp.full(count, 1 / count) if message_prior is None else checks.as_reals("message_prior", message_prior)
+    checks.check_shape("message_prior", said.shape, [(count,)], "the messages", (count,))
+    tau = inverse_temperature("beta", beta)
+    times = () if horizon is None else (horizon,)
+    sizes = (count, game.num_public_observations)
+    own = (*times, sizes[0], game.num_observations, sizes[1], game.num_actions)
+    others = (*times, sizes[0], game.num_opponent_observations, sizes[1], game.num_opponent_actions)
+    keys = jax.random.split(jax.random.key(0) if key is None else key, 3)
+    values = [SPREAD * jax.random.normal(each, shape) for each, shape in zip(keys[:2], (own, others), strict=True)]
+    args = (
+        game.anonymous(),
+        checks.as_distributions("message_prior", said, ()),
+        tau,
+        varying_policies(*map(boltzmann, values)),
+        jnp.zeros(particles),
+    )
+    program = ControlProgram(initial, step, horizon, game.discount, args=args)
+    cells = (game.num_states, game.num_observations, game.num_opponent_observations)
+    network = message_network(program, keys[2], believed(cells))
+    return program.with_guide(Signals(network, *values))
+
+
+def message_network(program: ControlProgram, key: Array, features: Any) -> Network:
+    """A perceptron of the public's belief and of what it sees."""
+    learned = networks_of(program.structure, key, features={"public": features})["m"]
+    assert isinstance(learned.parameters, Network)
+    return learned.parameters
