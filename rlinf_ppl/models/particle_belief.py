@@ -17,11 +17,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float
-from numpyro.distributions import Distribution, Uniform
+from numpyro.distributions import Categorical, Distribution, Uniform
 from numpyro.distributions.batch_util import promote_batch_shape
 
 from rlinf_ppl.algebra import resampling
@@ -50,6 +51,36 @@ class HiddenProcess(Protocol):
 
     def gain(self, x: Any, a: Any, x_next: Any) -> Array:
         """The reward of a step."""
+
+
+class FiniteProcess(eqx.Module):
+    """A POMDP as a hidden process, with uniform actions.
+
+    Attributes:
+        pomdp: a dense one, with rewards (S, A).
+    """
+
+    pomdp: POMDP
+
+    def action_law(self) -> Distribution:
+        """Uniform."""
+        return Categorical(probs=jnp.full(self.pomdp.num_actions, 1 / self.pomdp.num_actions))
+
+    def first_law(self) -> Distribution:
+        """Of the first state."""
+        return Categorical(probs=self.pomdp.initial)
+
+    def next_law(self, x: Any, a: Any) -> Distribution:
+        """Of the next state."""
+        return Categorical(probs=self.pomdp.transition[x, a])
+
+    def observation_law(self, x_next: Any, a: Any) -> Distribution:
+        """Of what is seen of it."""
+        return Categorical(probs=self.pomdp.observation[x_next, a])
+
+    def gain(self, x: Any, a: Any, x_next: Any) -> Array:
+        """The expected reward."""
+        return self.pomdp.reward[x, a]
 
 
 def initial(process: Any, beta: Array, draws: Array) -> dict[str, Any]:
@@ -119,14 +150,14 @@ def particle_belief(
         TypeError: on a process that lacks a method.
         ValueError: on a number of particles below 1, or a beta that is no number.
     """
+    known = isinstance(process, POMDP)
+    gamma = getattr(process, "discount", 1.0) if discount is None else discount
+    seen = features or (shares(process.num_states) if known else mean_and_spread)
+    process = FiniteProcess(process.dense().anonymous().averaged()) if known else process
     if not isinstance(process, HiddenProcess):
         methods = ["action_law", "first_law", "next_law", "observation_law", "gain"]
         missing = [name for name in methods if not callable(getattr(process, name, None))]
         raise TypeError(f"process is a {type(process).__name__}, which has no {', '.join(missing)}: see HiddenProcess.")
     count = whole_number("num_particles", num_particles, "a belief takes at least one particle")
-    known = isinstance(process, POMDP)
-    gamma = getattr(process, "discount", 1.0) if discount is None else discount
-    seen = features or (shares(process.num_states) if known else mean_and_spread)
-    process = process.dense().anonymous().averaged() if known else process
     args = process, inverse_temperature("beta", beta), jnp.zeros(count)
     return with_networks(ControlProgram(initial, step, horizon, gamma, args=args), {"particles": seen})

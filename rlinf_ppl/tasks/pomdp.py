@@ -12,15 +12,16 @@ discount, as files of POMDPs do, which models take from there.
 """
 
 from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any, final
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int32
-from numpyro.distributions import Categorical, Distribution
 
-from rlinf_ppl.tasks import checks, pomdp_checks
+from rlinf_ppl.tasks import checks, pomdp_checks, pomdp_files, pomdp_importers, pomdp_writing
 from rlinf_ppl.tasks.mdp import MDP
 from rlinf_ppl.types import ArrayLike
 
@@ -34,7 +35,7 @@ class POMDP(eqx.Module):
 
     Attributes:
         transition: P(next state | state, action), or None where the transition is sparse.
-        successors: The states that may follow: the same for all actions (S, K), or for each (S, A, K); or None.
+        successors: The states that may follow: for all actions (S, K), or for each (S, A, K); or None.
         probabilities: The probability of each successor, or None where the transition is dense.
         reward: Of a state and action (S, A), of the next state as well (S, A, S), or of what is observed there, too
             (S, A, S, O), in any unit. Of a sparse task the next state's axis is that of its successors.
@@ -135,6 +136,39 @@ class POMDP(eqx.Module):
         )
         return checks.assemble(cls, pomdp_checks.completed(hidden, reward, observation, discount, observation_names))
 
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> "POMDP":
+        """Read a file in Cassandra's `.pomdp` format, of which `rlinf_ppl.tasks.pomdp_files` tells all.
+
+        Costs are negative rewards, of the least of the three shapes that holds them. Where a dense table had more
+        than 2**24 entries, the task is sparse, its rewards those of the successors.
+
+        Raises:
+            OSError: The file cannot be opened.
+            ValueError: It does not hold to the format, or describes no POMDP; the message has the line.
+        """
+        fields = pomdp_files.read(path)
+        return cls.sparse(**fields) if "successors" in fields else cls(**fields)
+
+    def to_file(self, path: str | PathLike[str]) -> None:
+        """Write a file in Cassandra's `.pomdp` format, with all digits; successors listed twice are added up.
+
+        Raises:
+            OSError: The file cannot be written.
+            ValueError: A name is none in such files (`anonymous` has positions instead), or the task is traced.
+        """
+        Path(path).write_text(pomdp_writing.lay_out(self), encoding="utf-8")
+
+    @classmethod
+    def from_pymdp(cls, A: Any, B: Any, C: Any, D: Any, discount: ArrayLike = 1.0) -> "POMDP":
+        """Read the arrays of a pymdp agent of one modality and one factor; see `pomdp_importers.read_pymdp`."""
+        return cls(**pomdp_importers.read_pymdp(A, B, C, D), discount=discount)
+
+    @classmethod
+    def from_msdm(cls, pomdp: Any) -> "POMDP":
+        """Read a `TabularPOMDP` of msdm; see `pomdp_importers.read_msdm`."""
+        return cls(**pomdp_importers.read_msdm(pomdp))
+
     @property
     def num_states(self) -> int:
         """The number of states, S."""
@@ -164,6 +198,7 @@ class POMDP(eqx.Module):
             reward = jnp.sum(reward * pomdp_checks.listed(self.successors, self.observation), -1)
         if reward.ndim == 3:
             chances = self.probabilities if self.transition is None else self.transition
+            assert chances is not None
             reward = jnp.sum(reward * chances, -1)
         return reward
 
@@ -219,32 +254,9 @@ class POMDP(eqx.Module):
             )
         return likely / total
 
-    def first_law(self) -> Distribution:
-        """The law of the first state."""
-        return Categorical(probs=self.initial)
-
-    def next_law(self, s: Any, a: Any) -> Distribution:
-        """The law of the next state; states may have leading axes."""
-        if self.transition is None:
-            raise ValueError("next_law is one over states, for a dense task: call pomdp.dense() first.")
-        return Categorical(probs=self.transition[s, a])
-
-    def observation_law(self, s_next: Any, a: Any) -> Distribution:
-        """The law of what is seen of the next state; states may have leading axes."""
-        return Categorical(probs=self.observation[s_next, a])
-
-    def gain(self, s: Any, a: Any, s_next: Any) -> Float[Array, ""]:
-        """The expected reward of a state and action."""
-        return self.expected_reward[s, a]
-
-    def action_law(self) -> Distribution:
-        """The uniform prior over actions."""
-        return Categorical(probs=jnp.full(self.num_actions, 1 / self.num_actions))
-
     def anonymous(self) -> "POMDP":
         """The same task without names, so that programs of one shape share one compilation."""
-        names = {"state_names": None, "action_names": None, "observation_names": None}
-        return checks.assemble(type(self), vars(self) | names)
+        return checks.assemble(type(self), vars(self) | dict.fromkeys(name for name in vars(self) if "_names" in name))
 
     def averaged(self) -> "POMDP":
         """The same task with its expected reward (S, A) as its reward, which control does not tell from the other."""
@@ -258,8 +270,7 @@ class POMDP(eqx.Module):
         """
         if self.transition is None:
             return self
-        mdp = self.mdp.as_sparse()
-        reward = self.reward
+        mdp, reward = self.mdp.as_sparse(), self.reward
         if reward.ndim > 2:
             states, actions = np.ogrid[: self.num_states, : self.num_actions]
             reward = reward[states[..., None], actions[..., None], mdp.successors]
@@ -273,17 +284,9 @@ class POMDP(eqx.Module):
         """
         if self.transition is not None:
             return self
-        assert self.successors is not None and self.probabilities is not None
         transition = self.mdp.dense().transition
-        reward = self.reward
-        if reward.ndim > 2:
-            states, actions = jnp.indices((self.num_states, self.num_actions), sparse=True)
-            lists = self.successors if self.successors.ndim == 3 else self.successors[:, None]
-            weights = self.probabilities.reshape(*self.probabilities.shape, *[1] * (reward.ndim - 3))
-            sums = jnp.zeros((*transition.shape, *reward.shape[3:]))
-            sums = sums.at[states[..., None], actions[..., None], lists].add(weights * reward)
-            total = transition.reshape(*transition.shape, *[1] * (reward.ndim - 3))
-            reward = jnp.where(total > 0, sums / jnp.where(total > 0, total, 1), 0.0)
+        assert self.successors is not None and self.probabilities is not None and transition is not None
+        reward = pomdp_checks.spread_reward(self.reward, self.successors, self.probabilities, transition)
         fields = {"transition": transition, "successors": None, "probabilities": None, "reward": reward}
         return checks.assemble(type(self), vars(self) | fields)
 

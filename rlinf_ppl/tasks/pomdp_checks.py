@@ -22,10 +22,9 @@ def completed(
 ) -> dict[str, Any]:
     """All fields of a task: those of the process underneath, and the others, checked against it."""
     table = hidden.transition if hidden.probabilities is None else hidden.probabilities
-    source, (states, actions, following) = (
-        "transition" if hidden.probabilities is None else "probabilities",
-        table.shape,
-    )
+    source = "transition" if hidden.probabilities is None else "probabilities"
+    assert table is not None
+    states, actions, following = table.shape
     shows = checks.as_reals("observation", observation)
     checks.check_not_empty("observation", shows.shape, ("next states", "actions", "observations"))
     count = shows.shape[-1]
@@ -46,6 +45,24 @@ def completed(
         "discount": as_discount(discount),
         "observation_names": checks.check_names("observation_names", observation_names, count, "observations"),
     }
+
+
+def spread_reward(
+    reward: Float[Array, "S A"] | Float[Array, "S A K"] | Float[Array, "S A K O"],
+    successors: Int32[Array, "S K"] | Int32[Array, "S A K"],
+    probabilities: Float[Array, "S A K"],
+    transition: Float[Array, "S A S"],
+) -> Float[Array, "S A"] | Float[Array, "S A S"] | Float[Array, "S A S O"]:
+    """Rewards of successors as rewards of next states: the mean by probability, 0 of what cannot follow."""
+    if reward.ndim == 2:
+        return reward
+    states, actions = jnp.indices(reward.shape[:2], sparse=True)
+    lists = successors if successors.ndim == 3 else successors[:, None]
+    total = transition[states[..., None], actions[..., None], lists]
+    shares = jnp.where(total > 0, probabilities / jnp.where(total > 0, total, 1), 0.0)
+    shares = shares.reshape(*shares.shape, *[1] * (reward.ndim - 3))
+    sums = jnp.zeros((*transition.shape, *reward.shape[3:]))
+    return sums.at[states[..., None], actions[..., None], lists].add(shares * reward)
 
 
 def as_discount(value: ArrayLike) -> Float[Array, ""]:
