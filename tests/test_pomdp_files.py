@@ -348,6 +348,17 @@ class TestWriting:
                 assert found.state_names == task.state_names and found.action_names == task.action_names
                 assert found.observation_names == task.observation_names
 
+    @pytest.mark.parametrize("x64", [True, False])
+    def test_what_one_precision_writes_the_other_reads(self, tmp_path, x64):
+        for seed in range(6):
+            with jax.enable_x64(x64):
+                random_task(seed, 3).to_file(tmp_path / "task.pomdp")
+            with jax.enable_x64(not x64):
+                found = POMDP.from_file(tmp_path / "task.pomdp")
+            for name, array in vars(random_task(seed, 3)).items():
+                if array is not None:
+                    np.testing.assert_allclose(getattr(found, name), array, rtol=1e-6, atol=1e-7)
+
     @pytest.mark.parametrize("arity", [2, 3, 4])
     def test_a_large_task_stays_sparse(self, again, monkeypatch, arity):
         monkeypatch.setattr(pomdp_tables, "DENSE_ENTRIES", 1)

@@ -1,7 +1,7 @@
 """Two who share a reward, see different things, and act on what the public knows (Nayyar 2013; Foerster et al. 2019).
 
     x_t = (s_t, o_t, p_t) hidden, y_t public,    m_t ~ q(m | public belief, y_t, t),    prior p(m) that sees no state
-    a_t ~ pi(a | o_t, y_t, m_t),   b_t ~ rho(b | p_t, y_t, m_t),   r_t ~ p(. | s_t, a_t, b_t),  factor exp(beta r)
+    a_t ~ pi(a | o_t, y_t, m_t),  b_t ~ rho(b | p_t, y_t, m_t),  r_t ~ p(. | s_t, a_t, b_t),  factor exp(beta r)
 
 The public sees a, b, r, y and m, and it knows pi and rho. What it believes of x are N particles; with any proposal
 k(x') a particle's weight is multiplied by

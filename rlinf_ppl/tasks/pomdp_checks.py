@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int32
@@ -81,7 +82,10 @@ def position(argument: str, given: Any, count: int, names: tuple[str, ...] | Non
         if names is None or given not in names:
             raise ValueError(f"{argument} is {given!r}, which is none of {list(names or ())}.")
         return names.index(given)
-    if checks.is_concrete(given) and not (np.ndim(given) == 0 and 0 <= int(given) < count):
+    if isinstance(given, jax.core.Tracer):
+        return given
+    number = np.asarray(given)
+    if number.ndim or number.dtype.kind not in "iu" or not 0 <= number < count:
         raise ValueError(f"{argument} is {given!r}: give a position from 0 to {count - 1}, or a name.")
     return given
 

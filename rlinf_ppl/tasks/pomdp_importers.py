@@ -128,7 +128,8 @@ def read_msdm(pomdp: Any) -> dict[str, Any]:
         ValueError: A state that is not absorbing lacks an action.
     """
     attributes = ("transition_matrix", "reward_matrix", "observation_matrix", "initial_state_vec")
-    for name in (*attributes, "absorbing_state_vec", "action_matrix", "discount_rate", "state_list"):
+    lists = ("state_list", "action_list", "observation_list")
+    for name in (*attributes, "absorbing_state_vec", "action_matrix", "discount_rate", *lists):
         if not hasattr(pomdp, name):
             raise TypeError(f"pomdp is {type(pomdp).__name__} without {name}: give a TabularPOMDP of msdm.")
     transition, reward, observation, initial = (np.array(getattr(pomdp, name), float) for name in attributes)

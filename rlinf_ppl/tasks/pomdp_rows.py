@@ -157,7 +157,8 @@ def _entries(statement: Statement, time: int, columns: int, start: np.ndarray) -
         kept = np.flatnonzero(numbers)
         row, column = (kept // columns, kept % columns) if len(statement.address) == 1 else (row, kept)
         numbers, digits = np.asarray(numbers)[kept], np.asarray(digits)[kept]
-    where = np.stack(np.broadcast_arrays(action, row, column), 1)
+    where = np.empty((len(column), 3), int)
+    where[:, 0], where[:, 1], where[:, 2] = action, row, column
     digits = np.zeros(len(column)) if digits is None else digits
     return Entries(where, numbers, digits, np.full(len(column), time))
 
@@ -172,8 +173,10 @@ def _expand(where: np.ndarray, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.n
     """All places that wildcards stand for, (m, k), and which address each came from (m,)."""
     origins, places = [np.zeros(0, int)], [np.zeros((0, len(sizes)), int)]
     wild = where < 0
-    for pattern in np.unique(wild, axis=0):
-        which = np.flatnonzero((wild == pattern).all(1))
+    codes = wild @ 2 ** np.arange(len(sizes))
+    for code in np.unique(codes):
+        which = np.flatnonzero(codes == code)
+        pattern = wild[which[0]]
         shape = np.where(pattern, sizes, 1)
         grid = np.stack(np.unravel_index(np.arange(shape.prod()), shape), 1)
         origins.append(np.repeat(which, len(grid)))

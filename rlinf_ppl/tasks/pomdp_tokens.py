@@ -20,6 +20,7 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HEADS = frozenset((*PREAMBLE, *STATEMENTS, "start"))
 _TOKEN = re.compile(r"[:*]|[+-][ \t]+[0-9.][^\s:*]*|[^\s:*]+")
 _NUMBER = re.compile(r"[+-]?\s*([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_PLAIN = re.compile(r"[0-9.eE+-]*")
 
 Fail = Callable[[int, str], NoReturn]
 
@@ -64,6 +65,9 @@ def read_numbers(
     """The numbers of a chunk from a token on, and half a unit of the last digit of each."""
     tokens, lines = chunk
     body = tokens[begin:]
+    plain = _plain_numbers(body) if len(body) == length else None
+    if plain and (not probabilities or (plain[0].min() >= 0 and plain[0].max() <= 1)):
+        return plain
     pairs = [read_number(token) for token in body]
     for i, pair in enumerate(pairs[:length]):
         if pair is None:
@@ -79,16 +83,32 @@ def read_numbers(
     return array[:, 0], array[:, 1]
 
 
+def _plain_numbers(tokens: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """What `read_number` finds in many tokens, at once; None where one is no number."""
+    if not _PLAIN.fullmatch("".join(tokens)):  # `float` takes words and underscores as well
+        return None
+    try:
+        numbers = np.array([float(token) for token in tokens])
+    except ValueError:
+        return None
+    digits = 0.5 * 10.0 ** -np.array([_decimals(token) for token in tokens], float)
+    return (numbers, digits) if np.isfinite(numbers).all() else None
+
+
 @lru_cache(maxsize=2**16)
 def read_number(token: str) -> tuple[float, float] | None:
     """A number, and half a unit of its last digit; None of what is none, or too large to be finite."""
     if not _NUMBER.fullmatch(token):
         return None
-    mantissa, _, exponent = token.lower().partition("e")
     value = float("".join(token.split()))
+    return (value, 0.5 * 10.0 ** -_decimals(token)) if np.isfinite(value) else None
+
+
+def _decimals(token: str) -> int:
+    """How many digits follow the point once a number is written without an exponent."""
+    mantissa, _, exponent = token.partition("e" if "e" in token else "E")
     decimals = len(mantissa.partition(".")[2])
-    shift = min(max(int(exponent or 0) - decimals, -300), 300)
-    return (value, 0.5 * 10.0**shift) if np.isfinite(value) else None
+    return min(max(decimals - int(exponent), -300), 300) if exponent else min(decimals, 300)
 
 
 def _shown(tokens: Sequence[str], i: int) -> str:

@@ -1,6 +1,9 @@
 """Small tasks that are ready to use: processes of one agent, matrix games, games of two on a grid and with cards."""
 
+"""Small tasks that are ready to use: decision processes of one agent, matrix games, games of two, hidden states."""
+
 from rlinf_ppl.tasks.gallery.grid_games import coordination_grid, pursuit
+from rlinf_ppl.tasks.gallery.hidden_states import light_dark, maze_4x3, rock_sample, tiger
 from rlinf_ppl.tasks.gallery.matrix_games import (
     climbing_game,
     coordination_game,
@@ -43,8 +46,10 @@ __all__ = [
     "four_rooms",
     "friend_or_foe",
     "grid_world",
+    "light_dark",
     "lottery",
     "matching_pennies",
+    "maze_4x3",
     "memory_choice",
     "mountain_car",
     "offered_options",
@@ -56,4 +61,7 @@ __all__ = [
     "signalling_game",
     "slippery_grid",
     "two_step_game",
+    "rock_sample",
+    "slippery_grid",
+    "tiger",
 ]
