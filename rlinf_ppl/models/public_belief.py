@@ -6,7 +6,8 @@
 The public sees a, b, r, y and m, and it knows pi and rho. What it believes of x are N particles; with any proposal
 k(x') a particle's weight is multiplied by
 
-    P(s' | s, a, b) U(o' | s', a) U'(p' | s', b) / k(x')  p(r | s, a, b) pi(a | o, y, m) rho(b | p, y, m) Y(y' | s', a, b)
+    P(s' | s, a, b) U(o' | s', a) U'(p' | s', b) / k(x')
+    p(r | s, a, b) pi(a | o, y, m) rho(b | p, y, m) Y(y' | s', a, b)
 
 and, where the message is not scored apart, by p(m) / q(m); exp(beta r), of a reward that is seen, is the same for all
 particles, and stands inside or outside. (Sakulwongtana's thesis, equations 5.19 and 5.24, has p(O | r) twice there and

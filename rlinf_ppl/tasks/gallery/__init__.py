@@ -1,6 +1,4 @@
-"""Small tasks that are ready to use: processes of one agent, matrix games, games of two on a grid and with cards."""
-
-"""Small tasks that are ready to use: decision processes of one agent, matrix games, games of two, hidden states."""
+"""Small tasks that are ready to use: decision processes, hidden states, matrix games, games on a grid, with cards."""
 
 from rlinf_ppl.tasks.gallery.grid_games import coordination_grid, pursuit
 from rlinf_ppl.tasks.gallery.hidden_states import light_dark, maze_4x3, rock_sample, tiger
