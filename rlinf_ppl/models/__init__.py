@@ -30,6 +30,7 @@ from rlinf_ppl.models.rommeo import rommeo
 from rlinf_ppl.models.single_agent import single_agent
 from rlinf_ppl.models.soft_options import soft_options
 from rlinf_ppl.models.two_step import two_step
+from rlinf_ppl.models.unknown_world import unknown_world
 
 __all__ = [
     "UPKEEP",
@@ -68,4 +69,5 @@ __all__ = [
     "smooth_bellman_without_prior",
     "soft_options",
     "two_step",
+    "unknown_world",
 ]
