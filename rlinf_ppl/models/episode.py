@@ -45,7 +45,7 @@ def moved(pomdp: POMDP, s: Any, action: Any) -> Float[Array, " S"]:
     return jnp.where(action > last, pomdp.initial, pomdp.transition[s, jnp.clip(action, 0, last)])
 
 
-def shown(pomdp: POMDP, s: Any, before: Any) -> Float[Array, " O+1"]:
+def shown(pomdp: POMDP, s: Any, before: Any) -> Float[Array, " P"]:
     """p(observation | state, action before it), the last one that nothing is seen."""
     last = pomdp.num_actions - 1
     something = jnp.append(pomdp.observation[s, jnp.clip(before, 0, last)], 0.0)

@@ -21,19 +21,17 @@ the ELBO at K = 1. The exact public belief is that of `game.coordinator()`, whos
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float, Int
-from numpyro.distributions import Categorical, Distribution, Uniform
+from numpyro.distributions import Categorical, Uniform
 
 from rlinf_ppl.algebra import resampling
-from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.models.arguments import check_task, inverse_temperature, whole_number
 from rlinf_ppl.models.decentralized import first_state
-from rlinf_ppl.program import ControlProgram, decide, optimality, over_time
-from rlinf_ppl.program.networks import Network, networks_of
+from rlinf_ppl.models.signals import Policies, Signals, believed, boltzmann, message_network, varying_policies
+from rlinf_ppl.program import ControlProgram, decide, optimality
 from rlinf_ppl.tasks import PartiallyObservedGame, checks
 from rlinf_ppl.types import ArrayLike
 
@@ -46,13 +44,6 @@ class Joint(NamedTuple):
     s: Int[Array, "..."]
     o: Int[Array, "..."]
     p: Int[Array, "..."]
-
-
-class Policies(NamedTuple):
-    """What a message means: pi(a | m, o, y) and rho(b | m, p, y)."""
-
-    pi: Float[Array, "M O Y A"]
-    rho: Float[Array, "M P Y B"]
 
 
 class Move(NamedTuple):
@@ -90,15 +81,25 @@ def private_log_prob(game: PartiallyObservedGame, x: Joint, x_next: Joint, move:
     return jnp.log(follows) + jnp.log(sees)
 
 
+def drawn(u: Float[Array, " N"], probs: Float[Array, "N K"]) -> Int[Array, " N"]:
+    """Positions drawn from rows of probabilities by uniform numbers in [0, 1)."""
+    cumulated = jnp.cumsum(probs, -1)
+    return jnp.sum(u[:, None] * cumulated[:, -1:] >= cumulated[:, :-1], -1).astype(jnp.int32)
+
+
+def noise(name: str, rows: int, draws: Array) -> Float[Array, "K N"]:
+    """Uniform numbers that particles are moved by: one site, where laws of their own would be three."""
+    low = jnp.zeros((rows, len(draws)))
+    return numpyro.sample(name, Uniform(low, low + 1).to_event(2))
+
+
 def initial(game: PartiallyObservedGame, message_prior: Array, beta: Array, policies: Policies, draws: Array) -> Any:
     """The first state, what is seen of it, and the particles that the public begins with."""
-    first = first_state(game)
-    many = jnp.broadcast_to(game.initial, (len(draws), len(game.initial)))
-    s = numpyro.sample("public_s", Categorical(probs=many).to_event(1))
-    o = numpyro.sample("public_o", Categorical(probs=game.initial_observation[s]).to_event(1))
-    p = numpyro.sample("public_p", Categorical(probs=game.initial_opponent_observation[s]).to_event(1))
+    first, u = first_state(game), noise("first_noise", 3, draws)
+    s = drawn(u[0], jnp.broadcast_to(game.initial, (len(draws), len(game.initial))))
+    x = Joint(s, drawn(u[1], game.initial_observation[s]), drawn(u[2], game.initial_opponent_observation[s]))
     log_w = jnp.log(game.initial_public_observation[s, first["y"]])
-    return first | {"public": {"x": Joint(s, o, p), "w": resampling.normalize(log_w)[0]}}
+    return first | {"public": {"x": x, "w": resampling.normalize(log_w)[0]}}
 
 
 def step(
@@ -128,111 +129,15 @@ def step(
     p_next = numpyro.sample("p_next", Categorical(probs=game.opponent_observation[s_next, b]))
     y_next = numpyro.sample("y_next", Categorical(probs=game.public_observation[s_next, a, b]))
     # The public
-    u = numpyro.sample("u", Uniform(0.0, 1.0))
-    x = jax.tree.map(lambda values: values[resampling.children_of_few(u, public["w"])], public["x"])
-    s_all = numpyro.sample("public_s_next", Categorical(probs=game.transition[x.s, a, b]).to_event(1))
-    o_all = numpyro.sample("public_o_next", Categorical(probs=game.observation[s_all, a]).to_event(1))
-    p_all = numpyro.sample("public_p_next", Categorical(probs=game.opponent_observation[s_all, b]).to_event(1))
-    x_next = Joint(s_all, o_all, p_all)
+    u = noise("noise", 4, draws)
+    ancestors = resampling.children_of_few(u[0, 0], public["w"])
+    x = jax.tree.map(lambda values: values[ancestors], public["x"])
+    moved = drawn(u[1], game.transition[x.s, a, b])
+    seen = drawn(u[2], game.observation[moved, a]), drawn(u[3], game.opponent_observation[moved, b])
+    x_next = Joint(moved, *seen)
     log_w = public_log_prob(game, policies, x, x_next, Move(m, y, a, b, paid, y_next))
     weights = resampling.normalize(log_w)[0]
     return {"s": s_next, "o": o_next, "p": p_next, "y": y_next, "public": {"x": x_next, "w": weights}}
-
-
-class Signals(eqx.Module):
-    """A guide: what the public says by a perceptron of what it believes, and what a message means by learned values.
-
-    Attributes:
-        message: the perceptron.
-        values: of the agent's actions, (T, M, O, Y, A), or without T where there is no end.
-        opponent_values: of the opponent's, (T, M, P, Y, B), or without T.
-    """
-
-    message: Network
-    values: Float[Array, "*T M O Y A"]
-    opponent_values: Float[Array, "*T M P Y B"]
-
-    def arguments(self, game: Any, message_prior: Array, beta: Array, policies: Any, draws: Array) -> tuple[Any, ...]:
-        """The program's arguments with policies as they are learned."""
-        return game, message_prior, beta, varying_policies(*map(boltzmann, (self.values, self.opponent_values))), draws
-
-    def prepare(self, game: Any, message_prior: Array, beta: Array, policies: Policies, draws: Array) -> eqx.Module:
-        """The functions of the guide."""
-        kind = Spoken if self.values.ndim == 4 else SpokenInTime
-        return kind(self.message, message_prior, policies)
-
-
-class Spoken(eqx.Module):
-    """The same of a program without end, with its prior and policies."""
-
-    message: Network
-    prior: Array
-    policies: Policies
-
-    def m(self, public: Any, y: Any) -> Distribution:
-        """The message, by what the public believes and sees."""
-        return tilted(self.prior, self.message({"public": public, "y": y}, jnp.asarray(0)))
-
-    def a(self, o: Any, y: Any, m: Any) -> Distribution:
-        """The agent's action, by what it and the public sees."""
-        return Categorical(probs=self.policies.pi[m, o, y])
-
-    def b(self, p: Any, y: Any, m: Any) -> Distribution:
-        """The opponent's action."""
-        return Categorical(probs=self.policies.rho[m, p, y])
-
-
-class SpokenInTime(eqx.Module):
-    """The same with policies for each time."""
-
-    message: Network
-    prior: Array
-    policies: Policies
-
-    def m(self, public: Any, y: Any, t: Any) -> Distribution:
-        """The message, by what the public believes and sees."""
-        return tilted(self.prior, self.message({"public": public, "y": y}, t))
-
-    def a(self, o: Any, y: Any, m: Any, t: Any) -> Distribution:
-        """The agent's action, by what it and the public sees."""
-        return Categorical(probs=self.policies.pi[t, m, o, y])
-
-    def b(self, p: Any, y: Any, m: Any, t: Any) -> Distribution:
-        """The opponent's action."""
-        return Categorical(probs=self.policies.rho[t, m, p, y])
-
-
-def boltzmann(values: Float[Array, "... K"]) -> Float[Array, "... K"]:
-    """The Boltzmann policy of values in nats."""
-    return jax.nn.softmax(values, -1)
-
-
-def tilted(prior: Float[Array, " M"], theta: Float[Array, " M"]) -> Distribution:
-    """P exp(theta) / Z."""
-    return Categorical(probs=soft_maximum(prior, theta)[0])
-
-
-def varying_policies(pi: Array, rho: Array) -> Policies:
-    """Policies as an argument of the program, over time where they have that axis."""
-    return Policies(*(over_time(each) if each.ndim == 5 else each for each in (pi, rho)))
-
-
-def believed(shape: tuple[int, int, int]) -> Any:
-    """What a perceptron sees of the public's particles: their weight in each (s, o, p)."""
-    return Shares(shape)
-
-
-class Shares(NamedTuple):
-    """The weight of particles in each cell of a table."""
-
-    shape: tuple[int, int, int]
-
-    def __call__(self, public: Any) -> Float[Array, " n"]:
-        """The table, flat."""
-        size = self.shape[0] * self.shape[1] * self.shape[2]
-        x = public["x"]
-        cell = (x.s * self.shape[1] + x.o) * self.shape[2] + x.p
-        return jnp.sum(jnp.where(cell[:, None] == jnp.arange(size)[None], public["w"][:, None], 0.0), 0)
 
 
 def public_belief(
@@ -287,10 +192,3 @@ def public_belief(
     cells = (game.num_states, game.num_observations, game.num_opponent_observations)
     network = message_network(program, keys[2], believed(cells))
     return program.with_guide(Signals(network, *values))
-
-
-def message_network(program: ControlProgram, key: Array, features: Any) -> Network:
-    """A perceptron of the public's belief and of what it sees."""
-    learned = networks_of(program.structure, key, features={"public": features})["m"]
-    assert isinstance(learned.parameters, Network)
-    return learned.parameters
