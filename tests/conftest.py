@@ -32,12 +32,13 @@ MAPS = Path("/proc/self/maps")
 SLOW = frozenset((Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines())
 
 
-# Of a test with at least as many slow cases one quarter may run at a time, of the others every fourth one.
-MANY = 4
+# The slow cases run in so many turns: of a test with at least as many of them every sixth one, of the others every
+# sixth test.
+TURNS = 6
 
 
 def pytest_addoption(parser):
-    parser.addoption("--quarter", choices=list("0123"), help="run a part of the slow cases: all in four turns")
+    parser.addoption("--sixth", choices=list("012345"), help="run a part of the slow cases: all in six turns")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,11 +51,13 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow"):
             slow[name.partition("[")[0]].append(item)
-    if config.getoption("quarter") is not None:
-        turn = int(config.getoption("quarter"))
-        many = [cases for cases in slow.values() if len(cases) >= MANY]
-        few = [cases for cases in slow.values() if len(cases) < MANY]
-        kept = {item for cases in many for item in cases[turn::4]} | {x for cases in few[turn::4] for x in cases}
+    if config.getoption("sixth") is not None:
+        turn = int(config.getoption("sixth"))
+        many = [cases for cases in slow.values() if len(cases) >= TURNS]
+        few = [cases for cases in slow.values() if len(cases) < TURNS]
+        kept = {item for cases in many for item in cases[turn::TURNS]} | {
+            x for cases in few[turn::TURNS] for x in cases
+        }
         left_out = {item for cases in slow.values() for item in cases} - kept
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
