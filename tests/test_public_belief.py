@@ -67,18 +67,22 @@ class TestWeights:
         game = random_game(noisy=noisy)
         truth, policies = plain(game), random_policies(game, 2)
         message, said, beta = np.array([0.3, 0.7]), np.array([0.6, 0.4]), 0.8
-        play = oracle.Play(beta, message, policies.pi, policies.rho, (1,), (0,), (1,), (0, 1))
-        paid = 1 if noisy else truth.reward_values[1]
+        paid = 1 if noisy else float(game.reward[0, 1, 0])
+        level = 1 if noisy else int(np.searchsorted(truth.reward_values, paid))
+        known = (each.swapaxes(0, 1) for each in policies)
+        play, met = oracle.Play(beta, message, *known, (1,), (0,), (level,), (0, 1)), 0
         for x, after, m in itertools.product(np.ndindex(2, 2, 2), np.ndindex(2, 2, 2), range(2)):
             move = Move(m, 0, 1, 0, paid, 1)
             before, then = Joint(*x), Joint(*after)
             found = public_log_prob(game, policies, before, then, move) + private_log_prob(game, before, then, move)
-            apart = np.exp(found - np.log(0.25) + beta * truth.reward_values[1])
+            apart = np.exp(found - np.log(0.25) + beta * truth.reward_values[level])
+            met += apart > 0
             assert_allclose(apart, oracle.weight(truth, play, 0, x, after, m, 0.25), rtol=1e-10)
             inside = apart * message[m] / said[m]
             assert_allclose(inside, oracle.weight(truth, play, 0, x, after, m, 0.25, said[m]), rtol=1e-10)
             if apart > 0 and noisy:
                 assert abs(oracle.printed_weight(truth, play, 0, x, after, m, 0.25, said[m]) / inside - 1) > 0.01
+        assert met == (128 if noisy else 64)
 
     def test_those_of_the_worked_case(self):
         given, expected, tolerance = multi_agent_case("public_belief_card_game")
@@ -152,7 +156,8 @@ class TestLearning:
         found = SVI(made.model, made.guide, optax.adam(0.01), svi.ParticleELBO(2)).run(KEY, 3, progress_bar=False)
         assert all(np.isfinite(loss) for loss in found.losses)
 
-    def test_bad_input(self):
+    def test_bad_input(self, monkeypatch):
+        monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
         game = gallery.two_step_game()
         with pytest.raises(TypeError, match="game must be a task of rlinf_ppl.tasks, PartiallyObservedGame"):
             models.public_belief(gallery.tiger(), 2)

@@ -87,8 +87,8 @@ def drawn(u: Float[Array, " N"], probs: Float[Array, "N K"]) -> Int[Array, " N"]
     return jnp.sum(u[:, None] * cumulated[:, -1:] >= cumulated[:, :-1], -1).astype(jnp.int32)
 
 
-def noise(name: str, rows: int, draws: Array) -> Float[Array, "K N"]:
-    """Uniform numbers that particles are moved by: one site, where laws of their own would be three."""
+def noise(name: str, rows: int, draws: Array) -> Any:
+    """Uniform numbers (rows, N) that particles are moved by: one site, where laws of their own would be three."""
     low = jnp.zeros((rows, len(draws)))
     return numpyro.sample(name, Uniform(low, low + 1).to_event(2))
 

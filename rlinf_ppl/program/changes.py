@@ -119,7 +119,7 @@ class Changed(Messenger):
         name = msg["name"]
         if msg["infer"].get(DECISION):
             if name in self.changes.priors:
-                at = {other: jnp.asarray(each["value"]) for other, each in self.seen.items()}
+                at = {other: jax.tree.map(jnp.asarray, each["value"]) for other, each in self.seen.items()}
                 msg["fn"] = as_prior(self.changes.priors[name](at, self.t, as_law(msg["fn"])))
             if self.changes.factor is not None:
                 factor = self.changes.factor[self.t] if self.changes.factor.ndim else self.changes.factor

@@ -164,7 +164,7 @@ class Guided(Messenger, abc.ABC):
         elif msg["type"] == "sample":
             name = msg["name"]
             if msg["infer"].get(DECISION):
-                at = {other: jnp.asarray(each["value"]) for other, each in self.seen.items()}
+                at = {other: jax.tree.map(jnp.asarray, each["value"]) for other, each in self.seen.items()}
                 msg["fn"] = self.law(name, as_law(unmasked(msg["fn"]), self.supports[name]), at)
             self.seen[name] = msg
 
