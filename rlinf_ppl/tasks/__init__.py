@@ -10,6 +10,7 @@ of it), `LinearQuadratic` one of vectors with linear dynamics and quadratic rewa
 
 from rlinf_ppl.tasks import conventions, gallery, normal_form
 from rlinf_ppl.tasks.coordination import Coordination
+from rlinf_ppl.tasks.hidden_mountain_hike import HiddenMountainHike
 from rlinf_ppl.tasks.linear_quadratic import LinearQuadratic
 from rlinf_ppl.tasks.mdp import MDP
 from rlinf_ppl.tasks.mountain_hike import MountainHike
@@ -21,6 +22,7 @@ __all__ = [
     "MDP",
     "POMDP",
     "Coordination",
+    "HiddenMountainHike",
     "LinearQuadratic",
     "MountainHike",
     "PartiallyObservedGame",
