@@ -10,6 +10,7 @@ from rlinf_ppl.models.engine_replacement import UPKEEP, engine_replacement
 from rlinf_ppl.models.episode import episode
 from rlinf_ppl.models.finite_memory import finite_memory
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
+from rlinf_ppl.models.hidden_linear_gaussian import hidden_linear_gaussian
 from rlinf_ppl.models.hidden_mountain_hike import hidden_mountain_hike
 from rlinf_ppl.models.level_k import level_k
 from rlinf_ppl.models.linear_gaussian import linear_gaussian
@@ -46,6 +47,7 @@ __all__ = [
     "finite_memory",
     "gumbel_choice",
     "gumbel_trajectory",
+    "hidden_linear_gaussian",
     "hidden_mountain_hike",
     "HiddenProcess",
     "NoisyValues",

@@ -35,7 +35,10 @@ from rlinf_ppl.types import ArrayLike
 
 @runtime_checkable
 class HiddenProcess(Protocol):
-    """A process whose state is hidden; the laws broadcast over leading axes of the state."""
+    """A process whose state is hidden; the law of the next state broadcasts over leading axes of the state.
+
+    One method more is asked for where there is an end: `last_gain(x)`, the reward of the last state.
+    """
 
     def action_law(self) -> Distribution:
         """The prior over actions."""
@@ -101,9 +104,14 @@ def step(process: Any, beta: Array, draws: Array, x: Any, particles: Any) -> dic
     o = numpyro.sample("o", process.observation_law(x_next, a))
     # The filter
     moved = numpyro.sample("moved", process.next_law(particles, a).to_event(1))
-    weights, _ = resampling.normalize(process.observation_law(moved, a).log_prob(o))
+    weights, _ = resampling.normalize(jax.vmap(lambda x: process.observation_law(x, a).log_prob(o))(moved))
     u = numpyro.sample("u", Uniform(0.0, 1.0))
     return {"x": x_next, "particles": moved[resampling.children_of_few(u, weights)]}
+
+
+def final(process: Any, beta: Array, draws: Array, x: Any, particles: Any) -> None:
+    """The reward of the last state, of a process that has one."""
+    optimality(process.last_gain(x))
 
 
 def shares(num_states: int) -> Callable[[Array], Array]:
@@ -133,7 +141,7 @@ def particle_belief(
     """One agent that knows a hidden process by particles.
 
     Args:
-        process: a POMDP, a `HiddenMountainHike`, or any module with the five methods of `HiddenProcess`; its arrays are
+        process: a POMDP, a `HiddenMountainHike`, a `HiddenLinearQuadratic`, or any module with the five methods of `HiddenProcess`; its arrays are
             arguments of the program.
         horizon: number of steps T; None: without end, at a discount below 1.
         num_particles: N, of the filter that the agent carries.
@@ -160,4 +168,5 @@ def particle_belief(
         raise TypeError(f"process is a {type(process).__name__}, which has no {', '.join(missing)}: see HiddenProcess.")
     count = whole_number("num_particles", num_particles, "a belief takes at least one particle")
     args = process, inverse_temperature("beta", beta), jnp.zeros(count)
-    return with_networks(ControlProgram(initial, step, horizon, gamma, args=args), {"particles": seen})
+    end = final if horizon is not None and callable(getattr(process, "last_gain", None)) else None
+    return with_networks(ControlProgram(initial, step, horizon, gamma, end, args), {"particles": seen})

@@ -3,13 +3,15 @@
 A task holds arrays and nothing else; the models turn it into a program, and the engines turn the program into
 answers. `MDP` is a task with finitely many states and actions, `POMDP` one whose state is hidden, `StochasticGame` one
 of two players, `PartiallyObservedGame` one of two who see different things (`Coordination` is what a coordinator makes
-of it), `LinearQuadratic` one of vectors with linear dynamics and quadratic rewards, `MountainHike` a walk over ridges.
+of it), `LinearQuadratic` one of vectors with linear dynamics and quadratic rewards, `MountainHike` a walk over ridges;
+`HiddenLinearQuadratic` and `HiddenMountainHike` are the two with a state that is seen with noise.
 `gallery` has small ones that are ready to use, and `conventions` translates the arrays of other libraries;
 `normal_form` reads matrix games.
 """
 
 from rlinf_ppl.tasks import conventions, gallery, normal_form
 from rlinf_ppl.tasks.coordination import Coordination
+from rlinf_ppl.tasks.hidden_linear_quadratic import HiddenLinearQuadratic
 from rlinf_ppl.tasks.hidden_mountain_hike import HiddenMountainHike
 from rlinf_ppl.tasks.linear_quadratic import LinearQuadratic
 from rlinf_ppl.tasks.mdp import MDP
@@ -22,6 +24,7 @@ __all__ = [
     "MDP",
     "POMDP",
     "Coordination",
+    "HiddenLinearQuadratic",
     "HiddenMountainHike",
     "LinearQuadratic",
     "MountainHike",
