@@ -35,7 +35,7 @@ from rlinf_ppl.types import ArrayLike
 
 @runtime_checkable
 class HiddenProcess(Protocol):
-    """A process whose state is hidden; the law of the next state broadcasts over leading axes of the state.
+    """A process whose state is hidden; laws given a state broadcast over its leading axes.
 
     One method more is asked for where there is an end: `last_gain(x)`, the reward of the last state.
     """
@@ -104,7 +104,8 @@ def step(process: Any, beta: Array, draws: Array, x: Any, particles: Any) -> dic
     o = numpyro.sample("o", process.observation_law(x_next, a))
     # The filter
     moved = numpyro.sample("moved", process.next_law(particles, a).to_event(1))
-    weights, _ = resampling.normalize(jax.vmap(lambda x: process.observation_law(x, a).log_prob(o))(moved))
+    same = jnp.broadcast_to(o, (len(moved), *jnp.shape(o)))
+    weights, _ = resampling.normalize(process.observation_law(moved, a).log_prob(same))
     u = numpyro.sample("u", Uniform(0.0, 1.0))
     return {"x": x_next, "particles": moved[resampling.children_of_few(u, weights)]}
 
@@ -141,8 +142,8 @@ def particle_belief(
     """One agent that knows a hidden process by particles.
 
     Args:
-        process: a POMDP, a `HiddenMountainHike`, a `HiddenLinearQuadratic`, or any module with the five methods of `HiddenProcess`; its arrays are
-            arguments of the program.
+        process: a POMDP, a `HiddenMountainHike`, a `HiddenLinearQuadratic`, or any module with the five methods of
+            `HiddenProcess`; its arrays are arguments of the program.
         horizon: number of steps T; None: without end, at a discount below 1.
         num_particles: N, of the filter that the agent carries.
         beta: inverse temperature, in nats per unit of reward.
