@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.squares import triangle
 
 
@@ -44,6 +45,7 @@ class Filter(NamedTuple):
     cov: Float[Array, "T_plus_1 n n"]
 
 
+@compiled
 def kalman(system: System, first_root: Float[Array, "n n"]) -> Filter:
     """The filter over all steps.
 
