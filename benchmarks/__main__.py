@@ -18,6 +18,7 @@ from benchmarks import (
     dynamic_choice,
     gaussian,
     hidden_markov,
+    hidden_vectors,
     learners,
     memory,
     particle_filter,
@@ -50,6 +51,8 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "roots": memory.roots,
     "temperature": memory.temperature,
     "price": price.run,
+    "lqg": hidden_vectors.lqg,
+    "fog": hidden_vectors.fog,
 }
 
 

@@ -43,7 +43,9 @@ def problem(seed=0, n=2, m=1):
 def changed(**fields):
     """The problem with other numbers."""
     made, prior = problem()
-    return gaussian.Problem(**{name: fields.get(name, getattr(made, name)) for name in made.__dataclass_fields__}), prior
+    return gaussian.Problem(
+        **{name: fields.get(name, getattr(made, name)) for name in made.__dataclass_fields__}
+    ), prior
 
 
 def task_of(made, observation, noise, discount=1.0):

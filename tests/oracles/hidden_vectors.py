@@ -8,6 +8,7 @@ so that means and covariances of (x, m, u) are known at each time, and the expec
 """
 
 import numpy as np
+
 from oracles import mountain_hike
 
 
@@ -93,7 +94,7 @@ def quadratic(rows, matrix):
 
 
 def hikes(rng, choose, observation_std, count, horizon=75, filtered=True):
-    """Undiscounted returns (count,) of a policy of the filtered mean, or of what was seen last: at first of the mean."""
+    """Undiscounted returns (count,) of a policy of the filtered mean, or of what was seen last, at first the mean."""
     position = np.array([-0.85, -0.85]) + 0.1 * rng.normal(size=(count, 2))
     known, variance, total = np.full((count, 2), -0.85), 0.1**2, np.zeros(count)
     for _ in range(horizon):
