@@ -3,7 +3,8 @@
     x_{t+1} ~ N(A_t x_t + B_t u_t + c_t, W_t),      y_{t+1} ~ N(C_t x_{t+1}, R_t)
 
 and the reward of `LinearQuadratic`. There is no observation before the first action: what is known then is the law of
-x_1. What is known later is N(m_t, P_t), by Kalman's filter, and P_t depends neither on what is done nor on what is seen.
+x_1. What is known later is N(m_t, P_t), by Kalman's filter, and P_t depends neither on what is done nor on what is
+seen.
 """
 
 from typing import Any, final
