@@ -134,7 +134,8 @@ class TestBelief:
     @staticmethod
     def public(made, value, t):
         """The table of the weighted particles before step t, by running the program's own steps."""
-        with numpyro.handlers.substitute(data=value), numpyro.handlers.seed(rng_seed=0):
+        data = {name: jnp.asarray(each) for name, each in value.items()}
+        with numpyro.handlers.substitute(data=data), numpyro.handlers.seed(rng_seed=0):
             with numpyro.handlers.scope(prefix="init"):
                 state = made.initial(*(made.args[:3]), Policies(*(each.rows[0] for each in made.args[3])), made.args[4])
             for u in range(t):

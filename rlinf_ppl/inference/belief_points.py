@@ -86,7 +86,8 @@ def first_graph(known: Known, initial: Float[np.ndarray, " S"], most: int, depth
     """
     states = len(initial)
     graph = graph_of(known, np.concatenate([np.eye(states), initial[None]]))
-    layer, mass, steps = np.asarray([states]), np.ones(1), 0
+    mass, steps = np.ones(1), 0
+    layer: Int[np.ndarray, " L"] = np.asarray([states])
     while len(layer) and len(graph.beliefs) < most and (depth is None or steps < depth):
         reached = mass_of(graph, layer, mass)
         before, graph, new = len(graph.beliefs), *widened(known, graph, reached, most)

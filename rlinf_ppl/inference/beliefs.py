@@ -150,7 +150,7 @@ class Bracket(NamedTuple):
     greedy: Float[Array, "N A"]
     widths: Float[Array, " M"]
 
-    def solution(self, process: Process, count: int, within: ArrayLike) -> Solution:
+    def solution(self, process: Process, count: int, within: Array) -> Solution:
         """What users are given, of the first beliefs alone."""
         lower, upper = self.lower[..., :count], self.upper[..., :count]
         first = self.beliefs.shape[1]

@@ -86,5 +86,5 @@ def finite_memory(
     if count == 1:
         return ControlProgram(memoryless_initial, memoryless_step, horizon, pomdp.discount, args=args, sizes=sizes)
     memory_tau = tau if memory_beta is None else inverse_temperature("memory_beta", memory_beta)
-    args = (*args, jnp.full(count, 1 / count), memory_tau)
-    return ControlProgram(initial, step, horizon, pomdp.discount, args=args, sizes=sizes | {"m_prev": count})
+    more = jnp.full(count, 1 / count), memory_tau
+    return ControlProgram(initial, step, horizon, pomdp.discount, args=(*args, *more), sizes=sizes | {"m_prev": count})

@@ -75,6 +75,7 @@ class FiniteProcess(eqx.Module):
 
     def next_law(self, x: Any, a: Any) -> Distribution:
         """Of the next state."""
+        assert self.pomdp.transition is not None
         return Categorical(probs=self.pomdp.transition[x, a])
 
     def observation_law(self, x_next: Any, a: Any) -> Distribution:

@@ -83,5 +83,6 @@ def unknown_world(pomdp: POMDP, actions: ArrayLike, observations: ArrayLike) -> 
     args = task, (log.action[0], log.seen[1]), following
     sizes = {"a": pomdp.num_actions + 1, "o": pomdp.num_observations + 1}
     program = ControlProgram(initial, step, len(log.before) - 1, args=args, sizes=sizes)
+    assert task.transition is not None
     shape = pomdp.num_states, *sizes.values(), pomdp.num_states
     return program.with_guide(World(task.transition, task.observation, task.initial, jnp.zeros(shape)))
