@@ -99,6 +99,7 @@ class TestArguments:
             each = np.asarray(found[1])[:, *i]
             assert abs(each.mean() - difference) < 4 * each.std() / np.sqrt(200) + 1e-9
 
+    @pytest.mark.slow
     def test_a_fit_finds_both(self):
         """The largest bound: a chance near one, as what is seen says, and the soft policy for it."""
         fit = svi.fit(

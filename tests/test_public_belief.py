@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 from numpyro.infer import SVI
 from oracles import public_belief as oracle
+from selection import quick
 from worked_cases import multi_agent_case
 
 from rlinf_ppl import models
@@ -101,7 +102,7 @@ class TestWeights:
 
 
 class TestBelief:
-    @pytest.mark.parametrize("noisy", [True, False])
+    @pytest.mark.parametrize("noisy", quick([True], [True, False]))
     def test_many_particles_believe_what_the_public_does(self, noisy):
         """Along a trajectory of the model: the weighted particles against the exact public belief, by enumeration."""
         game = random_game(3, noisy)
