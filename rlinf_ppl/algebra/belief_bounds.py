@@ -17,6 +17,7 @@ So of a convex bound W at the next time
 Both are exact at beliefs whose successors are among those that are kept.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -88,18 +89,55 @@ def backup(process: Process, points: Points, bounds: Bounds) -> tuple[Bounds, Fl
 
 def tangents_of(process: Process, points: Points, tangents: Float[Array, "N S"]) -> Float[Array, "N S"]:
     """Linear functions one step earlier, each that of the best reply at its belief."""
+    return replies(process, points, tangents)[0]
+
+
+class Controller(NamedTuple):
+    """A policy with a node for each belief.
+
+    Attributes:
+        policy: the law of the action, (N, A).
+        chosen: the node after each action and observation, (N, A, O).
+    """
+
+    policy: Float[Array, "N A"]
+    chosen: Int[Array, "N A O"]
+
+
+def replies(process: Process, points: Points, tangents: Float[Array, "N S"]) -> tuple[Float[Array, "N S"], Controller]:
+    """Linear functions one step earlier, and what is done at each belief to get there."""
     best = lax.map(lambda b: jnp.argmax(tangents @ b), points.outside, batch_size=AT_ONCE)
     chosen = jnp.concatenate([jnp.arange(len(points.beliefs)), best])[points.following]
 
-    def one(belief: Array, chosen: Array) -> Array:
-        # (A, S'): what the next state is worth, its observation averaged.
-        ahead = jnp.sum(jnp.moveaxis(process.observation, 0, -1) * tangents[chosen], 1)
-        q = process.reward + process.discount * jnp.einsum("san,an->sa", process.transition, ahead)
+    def one(belief: Array, chosen: Array) -> tuple[Array, Array]:
+        q = acted(process, tangents, chosen)
         policy, _ = soft_maximum(process.prior, belief @ q, process.beta)
-        price = relative_entropy(policy, process.prior) / process.beta
-        return q @ policy - jnp.where(process.beta == 0, 0.0, price)
+        return paid(process, q, policy), policy
 
-    return lax.map(lambda each: one(*each), (points.beliefs, chosen), batch_size=AT_ONCE)
+    earlier, policy = lax.map(lambda each: one(*each), (points.beliefs, chosen), batch_size=AT_ONCE)
+    return earlier, Controller(policy, chosen)
+
+
+def followed(process: Process, controller: Controller, tangents: Float[Array, "N S"]) -> Float[Array, "N S"]:
+    """What each node is worth one step earlier."""
+
+    def one(policy: Array, chosen: Array) -> Array:
+        return paid(process, acted(process, tangents, chosen), policy)
+
+    return lax.map(lambda each: one(*each), tuple(controller), batch_size=AT_ONCE)
+
+
+def acted(process: Process, tangents: Float[Array, "N S"], chosen: Int[Array, "A O"]) -> Float[Array, "S A"]:
+    """What states and actions are worth where a linear function is chosen after each action and observation."""
+    # (A, S'): what the next state is worth, its observation averaged.
+    ahead = jnp.sum(jnp.moveaxis(process.observation, 0, -1) * tangents[chosen], 1)
+    return process.reward + process.discount * jnp.einsum("san,an->sa", process.transition, ahead)
+
+
+def paid(process: Process, q: Float[Array, "S A"], policy: Float[Array, " A"]) -> Float[Array, " S"]:
+    """What states are worth under a law of the action, less its price."""
+    price = relative_entropy(policy, process.prior) / process.beta
+    return q @ policy - jnp.where(process.beta == 0, 0.0, price)
 
 
 def chords(beliefs: Float[Array, "N S"], values: Float[Array, " N"], at: Float[Array, "M S"]) -> Float[Array, " M"]:
@@ -184,7 +222,30 @@ def without_end(
         body,
         (first, jnp.asarray(jnp.inf), jnp.asarray(0)),
     )
-    return found, backup(process, points, found)[1]
+    limit = jnp.maximum(tolerance, 0.01 * apart(found))
+    kept = kept_to(process, points, found.tangents, lambda carry: moving(carry, limit))
+    return Bounds(found.upper, kept), backup(process, points, found)[1]
+
+
+def kept_to(
+    process: Process, points: Points, tangents: Float[Array, "N S"], moving: Callable[[Any], Array]
+) -> Float[Array, "N S"]:
+    """What a controller is worth that replies to some linear functions, and then stays as it is.
+
+    A linear function that took another's place is better at its own belief, and may be worse elsewhere: what was built
+    on the old one is still a bound, and yet nothing that a policy need reach that looks at these functions alone. Those
+    of a controller are built on each other. Where they have not settled all are lowered by what is still to come, so
+    that each is at most its own reply to them.
+    """
+    _, controller = replies(process, points, tangents)
+
+    def body(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        before, _, steps = carry
+        now = followed(process, controller, before)
+        return now, jnp.max(before - now), steps + 1
+
+    found, fall, _ = lax.while_loop(moving, body, (tangents, jnp.asarray(jnp.inf), jnp.asarray(0)))
+    return found - process.discount / (1 - process.discount) * jnp.maximum(fall, 0.0)
 
 
 def worth(beliefs: Float[Array, "N S"], tangents: Float[Array, "*T N S"]) -> Float[Array, "*T N"]:
@@ -192,7 +253,12 @@ def worth(beliefs: Float[Array, "N S"], tangents: Float[Array, "*T N S"]) -> Flo
     return jnp.einsum("ns,...ns->...n", beliefs, tangents)
 
 
+def highest(beliefs: Float[Array, "M S"], tangents: Float[Array, "N S"]) -> Float[Array, " M"]:
+    """What the best linear function says of each belief."""
+    return lax.map(lambda b: jnp.max(tangents @ b), beliefs, batch_size=AT_ONCE)
+
+
 def widths(points: Points, bounds: Bounds) -> Float[Array, " M"]:
     """How far apart the bounds are at the beliefs outside."""
-    below = lax.map(lambda b: jnp.max(bounds.tangents @ b), points.outside, batch_size=AT_ONCE)
+    below = highest(points.outside, bounds.tangents)
     return jnp.maximum(chords(points.beliefs, bounds.upper, points.outside) - below, 0.0)

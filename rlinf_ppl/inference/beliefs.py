@@ -122,7 +122,8 @@ def solve(
         found = bounded(process, padded(graph), horizon, 0.1 * within)
         wider = graph
         if found.gap > within:
-            reached = belief_points.met(graph, np.asarray(found.greedy), float(process.discount), horizon or MOST_AHEAD)
+            greedy = np.asarray(found.greedy)[: len(graph.beliefs)]
+            reached = belief_points.met(graph, greedy, float(process.discount), horizon or MOST_AHEAD)
             weights = reached * np.asarray(found.widths)[: len(reached)]
             wider, _ = belief_points.widened(known, graph, weights, min(room, 2 * len(graph.beliefs)))
         if len(wider.beliefs) == len(graph.beliefs):
@@ -165,11 +166,12 @@ def bounded(process: Process, points: Points, horizon: int | None, tolerance: Ar
     if horizon is None:
         bounds, greedy = belief_bounds.without_end(process, points, tolerance, MOST_SWEEPS)
         widths = belief_bounds.widths(points, bounds)
+        lower = belief_bounds.highest(points.beliefs, bounds.tangents)
     else:
         bounds, greedy = belief_bounds.until_the_end(process, points, horizon)
         greedy = jnp.mean(greedy, 0)
         widths = jnp.mean(lax.map(lambda now: belief_bounds.widths(points, now), bounds), 0)
-    lower = belief_bounds.worth(points.beliefs, bounds.tangents)
+        lower = belief_bounds.worth(points.beliefs, bounds.tangents)
     first = points.beliefs.shape[1]
     gap = (bounds.upper - lower)[(first,) if horizon is None else (0, first)]
     return Bracket(points.beliefs, bounds.tangents, lower, bounds.upper, gap, greedy, widths)

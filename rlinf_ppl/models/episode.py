@@ -98,7 +98,9 @@ def logged(pomdp: POMDP, actions: ArrayLike, observations: ArrayLike) -> Log:
     """
     taken = positions("actions", actions, pomdp.num_actions)
     seen = positions("observations", observations, pomdp.num_observations)
-    if taken.shape != seen.shape or taken.ndim not in (1, 2) or not taken.size:
+    if not taken.size and taken.shape == seen.shape:
+        raise ValueError("actions and observations are empty: an episode has at least one step.")
+    if taken.shape != seen.shape or taken.ndim not in (1, 2):
         raise ValueError(
             f"actions has shape {taken.shape} and observations {seen.shape}: each action is followed by one "
             "observation, both (T,), or both (n, T) of several episodes."
@@ -117,6 +119,7 @@ def logged(pomdp: POMDP, actions: ArrayLike, observations: ArrayLike) -> Log:
 def positions(name: str, given: ArrayLike, count: int) -> Array:
     """Positions below some number, checked where they are known."""
     array = jnp.asarray(given)
+    array = array if array.size else array.astype(int)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} holds {array.dtype}, not whole numbers: give positions from 0 to {count - 1}.")
     known = np.asarray(array) if checks.is_concrete(array) else np.zeros(0, int)

@@ -73,7 +73,7 @@ def finite_memory(
             KL / memory_beta, so the larger, the freer they are.
 
     Returns:
-        The program, with states `s`, `o` and `m_prev` and decisions `m` (T, M, O + 1, M) and `a` (T, O + 1, M, A); with
+        The program, with states `s`, `o` and `m_prev` and decisions `m` (T, O + 1, M, M) and `a` (T, O + 1, M, A); with
         one memory `s`, `o` and `a` (T, O + 1, A). Its values and ELBO are in units of reward.
 
     Raises:
