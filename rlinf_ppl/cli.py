@@ -217,7 +217,7 @@ def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[AnyRow]:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from rlinf_ppl.report import engines, fitted, recovery, results
+    from rlinf_ppl.report import recoveries, results
     from rlinf_ppl.report.cases import CASES
 
     out.mkdir(parents=True, exist_ok=True)
@@ -225,18 +225,7 @@ def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[AnyRow]:
     *keys, key_games = jax.random.split(jax.random.key(seed), len(cases) + 1)
     with progress_bar(len(cases) * len(PHASES) + 1) as begin:
         for case, key in zip(cases, keys, strict=True):
-            key_fit, key_estimates, key_draws = jax.random.split(key, 3)
-            announce = functools.partial(begin, case.name)
-            if case.fitted:
-                found = fitted.recover(case, key_fit, announce)
-                rows.append(found.row)
-                fitted.write(found, out)
-                continue
-            answers = recovery.answer(case, key_fit, announce)
-            estimates = engines.estimate(answers.program, key_estimates, announce)
-            rows.append(recovery.summarize(answers, estimates))
-            announce("drawing")
-            results.write_case(answers, key_draws, out)
+            rows.append(recoveries.recover(case, key, out, functools.partial(begin, case.name)))
         if len(cases) == len(CASES):
             begin("games", "learning from samples")
             results.write_games(key_games, out)

@@ -56,7 +56,9 @@ class Case:
         grid: The map for pictures; None for a task without one.
         names: What the values or coordinates of variables are called, where the task does not say.
         temperature: The model's argument that takes beta.
-        fitted: Whether there is no closed form, and the guide that the program carries is fitted: see `fitted`.
+        discounting: The model's argument that takes the discount; None: the task has it already.
+        kind: How it is recovered, a name of `recoveries.KINDS`: "exact", or without a closed form "fitted", "hidden"
+            (one agent under hidden state) or "signals" (two who see different things).
     """
 
     name: str
@@ -71,13 +73,14 @@ class Case:
     grid: Grid | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     temperature: str = "beta"
-    fitted: bool = False
+    discounting: str | None = "discount"
+    kind: str = "exact"
 
     def program(self, task: Any, beta: ArrayLike | None = None) -> ControlProgram:
         """The step program of the task under this case's model, at another inverse temperature if one is given."""
         beta = self.beta if beta is None else beta
-        options = {self.temperature: beta, "discount": self.discount, **self.options}
-        return self.model(task, self.horizon, **options)
+        discount = {} if self.discounting is None else {self.discounting: self.discount}
+        return self.model(task, self.horizon, **{self.temperature: beta}, **discount, **self.options)
 
     @property
     def setting(self) -> str:

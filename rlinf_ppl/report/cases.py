@@ -1,7 +1,7 @@
 """The named cases that the command line lists, draws and recovers.
 
 A case is one row of `CASES`; those of two players stand in `game_cases`, with options in `option_cases`, with noisy
-memories in `memory_cases`. A new model joins by another row; nothing else has to change. Nothing is built, and
+memories in `memory_cases`, under hidden state in `hidden_cases`. A new model joins by another row; nothing else has to change. Nothing is built, and
 Gymnasium is not loaded, before `case.task()` is called.
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from rlinf_ppl.models import linear_gaussian, single_agent
 from rlinf_ppl.report.case import DOWN, LEFT, RIGHT, STAY, UP, Case, Grid, drawing
 from rlinf_ppl.report.game_cases import GAMES
+from rlinf_ppl.report.hidden_cases import HIDDEN
 from rlinf_ppl.report.memory_cases import MEMORIES
 from rlinf_ppl.report.option_cases import OPTIONS
 from rlinf_ppl.tasks import MDP, gallery
@@ -198,6 +199,7 @@ CASES: tuple[Case, ...] = (
     *GAMES,
     *OPTIONS,
     *MEMORIES,
+    *HIDDEN,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rlinf_ppl.tasks import MDP, LinearQuadratic, StochasticGame
+from rlinf_ppl.tasks import MDP, POMDP, LinearQuadratic, PartiallyObservedGame, StochasticGame
 
 
 @functools.singledispatch
@@ -61,6 +61,35 @@ def decision_process_facts(task: MDP) -> list[str]:
         f"transition: {transition_facts(task)}",
         f"reward: {reward.min():g} to {reward.max():g}{when}",
         f"{starts} initial {plural('state', starts)}, {ends} terminal {plural('state', ends)} (absorbing, reward 0)",
+    ]
+
+
+@task_facts.register(POMDP)
+def hidden_process_facts(task: POMDP) -> list[str]:
+    """The same of a partially observed process, and what is seen of it."""
+    names = f": {', '.join(task.observation_names)}" if task.observation_names is not None else ""
+    shown = "tells the state in part" if task.num_observations > 1 else "tells nothing"
+    return [
+        *decision_process_facts(task.mdp),
+        f"{task.num_observations} {plural('observation', task.num_observations)}{names}",
+        f"observation: {chance_in(np.asarray(task.observation))}, {shown}",
+        f"discount: {float(task.discount):g}",
+    ]
+
+
+@task_facts.register(PartiallyObservedGame)
+def partly_seen_game_facts(task: PartiallyObservedGame) -> list[str]:
+    """What there is to know about a game of two who see different things."""
+    reward = np.asarray(task.expected_reward)
+    starts = int((np.asarray(task.initial) > 0).sum())
+    return [
+        f"{task.num_states} states, {task.num_actions} actions of the agent, {task.num_opponent_actions} of the opponent",
+        f"observations: {task.num_observations} of the agent, {task.num_opponent_observations} of the opponent, "
+        f"{task.num_public_observations} of both",
+        f"transition: {chance_in(np.asarray(task.transition))}, a dense table",
+        f"reward that both share: {reward.min():g} to {reward.max():g}",
+        f"{starts} initial {plural('state', starts)}",
+        f"discount: {float(task.discount):g}",
     ]
 
 

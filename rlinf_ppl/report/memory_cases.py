@@ -26,6 +26,6 @@ MEMORIES: tuple[Case, ...] = (
         beta=10.0,
         options={"base_std": BASE_STD, "std": 0.3 * BASE_STD + 0.7 * (BASE_STD == 1), "entropy_weight": 0.0},
         note=WHAT_IS_PAID,
-        fitted=True,
+        kind="fitted",
     ),
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from rlinf_ppl.report import engines, fitted, horizons
+from rlinf_ppl.report import engines, fitted, hidden, horizons, signals
 from rlinf_ppl.report.fitted import FittedRow
+from rlinf_ppl.report.hidden import HiddenRow
 from rlinf_ppl.report.recovery import Row
+from rlinf_ppl.report.signals import SignalRow
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,10 +82,53 @@ FITTED: tuple[Column, ...] = (
 )
 """Cases without a closed form: what a fit of their guides reaches, and what that earns when it is played."""
 
-EXACT = {"Exact answers": ANSWERS, "Engines side by side": ENGINES}
-TITLE_OF_FITS = "Fitted guides, no closed form"
+HIDDEN: tuple[Column, ...] = (
+    Column("task", "task", "", str),
+    Column("states", "states", "", str),
+    Column("horizon", "horizon", "steps", str),
+    Column("discount", "discount", "", "{:g}".format),
+    Column("beta", "beta", "", "{:g}".format),
+    Column("memoryless", "ELBO memoryless", "reward", decimals),
+    Column("two_memories", "ELBO two memories", "reward", decimals),
+    Column("lower", "lower bound", "reward", decimals),
+    Column("upper", "upper bound", "reward", decimals),
+    Column("earned", "return", "reward", decimals),
+    Column("standard_error", "standard error", "reward", decimals),
+    Column("seconds", "time", "s", lambda seconds: f"{seconds:.1f}"),
+)
+"""One agent under hidden state: policies of little memory, and what remembering all is worth."""
 
-AnyRow: TypeAlias = Row | FittedRow
+SIGNALS: tuple[Column, ...] = (
+    Column("task", "task", "", str),
+    Column("states", "states", "", str),
+    Column("horizon", "horizon", "steps", str),
+    Column("discount", "discount", "", "{:g}".format),
+    Column("beta", "beta", "", "{:g}".format),
+    Column("elbo", "SVI ELBO", "reward", decimals),
+    Column("earned", "return", "reward", decimals),
+    Column("upper", "coordinator's hard value", "reward", decimals),
+    Column("reached", "starts at the best", "", str),
+    Column("starts", "starts", "", str),
+    Column("seconds", "time", "s", lambda seconds: f"{seconds:.1f}"),
+)
+"""Two who see different things: what the best signals that were found win, and the most that could be won."""
+
+AnyRow: TypeAlias = Row | FittedRow | HiddenRow | SignalRow
+
+TITLE_OF_FITS = "Fitted guides, no closed form"
+TABLES: tuple[tuple[str, type[AnyRow], Sequence[Column]], ...] = (
+    ("Exact answers", Row, ANSWERS),
+    ("Engines side by side", Row, ENGINES),
+    (TITLE_OF_FITS, FittedRow, FITTED),
+    ("Hidden state", HiddenRow, HIDDEN),
+    ("Two who signal", SignalRow, SIGNALS),
+)
+"""Each table: its title, the rows that it shows, and its columns."""
+
+SETTINGS: Mapping[type[AnyRow], str] = MappingProxyType(
+    {FittedRow: fitted.SETTINGS, HiddenRow: hidden.SETTINGS, SignalRow: signals.SETTINGS}
+)
+"""What the reader needs to know of rows without a closed form."""
 
 
 class Part(NamedTuple):
@@ -95,8 +141,7 @@ class Part(NamedTuple):
 
 def parts(rows: Sequence[AnyRow]) -> list[Part]:
     """The tables that have rows."""
-    exact, fits = ([row for row in rows if isinstance(row, kind)] for kind in (Row, FittedRow))
-    found = [Part(title, columns, exact) for title, columns in EXACT.items()] + [Part(TITLE_OF_FITS, FITTED, fits)]
+    found = [Part(title, columns, [row for row in rows if isinstance(row, kind)]) for title, kind, columns in TABLES]
     return [part for part in found if part.rows]
 
 
@@ -158,8 +203,7 @@ def remarks(rows: Sequence[AnyRow]) -> list[str]:
     """What the reader needs beside the numbers, and for each dash why a number is missing."""
     exact = [row for row in rows if isinstance(row, Row)]
     texts = [] if all(row.converged for row in rows) else ["* the fit did not converge."]
-    if len(exact) < len(rows):
-        texts.append(fitted.SETTINGS)
+    texts += [text for kind, text in SETTINGS.items() if any(isinstance(row, kind) for row in rows)]
     if not exact:
         return texts
     text = (
@@ -183,7 +227,7 @@ def dashes(rows: Sequence[Row]) -> list[str]:
 
 
 def to_json(rows: Sequence[AnyRow]) -> str:
-    """The rows as a strict JSON list of objects, fields as in `Row` or `FittedRow`; what is not finite becomes null."""
+    """The rows as a strict JSON list of objects, fields as in its kind of row; what is not finite becomes null."""
     return json.dumps(
         [{name: finite(value) for name, value in row._asdict().items()} for row in rows], indent=2, allow_nan=False
     )
