@@ -141,12 +141,21 @@ def test_every_case_is_recovered(tmp_path):
     rows = json.loads(result.stdout)
     assert [row["task"] for row in rows] == list(cases.names())
     assert all(row["converged"] for row in rows), rows
-    fitted = [case.name for case in cases.CASES if case.fitted]
+    kinds = {case.name: case.kind for case in cases.CASES}
+    pictures = {"fitted": set(), "hidden": {"belief.png"}, "signals": {"messages.png"}}
     for row in rows:
-        if row["task"] in fitted:  # without a closed form: what it earns is more than what it is worth by what it pays
+        kind = kinds[row["task"]]
+        if kind == "fitted":  # without a closed form: what it earns is more than what it is worth by what it pays
             assert row["paid"] > -4 * row["standard_error"], row
-            assert {path.name for path in (tmp_path / row["task"]).iterdir()} == {"fit.png", "graph.png"}
-    rows = [row for row in rows if row["task"] not in fitted]
+        if kind == "hidden":  # more memory is worth more, and the belief's policy pays for leaving its prior
+            assert row["memoryless"] <= row["two_memories"] + 1e-9 and row["lower"] <= row["upper"] + 1e-9, row
+            assert row["two_memories"] <= row["upper"] and row["lower"] < row["earned"] + 5 * row["standard_error"], row
+        if kind == "signals":
+            assert row["elbo"] <= row["earned"] <= row["upper"] + 1e-6 and row["reached"] > 0, row
+        if kind in pictures:
+            written = {path.name for path in (tmp_path / row["task"]).iterdir()}
+            assert written == {"fit.png", "graph.png"} | pictures[kind], row
+    rows = [row for row in rows if kinds[row["task"]] == "exact"]
     for row in rows:
         assert row["policy_error"] < 1e-3, row
         assert abs(row["kl"]) < 1e-6, row

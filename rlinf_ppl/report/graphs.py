@@ -8,6 +8,7 @@ node bends round it.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import networkx as nx
@@ -69,6 +70,15 @@ def draw(graph: nx.DiGraph, title: str = "") -> Figure:
         draw_edge(axes, places, shapes, parent, child, style)
     draw_legend(figure, set(kinds.values()), any(style for *_, style in graph.edges(data="style")))
     return figure
+
+
+def heading(name: str, scopes: Mapping[str, Sequence[str]]) -> str:
+    """What stands above a graph some of whose decisions do not see all: what each policy depends on.
+
+    An edge that is not dotted is what the prior depends on, which is seldom all that a decision sees.
+    """
+    policies = ", ".join(f"q({decision} | {', '.join(seen)})" for decision, seen in scopes.items())
+    return f"{name}: one time step, policies {policies}"
 
 
 def layout(graph: nx.DiGraph) -> dict[str, Point]:

@@ -156,7 +156,7 @@ def write(signals: Signals, folder: Path) -> list[Path]:
     figures = {
         "fit.png": draw_fits(signals),
         "messages.png": draw_messages(signals),
-        "graph.png": graphs.draw(signals.program.graph(), f"{signals.case.name}: one time step"),
+        "graph.png": graphs.draw(signals.program.graph(), graphs.heading(signals.case.name, signals.program.scopes)),
     }
     for name, figure in figures.items():
         save_figure(figure, place / name)
