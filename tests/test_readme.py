@@ -36,6 +36,14 @@ def test_the_program_of_memories_runs():
     assert "precise where choices matter" in run.stdout
 
 
+@pytest.mark.slow
+def test_the_program_of_hidden_state_runs():
+    program = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "gallery.tiger" in block)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "what remembers all is worth -0.86 to -0.86" in run.stdout
+    assert "what remembers nothing is worth -12.57" in run.stdout
+
+
 @pytest.mark.parametrize("target", re.findall(r"^\$ make (\S+)", README, re.MULTILINE))
 def test_the_makefile_has_the_targets(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -122,7 +122,9 @@ class TestSignals:
     RECEIVING = np.broadcast_to(np.eye(3)[:, None], (3, 2, 3))
 
     def test_what_is_sent_means_what_bayes_says(self):
-        figure = report.plot_signals(self.SENDING, self.RECEIVING, (0.4, 0.6), card_names=("low", "high"), title="cards")
+        figure = report.plot_signals(
+            self.SENDING, self.RECEIVING, (0.4, 0.6), card_names=("low", "high"), title="cards"
+        )
         sending, meaning, *replies = (axes.images[0].get_array() for axes in figure.axes[:4])
         assert_allclose(sending, self.SENDING)
         assert_allclose(np.asarray(meaning)[[0, 2]], [[0, 1], [4 / 7, 3 / 7]])

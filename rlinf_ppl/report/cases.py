@@ -1,8 +1,8 @@
 """The named cases that the command line lists, draws and recovers.
 
 A case is one row of `CASES`; those of two players stand in `game_cases`, with options in `option_cases`, with noisy
-memories in `memory_cases`, under hidden state in `hidden_cases`. A new model joins by another row; nothing else has to change. Nothing is built, and
-Gymnasium is not loaded, before `case.task()` is called.
+memories in `memory_cases`, under hidden state in `hidden_cases`. A new model joins by another row; nothing else has to
+change. Nothing is built, and Gymnasium is not loaded, before `case.task()` is called.
 """
 
 from __future__ import annotations

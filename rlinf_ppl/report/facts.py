@@ -83,7 +83,8 @@ def partly_seen_game_facts(task: PartiallyObservedGame) -> list[str]:
     reward = np.asarray(task.expected_reward)
     starts = int((np.asarray(task.initial) > 0).sum())
     return [
-        f"{task.num_states} states, {task.num_actions} actions of the agent, {task.num_opponent_actions} of the opponent",
+        f"{task.num_states} states",
+        f"{task.num_actions} actions of the agent, {task.num_opponent_actions} of the opponent",
         f"observations: {task.num_observations} of the agent, {task.num_opponent_observations} of the opponent, "
         f"{task.num_public_observations} of both",
         f"transition: {chance_in(np.asarray(task.transition))}, a dense table",

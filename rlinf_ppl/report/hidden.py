@@ -5,8 +5,8 @@
     two memories    the same with memories that are in one of two states           svi.fit, exact
     return          of episodes under the policy of the belief                     execution.roll_out, models.belief
 
-All are in units of reward. The second fit starts from the policy of the first, moved by noise: small random values all end
-where memories are idle, as no single decision makes one worth writing that nothing reads.
+All are in units of reward. The second fit starts from the policy of the first, moved by noise: small random values all
+end where memories are idle, as no single decision makes one worth writing that nothing reads.
 """
 
 from __future__ import annotations
@@ -177,8 +177,10 @@ def play(task: POMDP, policy: Mapping[str, beliefs.Lookahead], key: Array, horiz
     def drawn(probabilities: np.ndarray) -> int:
         return int(chance.choice(len(probabilities), p=probabilities / probabilities.sum()))
 
-    states, actions, seen = [drawn(np.asarray(task.initial))], [], []
+    actions: list[int] = []
+    seen: list[int] = []
     believed = [np.asarray(task.initial)]
+    states = [drawn(believed[0])]
     for t in range(horizon):
         a = drawn(np.asarray(law(believed[-1], t)))
         states.append(drawn(transition[states[-1], a]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from rlinf_ppl.types import ArrayLike
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 FEW = 3
 """Beliefs over more states than this are drawn as a table of colours."""
@@ -67,15 +68,17 @@ def plot_belief(
     (draw_curves if curves else draw_colours)(axes, table, names)
     if states is not None:
         where = positions("states", states, count, size)
-        look = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4, "color": COLOURS[5]}
-        axes.plot(np.arange(count), table[np.arange(count), where] if curves else where, "o", label="true state", **look)
+        look: dict[str, Any] = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.4, "color": COLOURS[5]}
+        axes.plot(
+            np.arange(count), table[np.arange(count), where] if curves else where, "o", label="true state", **look
+        )
     rows = {"time": map(str, range(1, count + 1))}
     rows |= {"seen": ["", *seen]} if seen else {}
     rows |= {"done": [*done, ""]} if done else {}
     axes.set(xlim=(-0.5, count - 0.5), title=title)
     axes.set_xticks(np.arange(count), ["\n".join(column) for column in zip(*rows.values(), strict=True)], fontsize=9)
-    place = {"xy": (0, 0), "xycoords": "axes fraction", "xytext": (-6, -7), "textcoords": "offset points"}
-    axes.annotate("\n".join(rows), **place, ha="right", va="top", fontsize=9, color=COLOURS[2])
+    below: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "top"}
+    axes.annotate("\n".join(rows), (0, 0), xytext=(-6, -7), fontsize=9, color=COLOURS[2], **below)
     if curves or states is not None:
         figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     return figure
@@ -156,8 +159,12 @@ def plot_signals(
 
 
 def draw_table(
-    axes: Axes, table: Float[np.ndarray, "R C"], rows: Sequence[str], columns: Sequence[str], words: tuple[str, str, str]
-) -> object:
+    axes: Axes,
+    table: Float[np.ndarray, "R C"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    words: tuple[str, str, str],
+) -> AxesImage:
     """A table of probabilities as colours, each number written; what is NaN stays grey. Returns the image."""
     image = axes.imshow(table, cmap=COLOUR_MAP, vmin=0, vmax=1, aspect="auto")
     axes.set_facecolor("#e6e6e6")

@@ -1,9 +1,8 @@
 """How a case is recovered, by its kind: one function each, which computes its row and writes its files.
 
-    exact      recovery, engines    three exact answers, and the engines beside them
-    fitted     fitted               a guide that no table holds, fitted and played
-    hidden     hidden               one agent that does not see the state
-    signals    signals              two who share a reward and see different things
+An exact case has three exact answers, with the engines beside them (`recovery`, `engines`). A fitted one has a guide
+that no table holds (`fitted`), a hidden one an agent that does not see the state (`hidden`), and in one of signals two
+share a reward and see different things (`signals`).
 """
 
 from __future__ import annotations
