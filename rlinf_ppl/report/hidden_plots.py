@@ -72,7 +72,7 @@ def plot_belief(
         axes.plot(
             np.arange(count), table[np.arange(count), where] if curves else where, "o", label="true state", **look
         )
-    rows = {"time": map(str, range(1, count + 1))}
+    rows = {"time": [str(time) for time in range(1, count + 1)]}
     rows |= {"seen": ["", *seen]} if seen else {}
     rows |= {"done": [*done, ""]} if done else {}
     axes.set(xlim=(-0.5, count - 0.5), title=title)
