@@ -206,7 +206,7 @@ def draw_fits(hidden: Hidden) -> Figure:
         axes.plot(np.arange(1, len(reached) + 1), reached, "o", markersize=3.5, color=colour, label=name)
     axes.set(xlabel="start of the fit, the best first", ylabel="ELBO (units of reward)", title=hidden.case.name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

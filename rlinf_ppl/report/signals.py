@@ -118,7 +118,7 @@ def recover(case: Case, key: Array, progress: Callable[[str], None] = ignore) ->
 
 def in_reward(case: Case, nats: Array | None) -> np.ndarray:
     """Numbers that the model has in nats, in units of reward."""
-    return np.asarray(nats) / case.beta
+    return np.asarray(np.asarray(nats) / case.beta)
 
 
 def draw_fits(signals: Signals) -> Figure:
