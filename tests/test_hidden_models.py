@@ -244,11 +244,11 @@ def test_particles_that_are_not_looked_at_change_nothing(count):
     is_near(execution.roll_out(program, KEY, law, EPISODES), earned)
 
 
-@pytest.mark.parametrize("mode", ["dense", "sparse"])
+@pytest.mark.parametrize("mode", ["dense", pytest.param("sparse", marks=pytest.mark.slow)])
 def test_many_particles_are_the_belief(mode):
     """A policy of what they share out earns what it earns of the belief."""
     task = pomdp() if mode == "dense" else pomdp().as_sparse()
-    program = models.particle_belief(task, STEPS, 300, 0.9)
+    program = models.particle_belief(task, STEPS, 100, 0.9)
     _, earned = oracle.policy_value(TASK, STEPS, 1.0, lambda b, t: np.asarray(tilted(b)))
     law = {"a": lambda particles, t: Categorical(probs=tilted(shares_of(particles)))}
     is_near(execution.roll_out(program, KEY, law, EPISODES), earned)
@@ -290,7 +290,7 @@ def test_fits_go_on_where_all_particles_miss():
 
 def test_a_continuous_process_of_ones_own():
     program = models.particle_belief(Drift(), STEPS, 20, 0.5)
-    law = {"a": lambda particles, t: Categorical(logits=-4 * jnp.square(jnp.arange(3) - jnp.where(t < 2, 0, 1)))}
+    law = {"a": lambda particles, t: Categorical(logits=-4.0 * jnp.square(jnp.arange(3) - jnp.where(t < 2, 0, 1)))}
     probs = np.exp(-4 * np.square(np.arange(3)[None] - np.array([0, 0, 1])[:, None]))
     probs /= probs.sum(1, keepdims=True)
     moves = np.array([-1.0, 0, 1])

@@ -88,6 +88,9 @@ def first_graph(known: Known, initial: Float[np.ndarray, " S"], most: int, depth
     graph = graph_of(known, np.concatenate([np.eye(states), initial[None]]))
     mass, steps = np.ones(1), 0
     layer: Int[np.ndarray, " L"] = np.asarray([states])
+    layer: Any = np.asarray([states])
+    mass: Table = np.ones(1)
+    steps = 0
     while len(layer) and len(graph.beliefs) < most and (depth is None or steps < depth):
         reached = mass_of(graph, layer, mass)
         before, graph, new = len(graph.beliefs), *widened(known, graph, reached, most)
