@@ -25,7 +25,7 @@ GAMES_STAMP := $(VENV)/.installed-games
 LOCK = constraints/$$($(BIN)/python -c 'import sys; print("oldest" if sys.version_info < (3, 12) else "newest")').txt
 INSTALL = $(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable
 WORKERS ?= 2
-SIXTH ?=
+TURN ?=
 # Most of a test's time, and much of a recovery's, is compilation of code that runs once or for a second. XLA's older
 # emitters, where it still has them, compile it in a third of the time. The smoke tests run what users run.
 known_flags = $$($(BIN)/python scripts/known_flags.py $(1)) $$XLA_FLAGS
@@ -70,9 +70,9 @@ test: $(STAMP) ## the tests, without the slow ones
 	@$(BIN)/python scripts/versions.py
 	@XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-test-slow: $(STAMP) ## only the slow tests; `SIXTH=0` to 5 runs a part, all in six turns
+test-slow: $(STAMP) ## only the slow tests; `TURN=0` to 7 runs a part, all in eight turns
 	@UNTYPED=1 XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -m slow -n $(WORKERS) \
-		--dist worksteal $(addprefix --sixth=,$(SIXTH))
+		--dist worksteal $(addprefix --turn=,$(TURN))
 
 test-games: $(GAMES_STAMP) ## the tests of games that want pygambit, which is built from source
 	@$(BIN)/python -m pytest -q tests/test_games.py tests/test_equilibria.py

@@ -32,13 +32,13 @@ MAPS = Path("/proc/self/maps")
 SLOW = frozenset((Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines())
 
 
-# The slow cases run in so many turns: of a test with at least as many of them every sixth one, of the others every
-# sixth test.
-TURNS = 6
+# The slow cases run in so many turns: of a test with at least as many of them some cases each time, of the others all
+# or none.
+TURNS = 8
 
 
 def pytest_addoption(parser):
-    parser.addoption("--sixth", choices=list("012345"), help="run a part of the slow cases: all in six turns")
+    parser.addoption("--turn", type=int, choices=range(TURNS), help="run a part of the slow cases")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,8 +51,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow"):
             slow[name.partition("[")[0]].append(item)
-    if config.getoption("sixth") is not None:
-        turn = int(config.getoption("sixth"))
+    turn = config.getoption("turn")
+    if turn is not None:
         many = [cases for cases in slow.values() if len(cases) >= TURNS]
         few = [cases for cases in slow.values() if len(cases) < TURNS]
         kept = {item for cases in many for item in cases[turn::TURNS]} | {

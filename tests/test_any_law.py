@@ -9,6 +9,7 @@ import numpy as np
 import numpyro
 import pytest
 from laws import COUNTS, LAWS, NUMBERS, REFUSED, public_classes
+from numpyro.distributions import Categorical
 from selection import quick
 
 from rlinf_ppl import ControlProgram, decide, optimality
@@ -16,6 +17,7 @@ from rlinf_ppl.inference import smc
 from rlinf_ppl.inference.fitting import particle_bound
 from rlinf_ppl.inference.particles.dynamics import as_dynamics
 from rlinf_ppl.program.conditionals import Tilted
+from rlinf_ppl.program.laws import as_law
 from rlinf_ppl.program.sites import law_of
 
 X = 0.3
@@ -160,3 +162,21 @@ def test_gradients_of_the_particle_elbo(name):
     error = np.hypot(slopes.std(0) / 300**0.5, score.std(0) / 100_000**0.5)
     assert np.isfinite(slopes).all() and error.max() < 0.05
     assert np.max(np.abs(slopes.mean(0) - score.mean(0)) / np.maximum(error, 1e-12)) < MOST
+
+
+def test_what_has_probability_zero_is_never_drawn(monkeypatch):
+    """Where a uniform number is 0, NumPyro draws the first value; of particles there are many numbers."""
+    probs = jnp.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [0.5, 0.0, 0.5]])
+    law = as_law(Categorical(probs=probs).to_event(1))
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype: jnp.zeros(shape, dtype))
+    np.testing.assert_array_equal(law.draw(jax.random.key(0)), [1, 2, 0])
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, dtype: jnp.full(shape, 1 - 2.0**-53, dtype))
+    np.testing.assert_array_equal(law.draw(jax.random.key(0)), [1, 2, 2])
+
+
+def test_rows_are_drawn_by_their_probabilities():
+    probs = jnp.array([[0.2, 0.5, 0.3], [0.7, 0.0, 0.3]])
+    law = as_law(Categorical(probs=probs).expand([4000, 2]).to_event(2))
+    drawn = np.asarray(law.draw(jax.random.key(1)))
+    shares = np.stack([(drawn == k).mean(0) for k in range(3)], 1)
+    np.testing.assert_allclose(shares, probs, atol=4 * np.sqrt(0.25 / 4000))

@@ -222,7 +222,7 @@ def test_bad_input():
         ([0.0, 1.0], [0, 0], TypeError, "actions holds float64, not whole numbers"),
         ([0, 1], [0], ValueError, r"actions has shape \(2,\) and observations \(1,\)"),
         ([], [], ValueError, "an episode has at least one step"),
-        ([[0, 1]], [[0, 1]], ValueError, "use jax.vmap for several episodes"),
+        ([[[0, 1]]], [[[0, 1]]], ValueError, r"or both \(n, T\) of several episodes"),
     ]:
         with pytest.raises(kind, match=message):
             models.episode(made, np.asarray(actions), np.asarray(seen))

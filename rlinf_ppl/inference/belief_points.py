@@ -86,8 +86,6 @@ def first_graph(known: Known, initial: Float[np.ndarray, " S"], most: int, depth
     """
     states = len(initial)
     graph = graph_of(known, np.concatenate([np.eye(states), initial[None]]))
-    mass, steps = np.ones(1), 0
-    layer: Int[np.ndarray, " L"] = np.asarray([states])
     layer: Any = np.asarray([states])
     mass: Table = np.ones(1)
     steps = 0
