@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks [NAME...] [--json FILE] [--quick] [--check]`."""
+"""Run the benchmarks: `python -m benchmarks [NAME...] [--json FILE] [--quick] [--check] [--list]`."""
 
 import argparse
 import json
@@ -25,6 +25,7 @@ from benchmarks import (
     particle_filter,
     price,
     resource_allocation,
+    signals,
     sparse,
     subjects,
     tabular_fit,
@@ -53,6 +54,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "roots": memory.roots,
     "temperature": memory.temperature,
     "price": price.run,
+    "signals": signals.run,
     "lqg": hidden_vectors.lqg,
     "fog": hidden_vectors.fog,
 }
@@ -61,6 +63,9 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the rows that were asked for; 1 on wrong answers, and with --check on a missed target."""
     options = parse(arguments)
+    if options.list:
+        print(*(options.names or ROWS), sep="\n")
+        return 0
     jax.config.update("jax_enable_x64", True)
     progress = Console(stderr=True)
     settings = Settings(options.quick, lambda text: progress.print(f"[dim]{text}"))
@@ -87,6 +92,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to a file")
     parser.add_argument("--quick", action="store_true", help="toy sizes: shows that it runs, targets mean little")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    parser.add_argument("--list", action="store_true", help="only name the rows, one a line")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in ROWS]
     if unknown:

@@ -52,7 +52,6 @@ class Size(NamedTuple):
     """
 
     memories: tuple[int, ...]
-
     starts: int
     factors: tuple[float, ...]
     steps: int
@@ -73,39 +72,6 @@ class Estimate(NamedTuple):
     error: float
 
 
-def tiger() -> POMDP:
-    """Kaelbling, Littman & Cassandra (1998), section 5: listen, or open one of two doors."""
-    transition, observation = np.full((2, 3, 2), 0.5), np.full((2, 3, 2), 0.5)
-    transition[:, 0], observation[:, 0] = np.eye(2), [[0.85, 0.15], [0.15, 0.85]]
-    return POMDP(transition, [[-1.0, -100, 10], [-1, 10, -100]], observation, [0.5, 0.5])
-
-
-def maze() -> POMDP:
-    """The maze of 4 by 3 fields of Parr & Russell (1995), 11 of them free, whose sensors see walls left and right.
-
-    Moves north, east, south and west succeed with chance .8 and slip to either side with .1; +1 and -1 where they end
-    in the last column, and -.04 elsewhere. From the two ends a new start follows.
-    """
-    if hasattr(gallery, "maze_4x3"):
-        return gallery.maze_4x3()
-    free = [(row, column) for row in range(3) for column in range(4) if (row, column) != (1, 1)]
-    place = {cell: i for i, cell in enumerate(free)}
-    ends = {place[0, 3]: 1.0, place[1, 3]: -1.0}
-    initial = np.array([0.0 if i in ends else 1 / 9 for i in range(11)])
-    ways = [(-1, 0), (0, 1), (1, 0), (0, -1)]
-    transition, reward, shows = np.zeros((11, 4, 11)), np.full((11, 4), -0.04), np.zeros((11, 4, 6))
-    for (row, column), i in place.items():
-        walls = [(row, column + side) not in place for side in (-1, 1)]
-        shows[i, :, 4 if ends.get(i) == 1 else 5 if i in ends else 2 * walls[0] + walls[1]] = 1.0
-        for a in range(4):
-            for turn, chance in ((0, 0.8), (1, 0.1), (3, 0.1)):
-                down, right = ways[(a + turn) % 4]
-                transition[i, a, place.get((row + down, column + right), i)] += chance
-    for i, pays in ends.items():
-        transition[i], reward[i] = initial, pays
-    return POMDP(transition, reward, shows, initial, 0.95)
-
-
 def random_task() -> POMDP:
     """Five states, three actions, two observations."""
     rng = np.random.default_rng(0)
@@ -116,10 +82,10 @@ def random_task() -> POMDP:
 def cases(quick: bool) -> list[Case]:
     """The three tasks, or a short one."""
     if quick:
-        return [Case("tiger", tiger(), 3, 1.0)]
+        return [Case("tiger", gallery.tiger(discount=1.0), 3, 1.0)]
     return [
-        Case("tiger", tiger(), 6, 1.0),
-        Case("maze", maze(), 8, 20.0),
+        Case("tiger", gallery.tiger(discount=1.0), 6, 1.0),
+        Case("maze", gallery.maze_4x3(), 8, 20.0),
         Case("random", random_task(), 6, 5.0),
     ]
 

@@ -1,7 +1,6 @@
 """Teams: how many starts find the best play of games of two players, each with a card of its own, and one reward.
 
-Payoffs by card 1, card 2, action 1 and action 2. A, B and C are from the tiny Hanabi suite (Sokota et al. 2021, Solving
-Common-Payoff Games with Approximate Policy Iteration); E is the game of Foerster et al. 2019 (Bayesian Action Decoder).
+Payoffs by card 1, card 2, action 1 and action 2: `gallery.TINY_HANABI`, and three drawn at random.
 """
 
 import itertools
@@ -17,19 +16,12 @@ from numpyro.distributions import Categorical
 from benchmarks.measure import Line, Settings, at_least
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import execution, svi
+from rlinf_ppl.tasks import gallery
 
 RNG = np.random.default_rng(3)
 HOT = 10.0
 RISING = tuple(np.geomspace(0.01, 1.0, 45))
-GAMES: dict[str, Any] = {
-    "A": [[[[0, 1], [0, 0]], [[0, 1], [3, 2]]], [[[3, 3], [3, 2]], [[2, 0], [3, 3]]]],
-    "B": [[[[1, 0], [1, 0]], [[0, 1], [0, 1]]], [[[0, 1], [0, 0]], [[1, 0], [1, 0]]]],
-    "C": [[[[3, 0], [0, 3]], [[2, 0], [3, 3]]], [[[2, 2], [3, 0]], [[0, 1], [0, 2]]]],
-    "E": [
-        [[[10, 0, 0], [4, 8, 4], [10, 0, 0]], [[0, 0, 10], [4, 8, 4], [0, 0, 10]]],
-        [[[0, 0, 10], [4, 8, 4], [0, 0, 0]], [[10, 0, 0], [4, 8, 4], [10, 0, 0]]],
-    ],
-} | {f"random {i}": RNG.integers(0, 10, (3, 3, 3, 3)) for i in range(3)}
+GAMES: dict[str, Any] = dict(gallery.TINY_HANABI) | {f"random {i}": RNG.integers(0, 10, (3, 3, 3, 3)) for i in range(3)}
 
 
 def game(payoffs: Any, inverse_temperature: float) -> ControlProgram:

@@ -1,5 +1,6 @@
 """What a POMDP is worth: exact where few beliefs are reached, else bracketed, against recursions over all histories."""
 
+import itertools
 from functools import cache
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import hidden_state as oracle
-from selection import quick
+from selection import quick, quick_rows
 
 from rlinf_ppl import models
 from rlinf_ppl.algebra import belief_bounds
@@ -153,6 +154,7 @@ def test_bounds_hold_with_far_too_few_beliefs(kind, beta):
         brackets(task, STEPS, beta, found)
 
 
+@pytest.mark.slow
 def test_few_beliefs_leave_a_gap_that_more_beliefs_narrow():
     for horizon in (4, None):
         task = random_task(3)._replace(discount=0.6)
@@ -195,8 +197,7 @@ def test_without_end_nothing_is_promised_that_the_policy_does_not_reach(beta, mo
             np.testing.assert_allclose(np.max(kept @ tangents.T, 1), found.lower_values, rtol=1e-12)
 
 
-@pytest.mark.parametrize("most", [5, 512])
-@pytest.mark.parametrize("beta", [0.3, 3.0, INF])
+@pytest.mark.parametrize(("beta", "most"), quick_rows([(3.0, 5)], itertools.product([0.3, 3.0, INF], [5, 512])))
 def test_the_policy_earns_what_is_promised(beta, most):
     task = random_task(5)
     found = beliefs.solve(pomdp(task), STEPS, beta, num_beliefs=most)
@@ -233,6 +234,15 @@ def test_single_precision():
         endless = beliefs.solve(pomdp(TIGER, discount=0.95), None, 1.0)
         assert endless.converged
         np.testing.assert_allclose([endless.lower, endless.upper], -0.525935, atol=2e-2)
+
+
+def test_single_precision_of_extreme_inverse_temperatures():
+    """What a law costs is not rounding over next to nothing, and what is beyond the numbers' range is the maximum."""
+    task = random_task(0)
+    with jax.enable_x64(False):
+        for beta, like in {1e-38: 0.0, 1e-12: 0.0, 1e-7: 1e-7, 1e-5: 1e-5, 1e-3: 1e-3, 1e3: 1e3, 1e38: INF}.items():
+            found, truth = beliefs.solve(pomdp(task), STEPS, beta), oracle.soft_value(task, STEPS, like)
+            np.testing.assert_allclose([found.lower, found.upper], truth, atol=2e-6)
 
 
 @cache

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from rlinf_ppl.algebra.numerics import relative_entropy, soft_maximum
+from rlinf_ppl.algebra.numerics import soft_maximum
 
 AT_ONCE = 64
 
@@ -97,10 +97,12 @@ class Controller(NamedTuple):
 
     Attributes:
         policy: the law of the action, (N, A).
+        price: what that law costs, KL(pi || p) / beta, (N,).
         chosen: the node after each action and observation, (N, A, O).
     """
 
     policy: Float[Array, "N A"]
+    price: Float[Array, " N"]
     chosen: Int[Array, "N A O"]
 
 
@@ -109,20 +111,23 @@ def replies(process: Process, points: Points, tangents: Float[Array, "N S"]) -> 
     best = lax.map(lambda b: jnp.argmax(tangents @ b), points.outside, batch_size=AT_ONCE)
     chosen = jnp.concatenate([jnp.arange(len(points.beliefs)), best])[points.following]
 
-    def one(belief: Array, chosen: Array) -> tuple[Array, Array]:
+    def one(belief: Array, chosen: Array) -> tuple[Array, Array, Array]:
         q = acted(process, tangents, chosen)
-        policy, _ = soft_maximum(process.prior, belief @ q, process.beta)
-        return paid(process, q, policy), policy
+        values = belief @ q
+        policy, value = soft_maximum(process.prior, values, process.beta)
+        # Not KL / beta: of a small beta that is what rounding leaves of the KL, divided by next to nothing.
+        price = jnp.maximum(policy @ values - value, 0.0)
+        return q @ policy - price, policy, price
 
-    earlier, policy = lax.map(lambda each: one(*each), (points.beliefs, chosen), batch_size=AT_ONCE)
-    return earlier, Controller(policy, chosen)
+    earlier, policy, price = lax.map(lambda each: one(*each), (points.beliefs, chosen), batch_size=AT_ONCE)
+    return earlier, Controller(policy, price, chosen)
 
 
 def followed(process: Process, controller: Controller, tangents: Float[Array, "N S"]) -> Float[Array, "N S"]:
     """What each node is worth one step earlier."""
 
-    def one(policy: Array, chosen: Array) -> Array:
-        return paid(process, acted(process, tangents, chosen), policy)
+    def one(policy: Array, price: Array, chosen: Array) -> Array:
+        return acted(process, tangents, chosen) @ policy - price
 
     return lax.map(lambda each: one(*each), tuple(controller), batch_size=AT_ONCE)
 
@@ -132,12 +137,6 @@ def acted(process: Process, tangents: Float[Array, "N S"], chosen: Int[Array, "A
     # (A, S'): what the next state is worth, its observation averaged.
     ahead = jnp.sum(jnp.moveaxis(process.observation, 0, -1) * tangents[chosen], 1)
     return process.reward + process.discount * jnp.einsum("san,an->sa", process.transition, ahead)
-
-
-def paid(process: Process, q: Float[Array, "S A"], policy: Float[Array, " A"]) -> Float[Array, " S"]:
-    """What states are worth under a law of the action, less its price."""
-    price = relative_entropy(policy, process.prior) / process.beta
-    return q @ policy - jnp.where(process.beta == 0, 0.0, price)
 
 
 def chords(beliefs: Float[Array, "N S"], values: Float[Array, " N"], at: Float[Array, "M S"]) -> Float[Array, " M"]:

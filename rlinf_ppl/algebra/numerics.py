@@ -2,9 +2,9 @@
 
     CE_tau(w; p) = (1 / tau) log sum_x p(x) exp(tau w(x)),        CE_0(w; p) = sum_x p(x) w(x)
 
-Two forms of the same number are in use. With m = max over p > 0 of tau w,
+Two forms of the same number are in use. With m the w of the largest tau w of p > 0,
 
-    (m + log sum p exp(tau w - m)) / tau                                                           (logarithmic)
+    m + (1 / tau) log sum p exp(tau (w - m))                                                       (logarithmic)
 
 is right wherever |tau| (max w - min w) is not small; its gradient in p is exp(tau (w - CE)) / tau, at p = 0 too, where
 the usual logsumexp(tau w + log p) gives NaN. For small |tau| it divides a rounding error by tau; there, with c = w - m
@@ -67,16 +67,15 @@ def _soft_maximum(p: Any, w: Any, tau: Array | None, total: Callable[..., Array]
     # The difference comes first: where a product with tau is fused with it, that of equal numbers may not be 0.
     weights = each(lambda p, w: p * jnp.exp(jnp.minimum(scale * (w - best), _largest_exponent(w))), p, w)
     norm = total(weights)
-    log_norm = scale * best + jnp.log(norm)
     q = each(lambda weight: weight / norm, weights)
     if tau is None:
-        return q, log_norm
+        return q, best + jnp.log(norm)
     centre = lax.stop_gradient(total(each(lambda p, w: p * w, p, w)))
     offset = each(lambda p, w: jnp.where(p > 0, jnp.abs(lax.stop_gradient(w - centre)), 0.0), p, w)
     reach = jnp.abs(tau) * largest(offset)
     beyond = each(lambda p: (p == 0) & (reach < SERIES_RADIUS), p)
     excess = total(each(lambda p, w, beyond: p * tilted_offset(w - centre, tau, beyond), p, w, beyond))
-    value = select_form(tau, reach, centre, excess, log_norm)
+    value = select_form(tau, reach, centre, excess, best, jnp.log(norm))
     chosen = each(lambda p, w: p * (w == best), p, w)
     number = total(chosen)
     greedy = each(lambda chosen: chosen / number, chosen)
@@ -107,13 +106,14 @@ def select_form(
     reach: Float[Array, "..."],
     centre: Float[Array, "..."],
     excess: Float[Array, "..."],
-    log_total: Float[Array, "..."],
+    best: Float[Array, "..."],
+    log_norm: Float[Array, "..."],
 ) -> Float[Array, "..."]:
     """The certainty equivalent by whichever form is exact: by series where reach = |tau| max |c| is small."""
     small = reach < SERIES_RADIUS
     y = jnp.where(small, tau * excess, 0.0)
     series = centre + excess * log1p_over(y)
-    return jnp.where(small, series, log_total / jnp.where(tau == 0, 1.0, tau))
+    return jnp.where(small, series, best + log_norm / jnp.where(tau == 0, 1.0, tau))
 
 
 def relative_entropy(q: Float[Array, "... K"], p: Float[Array, "... K"]) -> Float[Array, "..."]:

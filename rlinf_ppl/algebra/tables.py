@@ -99,18 +99,18 @@ class Table(Whole["Table", "Conditional"]):
         total = contract(law.table, Table(axes, jnp.exp(steep * (values - best))), law.name)
         enough = jnp.finfo(values.dtype).tiny / jnp.finfo(values.dtype).eps
         safe = jnp.where(total.array > enough, total.array, 1.0)
-        shift = Table(axes[:-1], steep * best[..., 0]).aligned(total.axes)
-        log_total = jnp.log(safe) + shift
+        peak = Table(axes[:-1], best[..., 0]).aligned(total.axes)
+        value = jnp.log(safe) + peak
         if scale is not None:
             centre = lax.stop_gradient(jnp.mean(values, -1, keepdims=True))
             excess = contract(law.table, Table(axes, tilted_offset(values - centre, scale)), law.name)
             reach = jnp.abs(scale) * jnp.max(jnp.abs(lax.stop_gradient(values - centre)), -1)
             reach, middle = (Table(axes[:-1], each).aligned(total.axes) for each in (reach, centre[..., 0]))
-            log_total = select_form(scale, reach, middle, excess.aligned(total.axes), log_total)
+            value = select_form(scale, reach, middle, excess.aligned(total.axes), peak, jnp.log(safe))
         # Recomputed in reverse mode, so that the rare branch leaves no residuals of the law's size at every time step.
         by_row = jax.checkpoint(lambda law, w, tau: w.tilt(law, tau)[0].aligned(total.axes))
         result = lax.cond(
-            jnp.all(total.array > enough), lambda law, w, tau: log_total, by_row, law, Table(axes, values), tau
+            jnp.all(total.array > enough), lambda law, w, tau: value, by_row, law, Table(axes, values), tau
         )
         return Table(total.axes, result)
 

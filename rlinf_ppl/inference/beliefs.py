@@ -157,7 +157,7 @@ class Bracket(NamedTuple):
         first = self.beliefs.shape[1]
         now = (first,) if lower.ndim == 1 else (0, first)
         policy = {"a": Lookahead(process, self.tangents[..., :count, :])}
-        return Solution(lower[now], upper[now], self.gap <= within, policy, self.beliefs[:count], lower, upper)
+        return Solution(lower[now], upper[now], jnp.abs(self.gap) <= within, policy, self.beliefs[:count], lower, upper)
 
 
 @compiled
@@ -181,14 +181,17 @@ def padded(graph: Graph) -> Points:
     """A graph as arrays whose sizes are powers of two, so that few sizes are compiled."""
     beliefs, outside = filled(graph.beliefs, graph.beliefs[0]), filled(graph.outside, graph.beliefs[0])
     count = len(graph.beliefs)
-    following = np.where(graph.following < count, graph.following, graph.following + len(beliefs) - count)
     more = len(beliefs) - count
+    following = np.where(graph.following < count, graph.following, graph.following + more)
     # What fills up is the first corner once more, and leads where that leads.
     following = np.concatenate([following, np.repeat(following[:1], more, 0)])
     chances = np.concatenate([graph.chances, np.repeat(graph.chances[:1], more, 0)])
-    real = (jnp.asarray(x, float) for x in (beliefs, outside, chances))
-    beliefs_, outside_, chances_ = real
-    return Points(beliefs_, outside_, jnp.asarray(following, jnp.int32), chances_)
+    return Points(
+        jnp.asarray(beliefs, float),
+        jnp.asarray(outside, float),
+        jnp.asarray(following, jnp.int32),
+        jnp.asarray(chances, float),
+    )
 
 
 def filled(rows: Float[np.ndarray, "N S"], row: Float[np.ndarray, " S"]) -> Float[np.ndarray, "K S"]:

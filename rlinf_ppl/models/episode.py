@@ -12,7 +12,6 @@ Several episodes stand one after the other, and between two of them the process 
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 from jaxtyping import Array, Float, Int
 from numpyro.distributions import Categorical
@@ -96,8 +95,8 @@ def logged(pomdp: POMDP, actions: ArrayLike, observations: ArrayLike) -> Log:
     Raises:
         TypeError, ValueError: as `episode`.
     """
-    taken = positions("actions", actions, pomdp.num_actions)
-    seen = positions("observations", observations, pomdp.num_observations)
+    taken = checks.as_indices("actions", actions, pomdp.num_actions, "actions")
+    seen = checks.as_indices("observations", observations, pomdp.num_observations, "observations")
     if not taken.size and taken.shape == seen.shape:
         raise ValueError("actions and observations are empty: an episode has at least one step.")
     if taken.shape != seen.shape or taken.ndim not in (1, 2):
@@ -114,16 +113,3 @@ def logged(pomdp: POMDP, actions: ArrayLike, observations: ArrayLike) -> Log:
     before = begun(taken, pomdp.num_actions)
     # `final` has a row of its own in what varies in time, and takes no action.
     return Log(jnp.append(before[1:], 0), before, begun(seen, pomdp.num_observations))
-
-
-def positions(name: str, given: ArrayLike, count: int) -> Array:
-    """Positions below some number, checked where they are known."""
-    array = jnp.asarray(given)
-    array = array if array.size else array.astype(int)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{name} holds {array.dtype}, not whole numbers: give positions from 0 to {count - 1}.")
-    known = np.asarray(array) if checks.is_concrete(array) else np.zeros(0, int)
-    wrong = known[(known < 0) | (known >= count)]
-    if wrong.size:
-        raise ValueError(f"{name} holds {wrong[0]}: give positions from 0 to {count - 1}.")
-    return array

@@ -30,8 +30,9 @@ from numpyro.distributions import Categorical, Uniform
 from rlinf_ppl.algebra import resampling
 from rlinf_ppl.models.arguments import check_task, inverse_temperature, whole_number
 from rlinf_ppl.models.decentralized import first_state
-from rlinf_ppl.models.signals import Policies, Signals, believed, boltzmann, message_network, varying_policies
+from rlinf_ppl.models.signals import Policies, Shares, Signals, boltzmann, message_network, varying_policies
 from rlinf_ppl.program import ControlProgram, decide, optimality
+from rlinf_ppl.program.laws import first_beyond
 from rlinf_ppl.tasks import PartiallyObservedGame, checks
 from rlinf_ppl.types import ArrayLike
 
@@ -83,8 +84,7 @@ def private_log_prob(game: PartiallyObservedGame, x: Joint, x_next: Joint, move:
 
 def drawn(u: Float[Array, " N"], probs: Float[Array, "N K"]) -> Int[Array, " N"]:
     """Positions drawn from rows of probabilities by uniform numbers in [0, 1)."""
-    cumulated = jnp.cumsum(probs, -1)
-    return jnp.sum(u[:, None] * cumulated[:, -1:] >= cumulated[:, :-1], -1).astype(jnp.int32)
+    return first_beyond(u[:, None], probs).astype(jnp.int32)
 
 
 def noise(name: str, rows: int, draws: Array) -> Any:
@@ -190,5 +190,5 @@ def public_belief(
     )
     program = ControlProgram(initial, step, horizon, game.discount, args=args)
     cells = (game.num_states, game.num_observations, game.num_opponent_observations)
-    network = message_network(program, keys[2], believed(cells))
+    network = message_network(program, keys[2], Shares(cells))
     return program.with_guide(Signals(network, *values))

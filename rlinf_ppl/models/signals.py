@@ -98,13 +98,8 @@ def varying_policies(pi: Array, rho: Array) -> Policies:
     return Policies(*(over_time(each) if each.ndim == 5 else each for each in (pi, rho)))
 
 
-def believed(shape: tuple[int, int, int]) -> Any:
-    """What a perceptron sees of the public's particles: their weight in each (s, o, p)."""
-    return Shares(shape)
-
-
 class Shares(NamedTuple):
-    """The weight of particles in each cell of a table."""
+    """What a perceptron sees of the public's particles: their weight in each (s, o, p)."""
 
     shape: tuple[int, int, int]
 

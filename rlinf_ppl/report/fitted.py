@@ -23,7 +23,7 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.report import graphs
 from rlinf_ppl.report.case import Case
 from rlinf_ppl.report.engines import ignore
-from rlinf_ppl.report.looks import COLOURS, save_figure
+from rlinf_ppl.report.looks import COLOURS, save_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -133,10 +133,6 @@ def draw(fitted: Fitted) -> Figure:
 
 def write(fitted: Fitted, folder: Path) -> list[Path]:
     """Draws what belongs to the case into `folder/<case>/`: `fit.png` and `graph.png`; returns the files written."""
-    place = folder / fitted.case.name
-    place.mkdir(parents=True, exist_ok=True)
     title = f"{fitted.case.name}: one time step"
     figures = {"fit.png": draw(fitted), "graph.png": graphs.draw(fitted.program.graph(), title)}
-    for name, figure in figures.items():
-        save_figure(figure, place / name)
-    return [place / name for name in figures]
+    return save_figures(folder / fitted.case.name, figures)

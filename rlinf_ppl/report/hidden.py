@@ -27,7 +27,7 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.report import graphs, hidden_plots
 from rlinf_ppl.report.case import Case
 from rlinf_ppl.report.engines import ignore
-from rlinf_ppl.report.looks import COLOURS, save_figure
+from rlinf_ppl.report.looks import COLOURS, save_figures
 from rlinf_ppl.tasks import POMDP
 
 if TYPE_CHECKING:
@@ -227,13 +227,9 @@ def draw_episode(hidden: Hidden) -> Figure:
 
 def write(hidden: Hidden, folder: Path) -> list[Path]:
     """Draws what belongs to the case into `folder/<case>/`: `fit.png`, `belief.png` and `graph.png`."""
-    place = folder / hidden.case.name
-    place.mkdir(parents=True, exist_ok=True)
     figures = {
         "fit.png": draw_fits(hidden),
         "belief.png": draw_episode(hidden),
         "graph.png": graphs.draw(hidden.program.graph(), graphs.heading(hidden.case.name, hidden.program.scopes)),
     }
-    for name, figure in figures.items():
-        save_figure(figure, place / name)
-    return [place / name for name in figures]
+    return save_figures(folder / hidden.case.name, figures)

@@ -22,7 +22,7 @@ from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.report import graphs, hidden_plots
 from rlinf_ppl.report.case import Case
 from rlinf_ppl.report.engines import ignore
-from rlinf_ppl.report.looks import COLOURS, save_figure
+from rlinf_ppl.report.looks import COLOURS, save_figures
 from rlinf_ppl.tasks import PartiallyObservedGame
 
 if TYPE_CHECKING:
@@ -151,13 +151,9 @@ def draw_messages(signals: Signals) -> Figure:
 
 def write(signals: Signals, folder: Path) -> list[Path]:
     """Draws what belongs to the case into `folder/<case>/`: `fit.png`, `messages.png` and `graph.png`."""
-    place = folder / signals.case.name
-    place.mkdir(parents=True, exist_ok=True)
     figures = {
         "fit.png": draw_fits(signals),
         "messages.png": draw_messages(signals),
         "graph.png": graphs.draw(signals.program.graph(), graphs.heading(signals.case.name, signals.program.scopes)),
     }
-    for name, figure in figures.items():
-        save_figure(figure, place / name)
-    return [place / name for name in figures]
+    return save_figures(folder / signals.case.name, figures)

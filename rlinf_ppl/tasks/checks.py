@@ -55,13 +55,14 @@ def as_reals(name: str, value: ArrayLike) -> Float[Array, "..."]:
         return jnp.array(numbers, dtype=float)
 
 
-def as_indices(name: str, value: ArrayLike, count: int) -> Int32[Array, "..."]:
+def as_indices(name: str, value: ArrayLike, count: int, things: str) -> Int32[Array, "..."]:
     """Convert an argument to an int32 array of positions below `count`.
 
     Args:
         name: The argument's name, for the messages.
         value: The argument, of any integer type.
         count: How many positions there are.
+        things: What they are positions of, in the plural.
 
     Returns:
         The array.
@@ -71,15 +72,15 @@ def as_indices(name: str, value: ArrayLike, count: int) -> Int32[Array, "..."]:
         ValueError: `value` is ragged, or a position lies outside of 0 to count - 1.
     """
     numbers = _as_numbers(name, value)
-    if not jnp.issubdtype(numbers.dtype, jnp.integer):
-        raise TypeError(f"{name} holds {numbers.dtype}, not integers: give the positions of the states.")
+    if numbers.size and not jnp.issubdtype(numbers.dtype, jnp.integer):
+        raise TypeError(f"{name} holds {numbers.dtype}, not integers: give the positions of the {things}.")
     if is_concrete(numbers) and numbers.size:
         host = np.asarray(numbers)
         for position in (host.argmin(), host.argmax()):
             if not 0 <= host.flat[position] < count:
                 raise ValueError(
-                    f"{_entry(name, position, host.shape)} is {host.flat[position]}, but there are {count} states: "
-                    f"give positions from 0 to {count - 1} (a shorter list is padded with any state at probability 0)."
+                    f"{_entry(name, position, host.shape)} is {host.flat[position]}, but there are {count} {things}: "
+                    f"give positions from 0 to {count - 1}."
                 )
     convert = jnp.asarray if isinstance(numbers, jax.Array) else jnp.array
     return convert(numbers, dtype=jnp.int32)

@@ -131,7 +131,7 @@ class MDP(eqx.Module):
         table = checks.as_reals("probabilities", probabilities)
         checks.check_not_empty("probabilities", table.shape, ("states", "actions", "outcomes"))
         num_states, num_actions, num_outcomes = table.shape
-        lists = checks.as_indices("successors", successors, num_states)
+        lists = checks.as_indices("successors", successors, num_states, "states")
         checks.check_shape(
             "successors",
             lists.shape,
