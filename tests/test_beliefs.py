@@ -263,7 +263,8 @@ def test_bad_horizons_and_temperatures(arguments, kind, message):
         beliefs.solve(tiger(), *arguments, -1.0 if arguments == (5,) else 1.0)
 
 
-def test_bad_input():
+def test_bad_input(monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
     for given, message in [
         ({"beta": np.ones(2)}, "beta is .* one inverse temperature"),
         ({"prior": np.ones(2) / 2}, r"prior has shape \(2,\)"),
@@ -273,10 +274,26 @@ def test_bad_input():
     ]:
         with pytest.raises(ValueError, match=message):
             beliefs.solve(tiger(), 2, **given)
+    for given in ("1", None, 1j):
+        with pytest.raises(TypeError, match="beta holds .* not real numbers"):
+            beliefs.solve(tiger(), 2, given)
     with pytest.raises(TypeError, match="pomdp"):
         beliefs.solve(tiger().mdp, 2)
     with pytest.raises(ValueError, match="call beliefs.solve outside of jit, vmap and grad"):
         jax.jit(lambda beta: beliefs.solve(tiger(), 2, beta).lower)(1.0)
+
+
+def test_policies_at_other_beliefs_and_times(monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    solved = beliefs.solve(tiger(), np.int32(2))
+    policy = solved.policy["a"]
+    with pytest.raises(ValueError, match=r"belief has shape \(3,\): the policy is of a task of 2 states"):
+        policy(jnp.ones(3) / 3)
+    np.testing.assert_array_equal(policy([0.5, 0.5]).probs, policy(jnp.array([0.5, 0.5])).probs)
+    for t in (-1, 2):
+        assert np.isnan(policy.action_values(jnp.array([0.5, 0.5]), t)).all()
+    with pytest.raises(FloatingPointError, match="'a' at t = 2"):
+        execution.roll_out(models.belief(tiger(), 3), jax.random.key(0), solved, 10)
 
 
 def test_sparse_tasks_and_rewards_of_what_is_seen_are_solved_alike():

@@ -1,9 +1,12 @@
 """The certainty equivalents of the elimination, over forty orders of magnitude of the inverse temperature."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,6 +123,26 @@ def test_relative_entropy_at_its_edges():
     assert float(relative_entropy(p, jnp.array([0.5, 0.5, 0.0]))) == np.inf
     gradient = jax.grad(relative_entropy)(q, p)
     assert float(gradient[0]) == 0.0 and jnp.isfinite(gradient).all()
+
+
+def test_relative_entropy_of_what_differs_by_little_and_by_much():
+    """In single precision, against double: also where an inverse temperature next to 0 divides what rounding leaves."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(0.5 * np.ones(7), 200)
+    for size in (0.0, 1e-6, 1e-4, 1e-2, 0.3, 1.0, 5.0, 40.0):
+        q = p * np.exp(size * rng.normal(size=p.shape))
+        q = (q / q.sum(-1, keepdims=True)).astype(np.float32)
+        rounded = p.astype(np.float32)
+        wide, narrow = q.astype(np.float64), rounded.astype(np.float64)
+        exact = [math.fsum(scipy.special.kl_div(*rows)) for rows in zip(wide, narrow, strict=True)]
+        found = relative_entropy(jnp.asarray(q), jnp.asarray(rounded))
+        np.testing.assert_allclose(found, exact, rtol=1e-5, atol=3e-7 * size + 1e-13)
+        plain = np.sum(wide * np.log(np.where(wide > 0, wide, 1) / narrow), -1)
+        np.testing.assert_allclose(relative_entropy(jnp.asarray(wide), jnp.asarray(narrow)), plain, atol=2e-7)
+        slopes = jax.grad(lambda q, p: relative_entropy(q, p).sum(), (0, 1))(jnp.asarray(wide), jnp.asarray(narrow))
+        np.testing.assert_allclose(slopes[1], 1 - wide / narrow, rtol=1e-6, atol=1e-6)
+        inside = wide > 0
+        np.testing.assert_allclose(slopes[0][inside], np.log(wide[inside] / narrow[inside]), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("x", [0.0, 1e-12, -1e-5, 0.0199, 0.0201, 0.0499, 0.0501, -0.9])

@@ -90,14 +90,12 @@ class TestPreamble:
     def test_start(self, read, line, expected):
         np.testing.assert_array_equal(read(HEAD + line + ROWS).initial, expected)
 
-    def test_start_of_a_single_state_is_a_probability(self, read):
+    def test_start_of_a_single_state_is_a_probability_or_that_state(self, read):
         head = HEAD.replace("left middle right", "1")
         for line in ("start: 1", "start: 1.0", "start: 0"):
-            if line == "start: 0":
-                with pytest.raises(ValueError, match="line 8: found a start that sums to 0: a sum of 1 is expected"):
-                    read(head + "\n" + line + ROWS)
-            else:
-                np.testing.assert_array_equal(read(head + line + ROWS).initial, [1])
+            np.testing.assert_array_equal(read(head + line + ROWS).initial, [1])
+        with pytest.raises(ValueError, match="line 8: found a start that sums to 0: a sum of 1 is expected"):
+            read(head + "\nstart: 0.0" + ROWS)
 
 
 class TestStatements:

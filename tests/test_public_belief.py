@@ -163,6 +163,8 @@ class TestLearning:
         game = gallery.two_step_game()
         with pytest.raises(TypeError, match="game must be a task of rlinf_ppl.tasks, PartiallyObservedGame"):
             models.public_belief(gallery.tiger(), 2)
+        with pytest.raises(TypeError, match="horizon must be a whole number of steps, or None; got '2'"):
+            models.public_belief(game, "2")
         with pytest.raises(ValueError, match="num_messages is 0"):
             models.public_belief(game, 2, 0)
         with pytest.raises(ValueError, match="message_prior has shape"):

@@ -13,7 +13,7 @@ from oracles import public_belief as oracle
 from selection import quick
 from worked_cases import multi_agent_case
 
-from rlinf_ppl.inference import exact, execution, svi
+from rlinf_ppl.inference import beliefs, exact, execution, svi
 from rlinf_ppl.models import decentralized
 from rlinf_ppl.tasks import PartiallyObservedGame, gallery
 
@@ -359,6 +359,24 @@ class TestInput:
         tables, _ = random_tables()
         with pytest.raises(ValueError, match=r"reward\[0, 0, 0\] is nan: rewards must be finite"):
             PartiallyObservedGame(tables[0], np.full((3, 2, 2), np.nan), *tables[2:])
+
+    def test_a_transition_that_lacks_a_state(self):
+        tables, _ = random_tables()
+        with pytest.raises(ValueError, match=r"transition has shape \(3, 2, 2, 2\), .* must be \(3, 2, 2, 3\)"):
+            PartiallyObservedGame(tables[0][..., :2], *tables[1:])
+
+    def test_rewards_that_differ_by_rounding_tell_nothing(self):
+        """The state, which only .3 and .1 + .2 would tell, stays hidden, and what a player cannot know wins nothing."""
+        keep = np.broadcast_to(np.eye(2)[:, None, None], (2, 2, 1, 2))
+        blind = np.ones((2, 2, 1)), np.ones((2, 1, 1)), np.ones((2, 2, 1, 1))
+        pays = np.array([[0.3, 1.0], [0.1 + 0.2, -1.0]])[:, :, None]
+        game = PartiallyObservedGame(keep, pays, *blind, [0.5, 0.5])
+        assert len(np.unique(game.reward)) == 3
+        assert_allclose(game.reward, pays, rtol=1e-15)
+        assert_array_equal(game.coordination().reward_levels, np.unique(game.reward))
+        found = beliefs.solve(game.coordinator(), 2, np.inf)
+        # The second action tells, at a mean of 0, and then 1 or .3 follows; a first action that told would win .95.
+        assert_allclose([found.lower, found.upper], 0.65, rtol=1e-9)
 
     def test_what_is_told_of_a_game(self):
         game = PartiallyObservedGame(*random_tables()[0], reward_values=[0, 1, 2], state_names=["x", "y", "z"])

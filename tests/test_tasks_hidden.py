@@ -176,6 +176,11 @@ class TestBeliefs:
         with pytest.raises(ValueError, match=r"the observation 1 has probability 0 after the action 0"):
             task.update([1.0, 0.0], 0, 1)
 
+    def test_positions_beyond_the_last_one_under_jit(self):
+        task = POMDP(**DENSE)
+        for place in ((7, 0), (0, 7)):
+            assert np.isnan(jax.jit(lambda b, a, o: task.update(b, a, o))(np.array([1.0, 0, 0]), *place)).all()
+
 
 class TestBadInput:
     @pytest.mark.parametrize(

@@ -117,10 +117,18 @@ def select_form(
 
 
 def relative_entropy(q: Float[Array, "... K"], p: Float[Array, "... K"]) -> Float[Array, "..."]:
-    """KL(q || p) over the last axis in nats: 0 log 0 = 0 with zero gradient, infinite where q has mass, p none."""
-    positive = q > 0
-    ratio = jnp.log(jnp.where(positive, q, 1.0)) - jnp.log(jnp.where(positive, p, 1.0))
-    return jnp.sum(jnp.where(positive, q * ratio, 0.0), -1)
+    """KL(q || p) over the last axis in nats: 0 log 0 = 0 with zero gradient, infinite where q has mass, p none.
+
+    Each term is q log(q / p) - q + p, which is the same in sum where both sum to one. None is negative, so what
+    rounding leaves of q = p is of second order: an inverse temperature next to 0 divides by it.
+    """
+    positive, possible = q > 0, p > 0
+    near = jnp.abs(q - p) < 0.5 * p
+    x = jnp.where(near, (q - p) / jnp.where(possible, p, 1.0), 0.0)
+    apart = positive & ~near
+    ratio = jnp.log(jnp.where(apart, q, 1.0)) - jnp.log(jnp.where(apart, p, 1.0))
+    far = jnp.where(apart, q * ratio - q, 0.0) + p
+    return jnp.sum(jnp.where(near, p * ((1 + x) * jnp.log1p(x) - x), far), -1)
 
 
 def expm1_over(x: Float[Array, "..."]) -> Float[Array, "..."]:

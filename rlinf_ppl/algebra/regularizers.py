@@ -126,7 +126,9 @@ def sparse_maximum(x: Float[Array, " K"], prior: Float[Array, " K"]) -> Float[Ar
 
 def negative_entropy_cost(q: Float[Array, "... K"], prior: Float[Array, "... K"]) -> Float[Array, "..."]:
     """Sum q log q; infinite where q has mass on what is impossible."""
-    return relative_entropy(q, jnp.where(prior > 0, 1.0, 0.0) * jnp.ones_like(q))
+    positive = q > 0
+    outside = jnp.any(positive & (prior <= 0), -1)
+    return jnp.where(outside, jnp.inf, jnp.sum(jnp.where(positive, q * jnp.log(jnp.where(positive, q, 1.0)), 0.0), -1))
 
 
 def tsallis_cost(q: Float[Array, "... K"], prior: Float[Array, "... K"]) -> Float[Array, "..."]:

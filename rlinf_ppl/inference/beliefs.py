@@ -47,12 +47,22 @@ class Lookahead(eqx.Module):
     tangents: Float[Array, "..."]
 
     def __call__(self, belief: Float[Array, " S"], t: Any = 0) -> Distribution:
-        """The law of the action at a belief."""
+        """The law of the action at a belief; not one of numbers at a time that is none of the T.
+
+        Raises:
+            ValueError: on a belief over other states.
+        """
         return Categorical(probs=soft_maximum(self.process.prior, self.action_values(belief, t), self.process.beta)[0])
 
     def action_values(self, belief: Float[Array, " S"], t: Any = 0) -> Float[Array, " A"]:
-        """What each action is worth at least, at time t of the T there are."""
-        ahead = self.tangents if self.tangents.ndim == 2 else self.tangents[t + 1]
+        """What each action is worth at least, at time t of the T there are; NaN at others."""
+        belief, states = jnp.asarray(belief, float), len(self.process.reward)
+        if jnp.shape(belief) != (states,):
+            raise ValueError(f"belief has shape {jnp.shape(belief)}: the policy is of a task of {states} states.")
+        ahead = self.tangents
+        if ahead.ndim == 3:
+            at = jnp.where(jnp.asarray(t) < 0, len(ahead), jnp.asarray(t) + 1)
+            ahead = ahead.at[at].get(mode="fill", fill_value=jnp.nan)
         predicted = jnp.einsum("s,san->an", belief, self.process.transition)
         joint = predicted[..., None] * jnp.moveaxis(self.process.observation, 1, 0)
         later = jnp.sum(jnp.max(jnp.einsum("ano,kn->aok", joint, ahead), -1), -1)
@@ -109,6 +119,7 @@ def solve(
         ValueError: on a horizon that does not go with the discount, a negative beta, a prior that is no distribution,
             or numbers that are traced: beliefs are searched outside of jit, vmap and grad.
     """
+    horizon = check_horizon(horizon)
     process = check_process(pomdp, horizon, beta, prior)
     largest = jnp.max(jnp.abs(process.reward)) * (horizon or 1 / (1 - process.discount))
     digits = 1e-9 if process.reward.dtype == jnp.float64 else 1e-5
@@ -208,7 +219,7 @@ def check_process(pomdp: POMDP, horizon: int | None, beta: ArrayLike, prior: Arr
     """
     if not isinstance(pomdp, POMDP):
         raise TypeError(f"pomdp must be a task of rlinf_ppl.tasks, POMDP; got {type(pomdp).__name__}.")
-    steps, tau = check_horizon(horizon), jnp.asarray(beta, float)
+    tau = checks.as_reals("beta", beta)
     count = (pomdp.num_actions,)
     probs = jnp.full(count, 1 / count[0]) if prior is None else checks.as_reals("prior", prior)
     checks.check_shape("prior", probs.shape, [count], "the task's actions", count)
@@ -216,7 +227,7 @@ def check_process(pomdp: POMDP, horizon: int | None, beta: ArrayLike, prior: Arr
         raise ValueError("beliefs are searched for: call beliefs.solve outside of jit, vmap and grad.")
     if tau.ndim or not tau >= 0:
         raise ValueError(f"beta is {beta}: bounds of beliefs hold for one inverse temperature of at least 0.")
-    if steps is None and not pomdp.discount < 1:
+    if horizon is None and not pomdp.discount < 1:
         raise ValueError(f"without end the discount must be below 1; the task's is {float(pomdp.discount):g}.")
     probs = checks.as_distributions("prior", probs, ())
     transition = pomdp.mdp.dense().transition

@@ -32,6 +32,7 @@ from rlinf_ppl.models.arguments import check_task, inverse_temperature, whole_nu
 from rlinf_ppl.models.decentralized import first_state
 from rlinf_ppl.models.signals import Policies, Shares, Signals, boltzmann, message_network, varying_policies
 from rlinf_ppl.program import ControlProgram, decide, optimality
+from rlinf_ppl.program.checks import check_horizon
 from rlinf_ppl.program.laws import first_beyond
 from rlinf_ppl.tasks import PartiallyObservedGame, checks
 from rlinf_ppl.types import ArrayLike
@@ -175,7 +176,8 @@ def public_belief(
     said = jnp.full(count, 1 / count) if message_prior is None else checks.as_reals("message_prior", message_prior)
     checks.check_shape("message_prior", said.shape, [(count,)], "the messages", (count,))
     tau = inverse_temperature("beta", beta)
-    times = () if horizon is None else (horizon,)
+    steps = check_horizon(horizon)
+    times = () if steps is None else (steps,)
     sizes = (count, game.num_public_observations)
     own = (*times, sizes[0], game.num_observations, sizes[1], game.num_actions)
     others = (*times, sizes[0], game.num_opponent_observations, sizes[1], game.num_opponent_actions)

@@ -96,7 +96,7 @@ def _start(game: Any, first_public: int | None) -> Float[np.ndarray, "S O P"]:
     possible = np.flatnonzero(first @ public > 0).tolist()
     if first_public is None and len(possible) > 1:
         raise ValueError(f"the game may begin with the public observations {possible}: give one as first_public.")
-    if first_public is not None and first_public not in possible:
+    if first_public is not None and (first_public not in possible or not isinstance(first_public, int | np.integer)):
         raise ValueError(f"first_public is {first_public!r}, but the game begins with one of {possible}.")
     chosen = possible[0] if first_public is None else first_public
     joint = np.einsum("s,so,sp->sop", first * public[:, chosen], own, others)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra.tables import ROW_DIGITS
 from rlinf_ppl.tasks import checks
 from rlinf_ppl.tasks.coordination import Coordination, coordinate
 from rlinf_ppl.tasks.pomdp import POMDP
@@ -100,8 +101,9 @@ class PartiallyObservedGame(eqx.Module):
 
         Args:
             transition: P(next state | state, action, opponent's action), shape (S, A, B, S).
-            reward: What a state and two actions pay, shape (S, A, B), finite; with `reward_values` the probability of
-                each of them, shape (S, A, B, R).
+            reward: What a state and two actions pay, shape (S, A, B), finite; as both see it, rewards that differ by
+                rounding alone are made equal. With `reward_values` the probability of each of them, shape
+                (S, A, B, R).
             observation: p(observation | next state, action), shape (S, A, O): the agent alone sees it.
             opponent_observation: p(observation | next state, opponent's action), shape (S, B, P).
             public_observation: p(observation | next state, action, opponent's action), shape (S, A, B, Y).
@@ -128,7 +130,8 @@ class PartiallyObservedGame(eqx.Module):
         checks.check_not_empty("transition", table.shape, ("states", "actions", "opponent's actions", "next states"))
         states, actions, others, _ = table.shape
         shape, pair = table.shape, ("action", "opponent's action")
-        self.transition = _table("transition", table, (states, actions, others, states), ("state", *pair), shape)
+        checks.check_shape("transition", shape, [(*shape[:3], states)], "its first axis", (states,))
+        self.transition = checks.as_distributions("transition", table, ("state", *pair))
         self.initial = _table("initial", initial, (states,), (), shape)
         self.observation = _table("observation", observation, (states, actions, "O"), ("next state", pair[0]), shape)
         self.opponent_observation = _table(
@@ -239,6 +242,15 @@ def _first(name: str, value: ArrayLike | None, later: Float[Array, "S *_ O"]) ->
     return checks.as_distributions(name, array, ("first state",))
 
 
+def _equal_but_for_rounding(rewards: Float[Array, "S A B"]) -> Float[Array, "S A B"]:
+    """Rewards whose levels are further apart than rounding: those that are not tell nothing of what is hidden."""
+    if not checks.is_concrete(rewards):
+        return rewards
+    levels, which = np.unique(np.asarray(rewards), return_inverse=True)
+    apart = np.diff(levels, prepend=-np.inf) > ROW_DIGITS * np.finfo(levels.dtype).eps * np.abs(levels).max()
+    return jnp.asarray(levels[apart][np.cumsum(apart) - 1][which.reshape(rewards.shape)])
+
+
 def _rewards(
     reward: ArrayLike, values: ArrayLike | None, source: tuple[int, ...]
 ) -> tuple[Float[Array, "S A B *R"], Float[Array, " R"] | None]:
@@ -252,7 +264,7 @@ def _rewards(
             )
         checks.check_shape("reward", rewards.shape, [triples], "transition", source)
         checks.check_finite("reward", rewards, "rewards must be finite; give prior 0 to impossible actions instead.")
-        return rewards, None
+        return _equal_but_for_rounding(rewards), None
     paid = checks.as_reals("reward_values", values)
     checks.check_not_empty("reward_values", paid.shape, ("rewards",))
     checks.check_finite("reward_values", paid)

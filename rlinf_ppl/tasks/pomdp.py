@@ -233,7 +233,8 @@ class POMDP(eqx.Module):
             o: The observation: its position, or its name.
 
         Returns:
-            p(next state | belief, action, observation); NaN under JAX's transformations where it cannot be observed.
+            p(next state | belief, action, observation); under JAX's transformations NaN where it cannot be observed,
+            or a position lies beyond the last one.
 
         Raises:
             TypeError: `belief` does not hold real numbers.
@@ -245,7 +246,8 @@ class POMDP(eqx.Module):
         before = checks.as_distributions("belief", before, ())
         action = pomdp_checks.position("a", a, self.num_actions, self.action_names)
         seen = pomdp_checks.position("o", o, self.num_observations, self.observation_names)
-        likely = self.predicted(before, action) * self.observation[:, action, seen]
+        shown = self.observation.at[:, action, seen].get(mode="fill", fill_value=jnp.nan)
+        likely = self.predicted(before, action) * shown
         total = jnp.sum(likely)
         if checks.is_concrete(total) and not total > 0:
             raise ValueError(

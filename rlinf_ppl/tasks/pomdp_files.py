@@ -184,7 +184,7 @@ def _read_start(chunk: Chunk, states: Lists, fail: Fail) -> np.ndarray:
 
 def _is_state(token: str, count: int) -> bool:
     """Whether what stands alone after `start:` is a state, and no list of one probability."""
-    return bool(NAME.fullmatch(token) and token not in RESERVED) or (token.isdecimal() and count > 1)
+    return bool(NAME.fullmatch(token) and token not in RESERVED) or (token.isdecimal() and (count > 1 or token == "0"))
 
 
 def _read_statement(chunk: Chunk, lists: dict[str, Lists], fail: Fail) -> Statement:
