@@ -26,6 +26,8 @@ LOCK = constraints/$$($(BIN)/python -c 'import sys; print("oldest" if sys.versio
 INSTALL = $(BIN)/python -m pip install --quiet --constraint $(LOCK) --editable
 WORKERS ?= 2
 TURN ?=
+# Every other line where there is a turn, all of them where there is none.
+IN_TURN = awk '"$(TURN)" == "" || NR % 2 == "$(TURN)" % 2'
 # Most of a test's time, and much of a recovery's, is compilation of code that runs once or for a second. XLA's older
 # emitters, where it still has them, compile it in a third of the time. The smoke tests run what users run.
 known_flags = $$($(BIN)/python scripts/known_flags.py $(1)) $$XLA_FLAGS
@@ -93,7 +95,7 @@ types: $(STAMP) ## mypy over the package
 	@$(BIN)/mypy
 
 notebooks: $(STAMP) ## run every notebook from a clean kernel; `TURN=0` to 7 runs every other one
-	@printf '%s\n' notebooks/*.ipynb | awk '"$(TURN)" == "" || NR % 2 == "$(TURN)" % 2' | \
+	@printf '%s\n' notebooks/*.ipynb | $(IN_TURN) | \
 		XLA_FLAGS="$(call known_flags,$(FOR_RECOVERY))" xargs -n 1 -P $(WORKERS) sh -c \
 		'echo "running $$0"; $(BIN)/jupyter-execute --timeout=300 "$$0" || exit 255'
 
@@ -107,9 +109,9 @@ notebooks: $(STAMP) ## run every notebook from a clean kernel; `TURN=0` to 7 run
 bench: $(BENCH_STAMP) .venv-particles/.installed ## time the library against its peers
 	@$(BIN)/python -m benchmarks
 
-bench-quick: $(STAMP) ## the same on toy sizes: shows that it runs and that the answers agree
-	@$(BIN)/python -m benchmarks --list | XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" xargs -n 3 -P $(WORKERS) \
-		$(BIN)/python -m benchmarks --quick
+bench-quick: $(STAMP) ## the same on toy sizes, to show that it runs and answers agree; every other row by TURN
+	@$(BIN)/python -m benchmarks --list | $(IN_TURN) | \
+		XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" xargs -n 2 -P $(WORKERS) $(BIN)/python -m benchmarks --quick
 	@$(BIN)/python scripts/reach.py
 
 build: $(STAMP) ## the wheel and the source distribution in dist/, and the README's program with the wheel alone

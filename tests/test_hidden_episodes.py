@@ -217,9 +217,14 @@ def test_the_mean_of_the_log_lies_below_and_rises():
 def test_bad_input():
     made = pomdp(random_task(0))
     for actions, seen, kind, message in [
-        ([0, 2], [0, 0], ValueError, "actions holds 2: give positions from 0 to 1"),
-        ([0, 0], [0, -1], ValueError, "observations holds -1: give positions from 0 to 1"),
-        ([0.0, 1.0], [0, 0], TypeError, "actions holds float64, not whole numbers"),
+        ([0, 2], [0, 0], ValueError, r"actions\[1\] is 2, but there are 2 actions: give positions from 0 to 1"),
+        (
+            [0, 0],
+            [0, -1],
+            ValueError,
+            r"observations\[1\] is -1, but there are 2 observations: give positions from 0 to 1",
+        ),
+        ([0.0, 1.0], [0, 0], TypeError, "actions holds float64, not integers"),
         ([0, 1], [0], ValueError, r"actions has shape \(2,\) and observations \(1,\)"),
         ([], [], ValueError, "an episode has at least one step"),
         ([[[0, 1]]], [[[0, 1]]], ValueError, r"or both \(n, T\) of several episodes"),
