@@ -17,7 +17,7 @@ from oracles import hidden_state as oracle
 
 from rlinf_ppl import models
 from rlinf_ppl.inference import beliefs, exact, execution, svi
-from rlinf_ppl.tasks import POMDP
+from rlinf_ppl.tasks import POMDP, gallery
 
 KEY = jax.random.key(0)
 STEPS, EPISODES = 3, 4000
@@ -97,6 +97,16 @@ def test_fits_of_little_memory_stay_below_the_belief(memories):
         assert fit.policy["a"].shape == ((STEPS, 3, 2) if memories == 1 else (STEPS, 3, 2, 2))
         assert np.asarray(fit.restarts).max() <= upper + 1e-9
         assert float(fit.elbo) >= float(exact.elbo(program, exact.prior_policy(program))) - 1e-9
+
+
+def test_memories_are_idle_near_the_prior_and_not_from_starts_that_are_spread():
+    """A tiger is heard twice before a door opens; who remembers nothing opens none in vain, and gains nothing."""
+    program = models.finite_memory(gallery.tiger(discount=1.0), 3, 2, memory_beta=1e3)
+    near = svi.fit(program, KEY, 100, num_restarts=4)
+    spread = svi.fit(program, KEY, 100, num_restarts=12, spread=3.0)
+    assert float(near.elbo) < -6
+    assert -1 < float(spread.elbo) <= float(beliefs.solve(gallery.tiger(discount=1.0), 3).upper)
+    np.testing.assert_allclose(exact.elbo(program, spread.policy), spread.elbo, rtol=1e-10)
 
 
 # The belief

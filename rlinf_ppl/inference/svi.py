@@ -102,8 +102,9 @@ def fit(
             optimiser 1e-5, with `ParticleELBO` 1, with `ActorCritic` 0.05. 0 runs every step.
         num_restarts: how many starts to fit from, each with its own key; the fit of the largest ELBO is returned, with
             the ELBOs of all as `restarts`. Where decisions see all, the natural gradient needs one only.
-        spread: standard deviation of the noise by which each start moves the numbers of a guide that was given, where
-            they have no bounds: of the log of what is positive.
+        spread: standard deviation of the noise by which each start moves the numbers it begins with, where they have
+            no bounds: of the log of what is positive. Small random tables all begin near the prior, where a memory
+            that nothing reads is not worth writing; 3, say, begins elsewhere.
         schedule: where decisions do not see all, what to multiply the inverse temperatures by in the first steps, such
             as jnp.linspace(0.05, 1, 40): where rewards count little at first, fewer fits end at poor optima. Each start
             is then fitted from twice, with the schedule and, after all of these, without.
@@ -140,14 +141,14 @@ def fit(
     if starts > 1 and traced:
         raise ValueError("inside jit and vmap each key is a start of its own: leave num_restarts out.")
     limit = default_tolerance(update, optimizer) if tolerance is None else tolerance
-    within, apart = check_number("tolerance", limit), check_spread(spread, guide)
+    within, apart = check_number("tolerance", limit), check_spread(spread)
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)
 
     def one(task: Task, key: Array) -> Fit:
         start_key, draw_key = jax.random.split(key)
         first = loss.start(target, start_key) if guide is None else loss.check_guide(target, guide)
-        first = first if guide is None else moved(first, apart, start_key)
+        first = moved(first, apart, jax.random.fold_in(start_key, 1) if guide is None else start_key)
         memory = task.update.initial(target, first, draw_key, jnp.asarray(step_size, dtype=float))
         state = State(first, memory, jnp.asarray(jnp.inf), jnp.asarray(0))
         return run(task, target, state, np.zeros(0), num_steps, progress)

@@ -6,7 +6,8 @@
 Both decisions do not see the state. With one memory the policy is memoryless, with more it is a stochastic finite-state
 controller (Hansen 1998; Meuleau, Kim, Kaelbling & Cassandra 1999). There is no closed form: `exact.elbo` is exact for
 the tables of a policy, and `svi.fit` climbs it by one best reply after the other, to a local optimum, which
-`beliefs.solve` bounds from above. Before the first action nothing is seen: o is then the value after the last one.
+`beliefs.solve` bounds from above. With memories give it several starts and a `spread`: near the prior nothing reads
+them, so nothing is gained by writing. Before the first action nothing is seen: o is then the value after the last one.
 """
 
 from typing import Any

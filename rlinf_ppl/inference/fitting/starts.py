@@ -16,20 +16,18 @@ from rlinf_ppl.inference.fitting.loop import Fit, Task
 TASK = Fit._fields.index("task")
 
 
-def check_spread(spread: Any, guide: Any) -> Array:
+def check_spread(spread: Any) -> Array:
     """How far starts are moved.
 
     Raises:
         TypeError: it is no number.
-        ValueError: it is below 0 or not finite, or there is no guide that could be moved.
+        ValueError: it is below 0 or not finite.
     """
     found = check_number("spread", spread)
     if isinstance(found, jax.core.Tracer):
         return found
     if not (found >= 0) & jnp.isfinite(found):
         raise ValueError(f"spread is {float(found):g}; a standard deviation is at least 0, and finite.")
-    if found > 0 and guide is None:
-        raise ValueError("spread moves a guide that was given, and there is none: small random tables differ anyway.")
     return found
 
 
