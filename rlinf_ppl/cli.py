@@ -206,7 +206,7 @@ def recover(
     else:
         for each in table.rich_tables(rows):
             show_table(each)
-        typer.echo(f"Figures, graphs and posteriors (netCDF, for ArviZ) are in {out}/<task>/.")
+        typer.echo(f"Figures, graphs and posteriors (of exact cases; netCDF, for ArviZ) are in {out}/<task>/.")
 
 
 def recover_all(cases: Sequence[Case], out: Path, seed: int) -> list[AnyRow]:

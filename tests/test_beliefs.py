@@ -12,7 +12,7 @@ from selection import quick, quick_rows
 
 from rlinf_ppl import models
 from rlinf_ppl.algebra import belief_bounds
-from rlinf_ppl.inference import beliefs, exact, execution
+from rlinf_ppl.inference import beliefs, exact, execution, svi
 from rlinf_ppl.tasks import POMDP
 
 INF, STEPS = np.inf, 3
@@ -245,6 +245,16 @@ def test_single_precision_of_extreme_inverse_temperatures():
             np.testing.assert_allclose([found.lower, found.upper], truth, atol=2e-6)
 
 
+def test_fits_in_single_precision_stay_below_the_bound_at_next_to_no_inverse_temperature():
+    with jax.enable_x64(False):
+        for seed in range(2):
+            task = pomdp(random_task(seed))
+            program = models.finite_memory(task, 2, beta=1e-6)
+            fit, bound = svi.fit(program, jax.random.key(0), 50), beliefs.solve(task, 2, 1e-6)
+            np.testing.assert_allclose(fit.elbo, exact.elbo(program, fit.policy), rtol=1e-6)
+            assert fit.elbo <= bound.upper + 1e-6
+
+
 @cache
 def tiger():
     return pomdp(TIGER)
@@ -271,6 +281,7 @@ def test_bad_input(monkeypatch):
         ({"prior": np.ones(3)}, "prior"),
         ({"num_beliefs": 0}, "num_beliefs"),
         ({"beta": np.nan}, "beta is nan"),
+        ({"tolerance": -1}, "tolerance is -1: bounds"),
     ]:
         with pytest.raises(ValueError, match=message):
             beliefs.solve(tiger(), 2, **given)

@@ -246,6 +246,12 @@ class TestUnknownWorld:
             total += drawn * np.sum(np.log(told) - np.log([q[s[t], a[t], o[t], s[t + 1]] for t in range(2)]))
         return total
 
+    def test_what_is_impossible_is_never_learned(self):
+        actions, seen = episodes(2, 2)
+        sure = np.eye(2)[:, None].repeat(TRANSITION.shape[1], 1)
+        with pytest.raises(ValueError, match=r"pomdp's transition\[0, 0, 1\] is 0, .* start from a world of numbers"):
+            models.unknown_world(world(sure, OBSERVATION, FIRST), actions, seen)
+
     @pytest.mark.slow
     def test_a_world_is_recovered(self):
         """From 60 episodes, as well as maximum likelihood does to two nats, and better than the truth does."""

@@ -48,6 +48,13 @@ def full_reward(task):
     return np.broadcast_to(reward.reshape(*reward.shape, *[1] * (4 - reward.ndim)), shape)
 
 
+def test_rewards_beyond_single_precision(read):
+    text = HEAD + ROWS + "R: * : * : * : * 1\nR: stay : 0 : 0 : 0 -1e50\n"
+    assert read(text).reward.min() == -1e50
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"line 13: found a reward of size 1e\+50: float32 is"):
+        read(text)
+
+
 class TestPreamble:
     def test_names_counts_and_defaults(self, read):
         task = read(HEAD + ROWS)

@@ -39,6 +39,18 @@ def test_children_equal_those_of_a_plain_loop(name, double):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("double", [True, False])
+def test_children_of_few_are_the_same(double):
+    dtype = np.float64 if double else np.float32
+    for name in ("uneven", "equal", "one survivor", "zeros at both ends", "alone"):
+        weights = jnp.asarray(WEIGHTS[name], dtype)
+        for u in (0.0, 0.123, 0.5, 0.987, np.nextafter(dtype(1), dtype(0))):
+            found = resampling.children_of_any(jnp.asarray(u, dtype), weights)
+            assert (np.asarray(weights)[found] > 0).all()
+            if 0 < u < 0.99:
+                np.testing.assert_array_equal(found, resampling.children(jnp.asarray(u, dtype), weights))
+
+
 def test_four_million_particles_in_single_precision_have_the_children_that_they_should():
     """Summed up in float32 as they stand, some have more than one too many, and light ones too many on average."""
     n, u = 4_000_000, np.float32(0.37)

@@ -212,6 +212,11 @@ class Law(eqx.Module, Generic[W]):
     def cost(self, q: Any) -> W:
         """What it costs in nats to follow q instead: a function of what either depends on."""
 
+    def tilted(self: L, theta: W) -> tuple[L, W, W]:
+        """The law tilted by exp(theta), log Z of it, and what it costs in nats to follow it instead."""
+        log_z, q = theta.tilt(self)
+        return q, log_z, theta.mean(q) - log_z
+
     @property
     @abstractmethod
     def normals(self) -> int:

@@ -215,6 +215,12 @@ class Conditional(Law[Table]):
             )
         return Table(scope, self.regularizer.cost(q.table.aligned(axes), self.table.aligned(axes)))
 
+    def tilted(self, theta: Table) -> "tuple[Conditional, Table, Table]":
+        """The law tilted by exp(theta), log Z of it, and what it costs in nats to follow it instead."""
+        log_z, q = theta.tilt(self)
+        # The difference of two numbers next to 0 is what rounding leaves of them; the cost itself has all digits.
+        return q, log_z, self.cost(q) if self.regularizer == kl else theta.mean(q) - log_z
+
 
 def most_rounding(p: Array) -> float:
     """How far the sums of rows of probabilities are off one by rounding."""

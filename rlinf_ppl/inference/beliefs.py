@@ -108,7 +108,7 @@ def solve(
         beta: inverse temperature of at least 0, in nats per unit of reward; infinite: the hard maximum.
         prior: over actions, (A,), which no state or belief changes; default uniform. Zeros forbid an action.
         tolerance: how far apart the bounds may be, in units of reward; default 1e-9 (1e-5 in float32) of the largest
-            sum of rewards.
+            reward times T, or without end times 1 / (1 - discount).
         num_beliefs: the most beliefs to keep. Time grows with their square where not all are kept.
 
     Returns:
@@ -124,6 +124,8 @@ def solve(
     largest = jnp.max(jnp.abs(process.reward)) * (horizon or 1 / (1 - process.discount))
     digits = 1e-9 if process.reward.dtype == jnp.float64 else 1e-5
     within = digits * largest if tolerance is None else check_number("tolerance", tolerance)
+    if not within >= 0:
+        raise ValueError(f"tolerance is {tolerance}: bounds are never further apart than a number of at least 0.")
     known = Known(*(np.asarray(table, np.float64) for table in (process.transition, process.observation)))
     initial = np.asarray(pomdp.initial, np.float64)
     room = max(check_count("num_beliefs", num_beliefs), len(initial) + 1)

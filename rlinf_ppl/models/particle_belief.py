@@ -108,7 +108,7 @@ def step(process: Any, beta: Array, draws: Array, x: Any, particles: Any) -> dic
     same = jnp.broadcast_to(o, (len(moved), *jnp.shape(o)))
     weights, _ = resampling.normalize(process.observation_law(moved, a).log_prob(same))
     u = numpyro.sample("u", Uniform(0.0, 1.0))
-    return {"x": x_next, "particles": moved[resampling.children_of_few(u, weights)]}
+    return {"x": x_next, "particles": moved[resampling.children_of_any(u, weights)]}
 
 
 def final(process: Any, beta: Array, draws: Array, x: Any, particles: Any) -> None:

@@ -131,7 +131,7 @@ def step(
     y_next = numpyro.sample("y_next", Categorical(probs=game.public_observation[s_next, a, b]))
     # The public
     u = noise("noise", 4, draws)
-    ancestors = resampling.children_of_few(u[0, 0], public["w"])
+    ancestors = resampling.children_of_any(u[0, 0], public["w"])
     x = jax.tree.map(lambda values: values[ancestors], public["x"])
     moved = drawn(u[1], game.transition[x.s, a, b])
     seen = drawn(u[2], game.observation[moved, a]), drawn(u[3], game.opponent_observation[moved, b])

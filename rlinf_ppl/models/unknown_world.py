@@ -21,7 +21,7 @@ from rlinf_ppl.models.arguments import check_task
 from rlinf_ppl.models.dynamics import first_state
 from rlinf_ppl.models.episode import logged, moved, shown
 from rlinf_ppl.program import ControlProgram, decide, over_time, parameter
-from rlinf_ppl.tasks import POMDP
+from rlinf_ppl.tasks import POMDP, checks
 from rlinf_ppl.types import ArrayLike
 
 
@@ -61,6 +61,18 @@ class World(eqx.Module):
         return Categorical(logits=self.proposal[s, a, o])
 
 
+def check_positive(pomdp: POMDP) -> None:
+    """Raise where a world says that something is impossible."""
+    for name in ("transition", "observation", "initial"):
+        table = getattr(pomdp.dense(), name)
+        if checks.is_concrete(table) and not jnp.all(table > 0):
+            place = ", ".join(map(str, jnp.argwhere(table <= 0)[0].tolist()))
+            raise ValueError(
+                f"pomdp's {name}[{place}] is 0, and what is impossible is never learned: start from a world of numbers "
+                "above 0, such as a mixture of this one and a uniform one."
+            )
+
+
 def unknown_world(pomdp: POMDP, actions: ArrayLike, observations: ArrayLike) -> ControlProgram:
     """Logged episodes of a process whose tables are to be learned.
 
@@ -75,8 +87,10 @@ def unknown_world(pomdp: POMDP, actions: ArrayLike, observations: ArrayLike) -> 
 
     Raises:
         TypeError, ValueError: as `episode`.
+        ValueError: on a probability of 0, which nothing moves.
     """
     check_task("pomdp", pomdp, POMDP)
+    check_positive(pomdp)
     task, log = pomdp.dense().anonymous().averaged(), logged(pomdp, actions, observations)
     # A state holds what its own step does and shows, so a step hands on what the next one does.
     following = tuple(map(over_time, (log.action[1:], jnp.append(log.seen[2:], log.seen[-1:]))))

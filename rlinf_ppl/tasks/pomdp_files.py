@@ -26,6 +26,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlinf_ppl.tasks import pomdp_rows, pomdp_tables
@@ -87,7 +89,17 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
     fields = pomdp_tables.tabulate(statements, sizes, start, fail, last_line)
     names = {f"{kind}_names": lists[axis].names for axis, (kind, _) in _KINDS.items()}
     reward = sign * fields.pop("reward") + 0.0  # a cost of 0 is a reward of 0, not of -0
+    _check_range(reward, statements, fail)
     return fields | names | {"reward": reward, "initial": start, "discount": discount}
+
+
+def _check_range(reward: np.ndarray, statements: list[Statement], fail: Fail) -> None:
+    """Raise where a reward is more than JAX's numbers hold."""
+    most = jnp.finfo(jax.dtypes.canonicalize_dtype(float))
+    if np.abs(reward).max(initial=0.0) > float(most.max):
+        numbers = [(said, np.abs(said.numbers).max()) for said in statements if said.kind == "R"]
+        line, found = next((said.line, size) for said, size in numbers if size > float(most.max))
+        fail(line, f"found a reward of size {found:g}: {most.dtype} is expected to hold it; turn JAX's x64 on.")
 
 
 def _split_head(chunks: list[Chunk], last_line: int, fail: Fail) -> tuple[int, dict[str, Chunk]]:

@@ -85,14 +85,20 @@ def read_numbers(
 
 def _plain_numbers(tokens: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
     """What `read_number` finds in many tokens, at once; None where one is no number."""
-    if not _PLAIN.fullmatch("".join(tokens)):  # `float` takes words and underscores as well
+    joined = "".join(tokens)
+    if not _PLAIN.fullmatch(joined):  # `float` takes words and underscores as well
         return None
     try:
-        numbers = np.array([float(token) for token in tokens])
+        numbers = np.array(list(map(float, tokens)))
     except ValueError:
         return None
-    digits = 0.5 * 10.0 ** -np.array([_decimals(token) for token in tokens], float)
-    return (numbers, digits) if np.isfinite(numbers).all() else None
+    if "e" in joined or "E" in joined:
+        decimals = np.array([_decimals(token) for token in tokens])
+    else:
+        written = np.array(tokens)
+        places = np.strings.find(written, ".")
+        decimals = np.where(places < 0, 0, np.minimum(np.strings.str_len(written) - places - 1, 300))
+    return (numbers, 0.5 * 10.0 ** -decimals.astype(float)) if np.isfinite(numbers).all() else None
 
 
 @lru_cache(maxsize=2**16)

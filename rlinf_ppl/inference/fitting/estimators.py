@@ -66,9 +66,9 @@ def score_function(chain: Chain, logits: Logits, key: Array, n: int) -> Float[Ar
         rewards = [site.factor for site in step.sites if site.is_factor]
         scores, costs = [], []
         for site in decisions(step):
-            log_z, q = theta[site.name].tilt(site.law)
+            _, log_z, cost = site.law.tilted(theta[site.name])
             scores.append(theta[site.name] - log_z)
-            costs.append((theta[site.name].mean(q) - log_z).divided(site.inverse_temperature))
+            costs.append(cost.divided(site.inverse_temperature))
         return total(rewards, met, n), total(scores, met, n), total(costs, met, n)
 
     drawn = trajectories(chain, logits, key, n)

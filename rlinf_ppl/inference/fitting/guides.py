@@ -74,8 +74,8 @@ def evaluated(theta: dict[str, Whole]) -> algebra.Rules:
     """The rules that evaluate one step's guide."""
 
     def choose(site: Site) -> tuple[Law, Whole]:
-        log_z, q = theta[site.name].tilt(site.law)
-        return q, theta[site.name].mean(q) - log_z
+        q, _, cost = site.law.tilted(theta[site.name])
+        return q, cost
 
     return algebra.evaluate_rules(choose)
 
