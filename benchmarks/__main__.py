@@ -70,15 +70,17 @@ def main(arguments: list[str] | None = None) -> int:
     progress = Console(stderr=True)
     settings = Settings(options.quick, lambda text: progress.print(f"[dim]{text}"))
     facts = machine() | {"load_before": load(), "quick": options.quick}
-    lines = []
+    lines: list[Line] = []
     try:
         for name in options.names or ROWS:
             lines += ROWS[name](settings)
     except Mismatch as error:
         progress.print(f"[bold red]wrong answer:[/] {error}")
         return 1
-    facts["load_after"] = load()
-    show(lines, facts)
+    finally:
+        # What was found before an error is worth reading.
+        facts["load_after"] = load()
+        show(lines, facts)
     if options.json:
         report = {"machine": facts, "lines": [line._asdict() for line in lines]}
         options.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -166,7 +166,7 @@ def outside(case: Case, size: Size) -> Iterator[Line]:
     carrying = models.particle_belief(case.pomdp, case.horizon, size.particles, case.beta)
     program = annealed(carrying, size, 10)
     bound, own = worth(program, case.beta, size, 10), worth(program, case.beta, size)
-    found = smc.run(program, jax.random.key(2), 10_000, proposal=program.learned).log_evidence
+    found = smc.run(program, jax.random.key(2), 10_000).log_evidence
     what = f"{case.name}: E log p_hat / beta of 10 particles outside: no return"
     note = f"+- {bound.error:.4f}; log p(O) / beta {float(found) / case.beta:.4f}; return less price {own.mean:.4f}"
     yield Line("hidden", what, bound.mean, "", note=f"{note} +- {own.error:.4f}; {time.perf_counter() - began:.0f} s")
