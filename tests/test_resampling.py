@@ -38,7 +38,6 @@ def test_children_equal_those_of_a_plain_loop(name, double):
             np.testing.assert_array_equal(found, oracle.ancestors(u, weights))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("double", [True, False])
 def test_children_of_few_are_the_same(double):
     dtype = np.float64 if double else np.float32
@@ -51,6 +50,7 @@ def test_children_of_few_are_the_same(double):
                 np.testing.assert_array_equal(found, resampling.children(jnp.asarray(u, dtype), weights))
 
 
+@pytest.mark.slow
 def test_four_million_particles_in_single_precision_have_the_children_that_they_should():
     """Summed up in float32 as they stand, some have more than one too many, and light ones too many on average."""
     n, u = 4_000_000, np.float32(0.37)

@@ -76,7 +76,8 @@ def conditional_systematic(key: PRNGKeyArray | Array, weights: Float[Array, " N"
 def children(u: Float[Array, ""], weights: Float[Array, " N"]) -> Int[Array, " N"]:
     """The ancestors of N children for a given uniform u in [0, 1)."""
     n = weights.shape[0]
-    ended = jnp.zeros(n, jnp.int32).at[jnp.maximum(ends_of(u, weights), 0)].add(1, mode="drop")
+    # No index lies outside, as a program's step is asked for.
+    ended = jnp.zeros(n + 1, jnp.int32).at[jnp.clip(ends_of(u, weights), 0, n)].add(1)[:n]
     ancestors = jnp.minimum(jnp.cumsum(ended, dtype=jnp.int32), n - 1).astype(jnp.int32)
 
     def weighty(ancestors: Array) -> Array:

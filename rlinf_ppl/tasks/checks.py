@@ -55,7 +55,7 @@ def as_reals(name: str, value: ArrayLike) -> Float[Array, "..."]:
         return jnp.array(numbers, dtype=float)
 
 
-def as_indices(name: str, value: ArrayLike, count: int, things: str) -> Int32[Array, "..."]:
+def as_indices(name: str, value: ArrayLike, count: int, things: str, hint: str = "") -> Int32[Array, "..."]:
     """Convert an argument to an int32 array of positions below `count`.
 
     Args:
@@ -63,6 +63,7 @@ def as_indices(name: str, value: ArrayLike, count: int, things: str) -> Int32[Ar
         value: The argument, of any integer type.
         count: How many positions there are.
         things: What they are positions of, in the plural.
+        hint: What else to do about a position that is out of range.
 
     Returns:
         The array.
@@ -80,7 +81,7 @@ def as_indices(name: str, value: ArrayLike, count: int, things: str) -> Int32[Ar
             if not 0 <= host.flat[position] < count:
                 raise ValueError(
                     f"{_entry(name, position, host.shape)} is {host.flat[position]}, but there are {count} {things}: "
-                    f"give positions from 0 to {count - 1}."
+                    f"give positions from 0 to {count - 1}{hint and f' ({hint})'}."
                 )
     convert = jnp.asarray if isinstance(numbers, jax.Array) else jnp.array
     return convert(numbers, dtype=jnp.int32)

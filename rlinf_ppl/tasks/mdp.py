@@ -131,7 +131,9 @@ class MDP(eqx.Module):
         table = checks.as_reals("probabilities", probabilities)
         checks.check_not_empty("probabilities", table.shape, ("states", "actions", "outcomes"))
         num_states, num_actions, num_outcomes = table.shape
-        lists = checks.as_indices("successors", successors, num_states, "states")
+        lists = checks.as_indices(
+            "successors", successors, num_states, "states", "a shorter list is padded with any state at probability 0"
+        )
         checks.check_shape(
             "successors",
             lists.shape,
