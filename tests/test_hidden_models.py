@@ -17,6 +17,7 @@ from oracles import hidden_state as oracle
 
 from rlinf_ppl import models
 from rlinf_ppl.inference import beliefs, exact, execution, svi
+from rlinf_ppl.models.particle_belief import FiniteProcess
 from rlinf_ppl.tasks import POMDP, gallery
 
 KEY = jax.random.key(0)
@@ -183,7 +184,7 @@ def test_what_the_prior_forbids_is_never_done(make):
     if make == "belief":
         program = models.belief(pomdp(), STEPS, 1.0, prior)
     else:
-        program = models.particle_belief(Forbidding(pomdp()), STEPS, 5, 1.0, features=jnp.atleast_1d)
+        program = models.particle_belief(Forbidding(FiniteProcess(pomdp())), STEPS, 5, 1.0)
     fit = svi.fit(program, KEY, 3, loss=svi.ParticleELBO(20), optimizer=optax.adam(0.1))
     law = fit.policy["a"](**{program.scopes["a"][0]: first_seen(program)}, t=0)
     np.testing.assert_array_equal(law.probs, prior)
@@ -201,7 +202,7 @@ def first_seen(program):
 class Forbidding(eqx.Module):
     """A process of one's own: a POMDP's, with one action only."""
 
-    task: POMDP
+    task: FiniteProcess
     discount: float = TASK.discount
 
     def action_law(self) -> Any:
