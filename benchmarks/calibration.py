@@ -194,8 +194,7 @@ def told(row: str, name: str, case: Case, found: Found, wrong: Found, bins: int)
 def run(settings: Settings) -> Iterator[Line]:
     """Rewards from demonstrations, and options that nobody sees."""
     rng = np.random.default_rng(18)
-    cases = [("rewards", rewards(rng)), ("options", options(rng))]
-    for name, case in cases[:1] if settings.quick else cases:
+    for name, case in (("rewards", rewards(rng)), ("options", options(rng))):
         yield from calibrated("calibration", name, case, settings)
 
 

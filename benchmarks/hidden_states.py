@@ -178,5 +178,4 @@ def run(settings: Settings) -> Iterator[Line]:
     for case in listed:
         settings.say(f"hidden: {case.name}")
         yield from studied(case, size)
-    if not settings.quick:
-        yield from outside(listed[0], size)
+    yield from outside(listed[0], size)
