@@ -342,8 +342,6 @@ def test_starts_that_are_moved_are_compared():
     for wrong, message in ((-1.0, "spread is -1"), (np.inf, "spread is inf")):
         with pytest.raises(ValueError, match=message):
             svi.fit(made, KEY, 30, loss=LOSS, optimizer=ADAM, spread=wrong)
-    with pytest.raises(ValueError, match="there is none"):
-        svi.fit(models.single_agent(task(), T), KEY, 30, spread=0.1)
 
 
 # ---- values whose digits are asked for -----------------------------------------------------------------------------
