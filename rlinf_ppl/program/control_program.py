@@ -146,6 +146,10 @@ class ControlProgram(eqx.Module):
         factor, own = checked_factor(inverse_temperature, self.horizon), self.changes.factor
         return self._changed(Changes(self.changes.priors, factor if own is None else times(own, factor)))
 
+    def untempered(self) -> "ControlProgram":
+        """The same program with the inverse temperatures that `decide` gave: what `tempered` did is undone."""
+        return self._changed(Changes(self.changes.priors, None))
+
     def _changed(self, changes: Changes) -> "ControlProgram":
         """The program with other changes; made again where these have other shapes than its own."""
         if have_same_shapes(changes, self.changes):

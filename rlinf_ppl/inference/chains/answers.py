@@ -9,13 +9,11 @@ from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra import Chain, Law, Whole
-from rlinf_ppl.algebra.affine_marginals import second_moments
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.quadratics import Gaussian
-from rlinf_ppl.algebra.times import each_time
+from rlinf_ppl.inference.chains.costs import is_affine, kl_of_steps, weights
 from rlinf_ppl.inference.chains.forbidden import (
     breaches,
-    cost_of,
     departures,
     evaluated,
     marked,
@@ -215,24 +213,9 @@ def verdict(
 @compiled
 def kl(chain: Chain, policy: dict[str, Law], other: dict[str, Law], dtype: Any = None) -> tuple[Array, Array]:
     """KL in nats between the trajectories of two policies: sum gamma^t E_q log(q / q'); and how far digits leave it."""
-    axes, size = chain.axes(), chain.size()
-    if is_affine(chain):
-        decisions = {name: second_moments(joint) for name, joint in algebra.affine_forward(chain, policy)[1].items()}
-    else:
-        decisions = algebra.forward(chain, policy)[1]
-
-    def step(q: dict[str, Law], other: dict[str, Law], joint: dict[str, Array]) -> Array:
-        costs = [cost_of(other[name], q[name])[0].over(axes[name], size).expectation(joint[name]) for name in axes]
-        return sum(costs, jnp.zeros(()))
-
-    total = jnp.sum(each_time(chain.times, step, policy, other, decisions) * weights(chain))
+    total = jnp.sum(kl_of_steps(chain, policy, other) * weights(chain))
     off = digits_of(chain, policy, dtype) + digits_of(chain, other, dtype) * jnp.maximum(1.0, jnp.abs(total))
     return -marked(chain, policy, departures(chain, policy, other), -total)[0], off
-
-
-def is_affine(chain: Chain) -> bool:
-    """Whether variables are vectors and there is an end."""
-    return bool(chain.origin) and chain.horizon is not None
 
 
 @compiled
@@ -274,14 +257,6 @@ def prior_policy(chain: Chain) -> dict[str, Any]:
 def by_priors(step: algebra.Slice) -> algebra.Rules:
     """Plain expectation with every decision left to its prior."""
     return algebra.expectation_rules({site.name: site.law for site in step.sites if site.kind == "decision"})
-
-
-def weights(chain: Chain) -> Float[Array, " T"]:
-    """The probability of being alive at each step; at an infinite horizon their sum, as the one entry."""
-    if chain.alive is None:
-        return jnp.ones(chain.horizon or 1)
-    discount = chain.survival[1]
-    return (1 / (1 - discount))[None] if chain.horizon is None else discount ** jnp.arange(chain.horizon)
 
 
 def over_states(chain: Chain, values: Whole) -> Any:

@@ -1,6 +1,7 @@
 """Policies as users hold them, dictionaries of probability arrays, and as the elimination needs them."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -189,11 +190,27 @@ def as_found(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
 
 def as_kept(chain: Chain, laws: dict[str, Law]) -> dict[str, Any]:
     """The same of policies that a walk has kept at each time; made together, which is quicker than one by one."""
+    return of_each_time(chain, laws, lambda followed: as_found(chain, followed))
+
+
+def kept_laws(chain: Chain, laws: dict[str, Law]) -> dict[str, Law]:
+    """Policies that a walk has kept at each time as laws of their whole scopes, over time."""
+
+    def over_time(law: Any) -> Any:
+        if isinstance(law, Conditional):
+            return dataclasses.replace(law, table=over_time(law.table))
+        return law.renamed((*chain.times, *law.axes))
+
+    return {name: over_time(law) for name, law in of_each_time(chain, laws, lambda followed: followed).items()}
+
+
+def of_each_time(chain: Chain, laws: dict[str, Law], function: Callable[[dict[str, Law]], Any]) -> Any:
+    """A function of one step's policies, for all steps together, from what a walk has kept of them."""
     varying, constant = by_time(chain.priors())
 
-    def one(_: Any, laws: dict[str, Law], now: Any) -> dict[str, Any]:
+    def one(_: Any, laws: dict[str, Law], now: Any) -> Any:
         priors = at_time(eqx.combine(now, constant))
-        return as_found(chain, {name: priors[name].follow(law) for name, law in laws.items()})
+        return function({name: priors[name].follow(law) for name, law in laws.items()})
 
     if chain.horizon is None or not laws:
         return one(None, laws, varying)

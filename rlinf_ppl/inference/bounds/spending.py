@@ -1,0 +1,42 @@
+"""What soft-optimal control spends at each step: how far its policy is from the prior, in nats."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlinf_ppl import algebra
+from rlinf_ppl.algebra.compiled import in_all_digits
+from rlinf_ppl.inference.chains.costs import kl_of_steps, weights
+from rlinf_ppl.inference.chains.policies import kept_laws
+from rlinf_ppl.program import ControlProgram, read
+
+
+class Spending(NamedTuple):
+    """What soft-optimal control comes to.
+
+    Attributes:
+        elbo: its value, in units of optimality.
+        kl: E KL(policy || prior) at each step, (T,), in nats, of a process still alive; without end the one number of
+            an average step.
+        weights: how much each counts in the sum, (T,): discount ** t; without end 1 / (1 - discount).
+    """
+
+    elbo: Float[Array, ""]
+    kl: Float[Array, " T"]
+    weights: Float[Array, " T"]
+
+
+@in_all_digits
+def spend(program: ControlProgram) -> Spending:
+    """Solve a program and add up what its policy costs; NaN where there is no solution.
+
+    Args:
+        program: any program that `exact.solve` takes. Rounding is not counted.
+    """
+    chain = read(program)
+    rules = algebra.solve_rules()
+    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, found=lambda found: found.policy)
+    elbo = algebra.through(chain.initial, walked.first, rules)[0].whole.constant
+    kl = kl_of_steps(chain, kept_laws(chain, walked.kept), chain.priors())
+    return Spending(jnp.where(chain.valid, elbo, jnp.nan), kl, weights(chain))
