@@ -15,7 +15,7 @@ from selection import quick
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import smc
 from rlinf_ppl.inference.fitting import particle_bound
-from rlinf_ppl.inference.particles.dynamics import as_dynamics
+from rlinf_ppl.inference.particles.simulator import as_simulator
 from rlinf_ppl.program.conditionals import Tilted
 from rlinf_ppl.program.laws import as_law
 from rlinf_ppl.program.sites import law_of
@@ -152,10 +152,10 @@ def test_gradients_of_the_particle_elbo(name):
         return ratio * (jnp.sum(own.log_prob(y)) - log_q + pay(y))
 
     score = np.asarray(jax.vmap(jax.grad(worth), (None, 0))(theta, y))
-    dynamics = as_dynamics(program(name, decide), None, None)
+    simulator = as_simulator(program(name, decide), None, None)
 
     def bound(theta, key):
-        proposing = dataclasses.replace(dynamics, proposal={"y": Tilted(Fixed(theta), law.support)})
+        proposing = dataclasses.replace(simulator, proposal={"y": Tilted(Fixed(theta), law.support)})
         return particle_bound.log_evidence(proposing, key, 1, 100, 0.0, False)
 
     slopes = np.asarray(jax.jit(jax.vmap(jax.grad(bound), (None, 0)))(theta, jax.random.split(jax.random.key(1), 300)))

@@ -16,7 +16,7 @@ from numpyro.distributions import Categorical, MultivariateNormal, Normal
 from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact, q_learning, smc, svi
 from rlinf_ppl.inference.fitting.networks import PolicyFunction
-from rlinf_ppl.inference.particles.dynamics import as_dynamics
+from rlinf_ppl.inference.particles.simulator import as_simulator
 
 KEY = jax.random.key(0)
 HALF = jnp.array([0.5, 0.5])
@@ -73,7 +73,7 @@ def lone():
 def learned(make, decision):
     """What a fit of networks has as a decision's policy."""
     network = svi.networks(make(), KEY, width=4, depth=1)[decision]
-    return PolicyFunction(as_dynamics(make(), None, None), decision, network)
+    return PolicyFunction(as_simulator(make(), None, None), decision, network)
 
 
 @cache

@@ -17,7 +17,7 @@ from programs_more import PAIRS, listed
 from rlinf_ppl import ControlProgram, decide, models, optimality
 from rlinf_ppl.inference import exact, svi
 from rlinf_ppl.inference.particles import episodes
-from rlinf_ppl.inference.particles.dynamics import as_dynamics
+from rlinf_ppl.inference.particles.simulator import as_simulator
 from rlinf_ppl.tasks import MDP, gallery
 
 KEY = jax.random.key(0)
@@ -229,8 +229,8 @@ def test_a_file_of_another_precision(saved):
 @pytest.mark.parametrize("name", ["discounted_final", "tempered", "zeros"])
 def test_the_mean_weight_is_the_evidence(name):
     program = PAIRS[name].control()
-    dynamics = as_dynamics(program, exact.solve(program), None)
-    weights = np.exp(episodes.log_weights(dynamics, KEY, 40000)[0])
+    simulator = as_simulator(program, exact.solve(program), None)
+    weights = np.exp(episodes.log_weights(simulator, KEY, 40000)[0])
     error = weights.std() / np.sqrt(len(weights))
     assert abs(weights.mean() - np.exp(answers.log_evidence(listed(name)))) < 5 * error
 

@@ -26,9 +26,9 @@ from rlinf_ppl.inference.arguments import check_count, check_key, check_tabular,
 from rlinf_ppl.inference.chains import forbidden
 from rlinf_ppl.inference.chains.policies import Policy, answer_of, as_laws
 from rlinf_ppl.inference.particles import episodes
-from rlinf_ppl.inference.particles.dynamics import dynamics_of
 from rlinf_ppl.inference.particles.faults import check_faults
 from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.inference.particles.simulator import simulator_of
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends, check_sees
 from rlinf_ppl.program.reading import check_program
@@ -147,8 +147,8 @@ def roll_out(program: ControlProgram, key: PRNGKeyArray | Array, policy: Any, nu
     check_ends(program.horizon, "episodes")
     count = check_count("num_episodes", num_episodes)
     played = as_policy(program, policy, weighed=False)
-    dynamics = replace(dynamics_of(program), proposal=played)
-    returns, faults = episodes.returns(dynamics, check_key(key), count)
+    simulator = replace(simulator_of(program), proposal=played)
+    returns, faults = episodes.returns(simulator, check_key(key), count)
     check_faults(faults)
     return RollOut(returns, jnp.mean(returns), jnp.std(returns, ddof=1) / count**0.5)
 

@@ -35,7 +35,7 @@ from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_key, check_learnable, check_players, check_schedule
 from rlinf_ppl.inference.chains import action_values
 from rlinf_ppl.inference.execution import alone
-from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
+from rlinf_ppl.inference.particles.simulator import Simulator, simulator_of
 from rlinf_ppl.inference.particles.transitions import Transition, earned_after, sampled, started
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_sees
@@ -89,7 +89,7 @@ class Player(NamedTuple):
         decision: the player's own; None: it makes all of them, together.
     """
 
-    world: Dynamics
+    world: Simulator
     chain: Chain
     unit: Array | None
     decision: str | None = None
@@ -190,7 +190,7 @@ def learn_apart(
 def as_player(program: ControlProgram, decision: str | None = None) -> Player:
     """A program as its player meets it; tables that can be read whole are, for the sake of what is checked in them."""
     check_sees(program, "Q-learning")
-    world = dynamics_of(program)
+    world = simulator_of(program)
     every = (*program.structure.initial.latent, *program.structure.step.latent)
     chain = read(program) if all(is_finite(site.support) for site in every) else read_decided(program)
     return Player(world, chain, nats_per_unit(program), decision)

@@ -8,7 +8,7 @@ average, and tends to log p(O).
 How good the answer is depends on what the particles know. `proposal` says where they go, a policy such as the one of
 `exact.solve` or `svi.fit`; `twist` what the state that they reach is worth, a value such as `exact.solve(...).value`.
 Particles are drawn anew, by systematic resampling, where their effective number falls below a share of them all. What
-one step does is in `particles.dynamics`, and where particles come from in `particles.genealogy`.
+one step does is in `particles.simulator`, and where particles come from in `particles.genealogy`.
 """
 
 from typing import Any, NamedTuple
@@ -20,9 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.arguments import check_count, check_key, check_share
 from rlinf_ppl.inference.particles import filtering, genealogy
-from rlinf_ppl.inference.particles.dynamics import as_dynamics
 from rlinf_ppl.inference.particles.faults import check_faults
 from rlinf_ppl.inference.particles.genealogy import History, as_trajectories
+from rlinf_ppl.inference.particles.simulator import as_simulator
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.structure import Structure
 
@@ -118,8 +118,8 @@ def run(
         FloatingPointError: where a site's numbers are no law or factor; it names the time, the site and the particle.
             Under jit and vmap nothing is raised, and `faults` says so.
     """
-    dynamics, key = as_dynamics(program, proposal, twist), check_key(key)
-    found = filtering.run(dynamics, key, check_count("num_particles", num_particles), check_share(threshold))
+    simulator, key = as_simulator(program, proposal, twist), check_key(key)
+    found = filtering.run(simulator, key, check_count("num_particles", num_particles), check_share(threshold))
     check_faults(found.faults)
     history = found.history
     return Run(
@@ -165,9 +165,9 @@ def smooth(
     Raises:
         ValueError: no particle meets the data; and as `run`. Under jit and vmap trajectories mean nothing then.
     """
-    dynamics, key = as_dynamics(program, proposal, twist), check_key(key)
+    simulator, key = as_simulator(program, proposal, twist), check_key(key)
     counts = check_count("num_particles", num_particles), check_count("num_trajectories", num_trajectories)
-    paths, faults, traced, evidence = filtering.smooth(dynamics, key, *counts, check_share(threshold))
+    paths, faults, traced, evidence = filtering.smooth(simulator, key, *counts, check_share(threshold))
     check_faults(faults)
     check_met(evidence)
     return Paths(as_trajectories(program.structure, paths), faults, traced)
@@ -201,12 +201,12 @@ def particle_gibbs(
     Raises:
         ValueError: on fewer than two particles, where none of the first ones meets the data, and as `run`.
     """
-    dynamics, key = as_dynamics(program, proposal, twist), check_key(key)
+    simulator, key = as_simulator(program, proposal, twist), check_key(key)
     if check_count("num_particles", num_particles) < 2:
         raise ValueError("num_particles must be at least 2: the only one would keep its trajectory for ever.")
     count = check_count("num_iterations", num_iterations)
     paths, faults, traced, evidence = filtering.particle_gibbs(
-        dynamics, key, num_particles, count, check_share(threshold)
+        simulator, key, num_particles, count, check_share(threshold)
     )
     check_faults(faults)
     check_met(evidence)

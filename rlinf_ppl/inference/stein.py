@@ -32,8 +32,8 @@ from rlinf_ppl.algebra import TIME, regularizers, resampling
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.algebra.quadratics import QuadraticValue
 from rlinf_ppl.inference.arguments import check_count, check_key, check_number, check_value
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, dynamics_of, noise_of
 from rlinf_ppl.inference.particles.proposals import Quadratic, Twist, Valued, as_twist
+from rlinf_ppl.inference.particles.simulator import Simulator, Values, noise_of, simulator_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_sees
 from rlinf_ppl.program.conditionals import Looked
@@ -103,9 +103,9 @@ def sample(
     step = check_number("step_size", step_size)
     if not isinstance(step, jax.core.Tracer) and not float(step) > 0:
         raise ValueError(f"step_size must be a number above 0; got {step_size}.")
-    dynamics = replace(dynamics_of(program), twist=twist)
-    dynamics = replace(dynamics, tau=inverse_temperature(dynamics, site, known_before))
-    found = moved(dynamics, key, decision, known_before, *counts, chance, step)
+    simulator = replace(simulator_of(program), twist=twist)
+    simulator = replace(simulator, tau=inverse_temperature(simulator, site, known_before))
+    found = moved(simulator, key, decision, known_before, *counts, chance, step)
     if not isinstance(found.values, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(found.values))):
         raise FloatingPointError(
             f"the particles of {decision!r} are not finite: at values that they took a factor, a law or `value` is NaN "
@@ -116,15 +116,15 @@ def sample(
 
 @compiled
 def moved(
-    dynamics: Dynamics, key: Array, name: str, at: Values, n: int, num_steps: int, num_chance: int, step_size: Array
+    simulator: Simulator, key: Array, name: str, at: Values, n: int, num_steps: int, num_chance: int, step_size: Array
 ) -> Particles:
     """Particles at the end of their way, and what moved them."""
     start_key, chance_key, stein_key = jax.random.split(key, 3)
-    point = dynamics.at("step", at)
+    point = simulator.at("step", at)
     law = point.law(name)
     assert isinstance(law, GaussianLaw)
     action = law.draw
-    tilt = tilt_of(dynamics, point, name, at, chance_key, num_chance)
+    tilt = tilt_of(simulator, point, name, at, chance_key, num_chance)
     first = starts(lambda z: tilt(action(z)), start_key, n, law.num_normals)
     last, forces = descended(lambda z: tilt(action(z)), stein_key, first, num_steps, step_size)
     # A tilt that is no number need not show in its gradient.
@@ -170,17 +170,17 @@ def starts(tilt: Callable[[Array], Array], key: Array, n: int, m: int) -> Array:
 
 
 def tilt_of(
-    dynamics: Dynamics, point: Point, name: str, at: Values, key: Array, num_chance: int
+    simulator: Simulator, point: Point, name: str, at: Values, key: Array, num_chance: int
 ) -> Callable[[Array], Array]:
     """The function tau Q of the decision's value."""
-    form = dynamics.structure.step
+    form = simulator.structure.step
     later = form.latent[[site.name for site in form.latent].index(name) + 1 :]
     normals = noise_of(form, key, (num_chance + 1) // 2, False)
     pairs = {name: jnp.concatenate([normal, -normal])[:num_chance] for name, normal in normals.items()}
 
     def averaged(point: Point, noise: Values, sites: tuple[SiteForm, ...]) -> Array:
         if not sites:
-            return worth(dynamics, point, at[TIME])
+            return worth(simulator, point, at[TIME])
         site, *rest = sites
         law = point.law(site.name)
         follow = lambda x: averaged(point.given(site.name, x), noise, tuple(rest))  # noqa: E731
@@ -195,12 +195,12 @@ def tilt_of(
     return lambda a: jnp.mean(jax.vmap(tilt, (None, 0))(a, pairs))
 
 
-def worth(dynamics: Dynamics, point: Point, t: Array) -> Array:
+def worth(simulator: Simulator, point: Point, t: Array) -> Array:
     """The tilt, tau (factors + value of the next state), of one draw; NaN where the next state leaves its values."""
-    total, _ = dynamics.factors(point, jnp.asarray(True))
-    following, outside = dynamics.following(point)
-    psi = dynamics.psi(following, t + 1)
-    total = total + (dynamics.discount * psi if dynamics.structure.discounted else psi)
+    total, _ = simulator.factors(point, jnp.asarray(True))
+    following, outside = simulator.following(point)
+    psi = simulator.psi(following, t + 1)
+    total = total + (simulator.discount * psi if simulator.structure.discounted else psi)
     return jnp.where(jnp.any(jnp.stack([jnp.asarray(False), *outside.values()])), jnp.nan, total)
 
 
@@ -237,11 +237,11 @@ def check_decision(program: ControlProgram, name: str) -> SiteForm:
     return site
 
 
-def inverse_temperature(dynamics: Dynamics, site: SiteForm, at: Values) -> Array | None:
+def inverse_temperature(simulator: Simulator, site: SiteForm, at: Values) -> Array | None:
     """The decision's own inverse temperature at the values; None where it is the plain number 1."""
     if not site.tempered:
         return None
-    tau = dynamics.at("step", at).temperature(site.name)
+    tau = simulator.at("step", at).temperature(site.name)
     if not isinstance(tau, jax.core.Tracer) and not math.isfinite(tau):
         raise ValueError(
             f"the inverse temperature of {site.name!r} is {tau}; then the policy is a maximum, no density."

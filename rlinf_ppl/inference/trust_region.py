@@ -71,14 +71,14 @@ def prepared(program: ControlProgram, what: str) -> ControlProgram:
     check_sees(program, what)
     for name, unseen in program.structure.together:
         raise ValueError(
-            f"{what} is for decisions taken one after the other: {name!r} does not see {list(unseen)}, and what they do "
-            "is an equilibrium, which maximises nothing."
+            f"{what} is for decisions taken one after the other: {name!r} does not see {list(unseen)}, and what they "
+            "do is an equilibrium, which maximises nothing."
         )
     base = program.untempered()
     try:
         own = common_inverse_temperature(base)
     except ValueError as error:
-        raise ValueError(f"{what} takes decisions that share one inverse temperature, and their KL: {error}") from error
+        raise ValueError(f"{what} takes decisions with one inverse temperature, and their KL: {error}") from error
     if own is not None and not isinstance(own, jax.core.Tracer) and not float(own) > 0:
         raise ValueError(
             f"{what} finds the inverse temperature itself, as a multiple of the decisions' own, which is {float(own):g}:"

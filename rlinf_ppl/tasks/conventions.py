@@ -29,7 +29,7 @@ OutcomeTable = Mapping[int, Mapping[int, Sequence[tuple[RealNumber, RealNumber, 
 """Gymnasium's `P`: for each state and action, the possible outcomes (probability, next state, reward, done)."""
 
 
-class Dynamics(NamedTuple):
+class TransitionAndReward(NamedTuple):
     """What a task does with an action, in our order of axes.
 
     Attributes:
@@ -53,7 +53,7 @@ class PossibleActions(NamedTuple):
     prior: Float[Array, "S A"] | Float[Array, "T S A"]
 
 
-def from_action_first(transition: ArrayLike, reward: ArrayLike) -> Dynamics:
+def from_action_first(transition: ArrayLike, reward: ArrayLike) -> TransitionAndReward:
     """Translate transitions (A, S, S) with their rewards: pymdptoolbox, econirl.
 
     Args:
@@ -81,7 +81,7 @@ def from_action_first(transition: ArrayLike, reward: ArrayLike) -> Dynamics:
         rewards = jnp.broadcast_to(rewards[:, None], (num_states, num_actions))
     elif rewards.ndim == 3:
         rewards = jnp.einsum("ast,ast->sa", table, rewards)
-    return Dynamics(jnp.moveaxis(table, 0, 1), rewards)
+    return TransitionAndReward(jnp.moveaxis(table, 0, 1), rewards)
 
 
 def to_action_first(transition: Float[Array, "S A S"]) -> Float[Array, "A S S"]:
@@ -116,7 +116,7 @@ def to_next_state_first(transition: Float[Array, "S A S"]) -> Float[Array, "S S 
     return jnp.moveaxis(transition, 2, 0)
 
 
-def from_outcome_table(table: OutcomeTable, initial: ArrayLike) -> Dynamics:
+def from_outcome_table(table: OutcomeTable, initial: ArrayLike) -> TransitionAndReward:
     """Translate the table {state: {action: [(probability, next state, reward, done)]}}: Gymnasium's `P`.
 
     Next states that are listed more than once are added up, and r(s, a) is the expectation of the listed rewards. A
@@ -150,7 +150,7 @@ def from_outcome_table(table: OutcomeTable, initial: ArrayLike) -> Dynamics:
     np.add.at(reward, (outcomes.state, outcomes.action), outcomes.probability * outcomes.reward)
     transition[absorbing] = np.eye(num_states)[absorbing, None, :]
     reward[absorbing] = 0
-    return Dynamics(checks.as_reals("transition", transition), checks.as_reals("reward", reward))
+    return TransitionAndReward(checks.as_reals("transition", transition), checks.as_reals("reward", reward))
 
 
 class _Outcomes(NamedTuple):

@@ -54,7 +54,7 @@ def bounded(program: ControlProgram, bounds: Float[Array, "..."]) -> Bounded:
     earned = jnp.sum(weights * alpha * jnp.where(tau > 0, kl, 0.0))
     limit = jnp.where(tau > 0, jnp.where(jnp.isinf(tau), 0.0, bounds), 0.0)
     spent = kl if bounds.ndim else jnp.sum(weights * kl)
-    kkt = residuals(*(jnp.atleast_1d(x) for x in (multipliers, spent, bounds)), jnp.zeros(()), jnp.abs(elbo))
+    kkt = residuals(multipliers, spent, bounds, jnp.zeros(()), jnp.abs(elbo))
     converged &= kkt.worst <= SMALL[elbo.dtype.itemsize]
     return Bounded(
         policy, value, tau, kl, elbo + earned, elbo + jnp.sum(multipliers * limit), kkt,

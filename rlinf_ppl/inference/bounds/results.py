@@ -65,9 +65,9 @@ class Bounded(NamedTuple):
 
 
 def residuals(
-    multipliers: Float[Array, " C"],
-    spent: Float[Array, " C"],
-    bounds: Float[Array, " C"],
+    multipliers: Float[Array, "*C"],
+    spent: Float[Array, "*C"],
+    bounds: Float[Array, "*C"],
     stationarity: Array,
     value: Array,
 ) -> KKT:

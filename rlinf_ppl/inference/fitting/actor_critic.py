@@ -27,8 +27,8 @@ from rlinf_ppl.inference.fitting.judging import Judge
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.networks import PolicyFunction, check_networks
 from rlinf_ppl.inference.fitting.walking import Walkers, fresh, paying, trajectory_elbo, walked
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, dynamics_of
 from rlinf_ppl.inference.particles.genealogy import taken
+from rlinf_ppl.inference.particles.simulator import Simulator, Values, simulator_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import Tilted
 from rlinf_ppl.program.evaluation import check_joint, nats_per_unit, temperature_of
@@ -118,15 +118,15 @@ class ActorCritic(ProgramELBO):
             if not bool(jnp.all(jnp.isfinite(tau) & (tau != 0))):
                 raise ValueError(f"the inverse temperature of {site.name!r} is 0 or not finite; its scale is lost.")
 
-    def read(self, program: ControlProgram) -> Dynamics:
+    def read(self, program: ControlProgram) -> Simulator:
         """The program as its walkers see it, in units of optimality."""
-        return dynamics_of(program)
+        return simulator_of(program)
 
-    def start(self, target: Dynamics, key: Array) -> Guide:
+    def start(self, target: Simulator, key: Array) -> Guide:
         """Networks of the default size."""
         return networks_of(target.structure, key)
 
-    def check_guide(self, target: Dynamics, guide: Any) -> Guide:
+    def check_guide(self, target: Simulator, guide: Any) -> Guide:
         """Networks for each decision."""
         names = {name for name, _ in target.structure.scopes}
         if not isinstance(guide, dict) or set(guide) != names or not all(map(is_network, guide.values())):
@@ -134,7 +134,7 @@ class ActorCritic(ProgramELBO):
         check_networks(target.structure, guide)
         return guide
 
-    def prepare(self, target: Dynamics, guide: Guide, key: Array) -> Carried:
+    def prepare(self, target: Simulator, guide: Guide, key: Array) -> Carried:
         """Action values of 0, and a replay full of steps under the first guide."""
         start_key, fill_key, critic_key = jax.random.split(key, 3)
         walkers = fresh(target, start_key, self.num_particles)
@@ -149,7 +149,7 @@ class ActorCritic(ProgramELBO):
         inner = self.critic_optimizer.init(critics)
         return Carried(critics, critics, inner, scale, walkers, replay, jnp.zeros((), int))
 
-    def descent(self, target: Dynamics, guide: Guide, carried: Carried, key: Array) -> tuple[Array, Guide, Carried]:
+    def descent(self, target: Simulator, guide: Guide, carried: Carried, key: Array) -> tuple[Array, Guide, Carried]:
         """Walk, fit the critic, and say where the policy is to go."""
         walk_key, batch_key, noise_key, start_key = jax.random.split(key, 4)
         walkers, met = walked(target, guide, carried.walkers, walk_key)
@@ -183,7 +183,7 @@ class ActorCritic(ProgramELBO):
         return -value, direction, Carried(critics, slow, inner, carried.scale, walkers, replay, oldest)
 
     def residual(
-        self, target: Dynamics, guide: Guide, recent: Array | None, steps: Array, carried: Any = None
+        self, target: Simulator, guide: Guide, recent: Array | None, steps: Array, carried: Any = None
     ) -> Float[Array, ""]:
         """How far what the critic promises is from what is earned, or from what it was, by the spread of its values."""
         assert recent is not None
@@ -202,7 +202,7 @@ class ActorCritic(ProgramELBO):
         return lax.cond(due, verdict, lambda: jnp.asarray(jnp.inf))
 
     @compiled
-    def summary(self, target: Dynamics, guide: Guide, key: Array) -> tuple[dict[str, Any], Array]:
+    def summary(self, target: Simulator, guide: Guide, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, and its ELBO from trajectories."""
         policy = {name: PolicyFunction(target, name, learned) for name, learned in guide.items()}
         return policy, trajectory_elbo(target, guide, key, SUMMARY_TRAJECTORIES)
@@ -222,11 +222,11 @@ def is_network(learned: Any) -> bool:
     return isinstance(learned, Tilted) and isinstance(learned.parameters, Network)
 
 
-def critic(dynamics: Dynamics, name: str, learned: Tilted, key: Array) -> Network:
+def critic(simulator: Simulator, name: str, learned: Tilted, key: Array) -> Network:
     """Action values of a decision, 0 everywhere, by a network as wide and deep as the decision's own."""
     assert isinstance(learned.parameters, Network)
     own, real = learned.parameters, not is_finite(learned.support)
-    scope = dict(dynamics.structure.scopes)[name]
-    inputs = network_inputs(dynamics.structure, (*scope, name) if real else scope, dict(own.inputs.features))
+    scope = dict(simulator.structure.scopes)[name]
+    inputs = network_inputs(simulator.structure, (*scope, name) if real else scope, dict(own.inputs.features))
     counts = own.rest.width_size, own.rest.depth
     return network(key, inputs, 1 if real else len(learned.support), counts, own.rest.activation)

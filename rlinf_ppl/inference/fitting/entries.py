@@ -10,7 +10,7 @@ from jaxtyping import Array
 from rlinf_ppl.inference.fitting.guides import INITIAL_SPREAD, Logits
 from rlinf_ppl.inference.fitting.networks import check_networks
 from rlinf_ppl.inference.fitting.own import is_own
-from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.simulator import Simulator
 from rlinf_ppl.program.conditionals import ConditionalLaw, Tilted
 from rlinf_ppl.program.guides import Guide, as_guide, check_logits, tilted
 from rlinf_ppl.program.structure import Structure
@@ -37,15 +37,15 @@ def small_tables(structure: Structure, key: Array) -> Logits:
     }
 
 
-def checked_guide(dynamics: Dynamics, guide: Any) -> Any:
+def checked_guide(simulator: Simulator, guide: Any) -> Any:
     """A guide to start from, checked.
 
     Raises:
         TypeError, ValueError: it is none, or one of another program.
     """
     if is_own(guide):
-        return as_guide(dynamics, guide)
-    structure = dynamics.structure
+        return as_guide(simulator, guide)
+    structure = simulator.structure
     names = [name for name, _ in structure.scopes]
     if not isinstance(guide, dict) or set(guide) != set(names):
         raise TypeError(
@@ -59,31 +59,32 @@ def checked_guide(dynamics: Dynamics, guide: Any) -> Any:
     return guide | tables
 
 
-def proposals(dynamics: Dynamics, guide: Any) -> dict[str, ConditionalLaw]:
+def proposals(simulator: Simulator, guide: Any) -> dict[str, ConditionalLaw]:
     """A guide as the law of each decision, given what it sees."""
     if isinstance(guide, Guide):
-        return guide.conditionals(dynamics)
+        return guide.conditionals(simulator)
 
     def law(name: str, theta: Any) -> ConditionalLaw:
-        return theta if isinstance(theta, Tilted) else tilted(dynamics.structure, name, theta)
+        return theta if isinstance(theta, Tilted) else tilted(simulator.structure, name, theta)
 
     return {name: law(name, theta) for name, theta in guide.items()}
 
 
-def guided(dynamics: Dynamics, guide: Any) -> Dynamics:
+def guided(simulator: Simulator, guide: Any) -> Simulator:
     """A program that proposes from a guide, its arguments those that the guide learns, if any."""
     if isinstance(guide, Guide):
-        dynamics = with_arguments(dynamics, guide.arguments(dynamics.args))
-    return dataclasses.replace(dynamics, proposal=proposals(dynamics, guide))
+        simulator = with_arguments(simulator, guide.arguments(simulator.args))
+    return dataclasses.replace(simulator, proposal=proposals(simulator, guide))
 
 
-def with_arguments(dynamics: Dynamics, args: Any) -> Dynamics:
+def with_arguments(simulator: Simulator, args: Any) -> Simulator:
     """A program with other arguments, made alike."""
-    count, leaves = len(jax.tree.leaves(dynamics.args)), jax.tree.leaves(args)
+    count, leaves = len(jax.tree.leaves(simulator.args)), jax.tree.leaves(args)
     parts = {
-        name: dataclasses.replace(part, leaves=[*leaves, *part.leaves[count:]]) for name, part in dynamics.parts.items()
+        name: dataclasses.replace(part, leaves=[*leaves, *part.leaves[count:]])
+        for name, part in simulator.parts.items()
     }
-    return dataclasses.replace(dynamics, parts=parts, args=args)
+    return dataclasses.replace(simulator, parts=parts, args=args)
 
 
 def table_axes(structure: Structure) -> dict[str, tuple[str, ...]]:

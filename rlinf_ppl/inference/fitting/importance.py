@@ -15,9 +15,9 @@ from numpyro.infer.importance import _psis_khat
 
 from rlinf_ppl.inference.arguments import check_count, check_key
 from rlinf_ppl.inference.particles import episodes
-from rlinf_ppl.inference.particles.dynamics import as_dynamics
 from rlinf_ppl.inference.particles.faults import check_faults
 from rlinf_ppl.inference.particles.proposals import as_policy
+from rlinf_ppl.inference.particles.simulator import as_simulator
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.reading import check_program
@@ -51,8 +51,8 @@ def k_hat(program: ControlProgram, key: PRNGKeyArray | Array, policy: Any, num_s
     check_ends(program.horizon, "trajectories")
     if check_count("num_samples", num_samples) < FEWEST_SAMPLES:
         raise ValueError(f"num_samples must be at least {FEWEST_SAMPLES}, to have a tail; got {num_samples}.")
-    dynamics = replace(as_dynamics(program, None, None), proposal=as_policy(program, policy))
-    found, faults = episodes.log_weights(dynamics, check_key(key), num_samples)
+    simulator = replace(as_simulator(program, None, None), proposal=as_policy(program, policy))
+    found, faults = episodes.log_weights(simulator, check_key(key), num_samples)
     check_faults(faults)
     # In double precision, where a tail of hundreds of nats does not vanish.
     weights = np.asarray(found, float)

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from rlinf_ppl.algebra.noise import fresh_noise
 from rlinf_ppl.algebra.numerics import soft_maximum
 from rlinf_ppl.inference.fitting.estimators import with_gradient
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Values, noise_of
+from rlinf_ppl.inference.particles.simulator import Simulator, Values, noise_of
 from rlinf_ppl.program.conditionals import ConditionalLaw
 from rlinf_ppl.program.forms import SiteForm
 from rlinf_ppl.program.laws import FiniteLaw
@@ -23,14 +23,14 @@ class Judge(NamedTuple):
     """Action values and the policy that they are of, at single steps.
 
     Attributes:
-        dynamics: the program, in units of optimality.
+        simulator: the program, in units of optimality.
         guide: for each decision its law.
         critics: for each decision its action values by the values at a step and the time, in units of `scale`: of all
             its values, or of the one that it has where they are real numbers.
         scale: in units of optimality.
     """
 
-    dynamics: Dynamics
+    simulator: Simulator
     guide: Mapping[str, ConditionalLaw]
     critics: Mapping[str, Callable[[Values, Array], Array]]
     scale: Any
@@ -50,10 +50,10 @@ class Judge(NamedTuple):
 
     def targets(self, at: Values, key: Array) -> Values:
         """For each decision of a step what its Q is to be: the factors up to the next decision, and the V there."""
-        point, form = self.dynamics.at("step", at), self.dynamics.structure.step
-        following = {name: at[f"{name}'"] for name, _ in self.dynamics.structure.state}
+        point, form = self.simulator.at("step", at), self.simulator.structure.step
+        following = {name: at[f"{name}'"] for name, _ in self.simulator.structure.state}
         keys = jax.random.split(key, len(self.decisions) + 1)
-        value, found = self.dynamics.discount * self.ahead(following, at["t"] + 1, keys[-1]), {}
+        value, found = self.simulator.discount * self.ahead(following, at["t"] + 1, keys[-1]), {}
         for site in reversed(form.sites):
             if site.is_factor:
                 value = value + point.factor(site.name)
@@ -93,7 +93,7 @@ class Judge(NamedTuple):
 
     def gain(self, at: Values, key: Array) -> Array:
         """What the guide is to maximise at a step: V of each decision, or -V where the decision minimises."""
-        keys, point = jax.random.split(key, len(self.decisions)), self.dynamics.at("step", at)
+        keys, point = jax.random.split(key, len(self.decisions)), self.simulator.at("step", at)
         total = jnp.zeros(())
         for site, each in zip(self.decisions, keys, strict=True):
             total = total + jnp.sign(point.temperature(site.name)) * self.value(site, point, at, each)
@@ -101,11 +101,11 @@ class Judge(NamedTuple):
 
     def ahead(self, state: Values, t: Array, key: Array) -> Array:
         """What is expected from a state on: chance and factors up to the first decision, and the V there."""
-        dynamics, form = self.dynamics, self.dynamics.structure.step
+        simulator, form = self.simulator, self.simulator.structure.step
         noise_key, key = jax.random.split(key)
         noise = jax.tree.map(lambda x: x[0], noise_of(form, noise_key, 1, False))
         at, total = state | {"t": t}, jnp.zeros(())
-        point, first = dynamics.at("step", at), form.sites.index(self.decisions[0])
+        point, first = simulator.at("step", at), form.sites.index(self.decisions[0])
         for site in form.sites[:first]:
             if site.is_factor:
                 total = total + point.factor(site.name)
@@ -113,14 +113,14 @@ class Judge(NamedTuple):
                 at[site.name] = point.law(site.name).draw(noise[site.name])
                 point.set(site.name, at[site.name])
         total = total + self.best(form.sites[first], point, at, key)
-        if dynamics.structure.horizon is None:
+        if simulator.structure.horizon is None:
             return total
         last = jnp.zeros(())
-        if dynamics.structure.final is not None:
-            last = dynamics.factors(dynamics.at("final", state), jnp.asarray(True))[0]
-        return jnp.where(t < dynamics.structure.horizon, total, last)
+        if simulator.structure.final is not None:
+            last = simulator.factors(simulator.at("final", state), jnp.asarray(True))[0]
+        return jnp.where(t < simulator.structure.horizon, total, last)
 
     @property
     def decisions(self) -> tuple[SiteForm, ...]:
         """The decisions of a step."""
-        return self.dynamics.structure.step.decisions
+        return self.simulator.structure.step.decisions

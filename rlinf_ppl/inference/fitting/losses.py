@@ -24,7 +24,7 @@ from rlinf_ppl.inference.arguments import check_count, check_tabular, check_tole
 from rlinf_ppl.inference.fitting import estimators, guides, own
 from rlinf_ppl.inference.fitting.callers import program_of
 from rlinf_ppl.inference.fitting.guides import Logits
-from rlinf_ppl.inference.particles.dynamics import dynamics_of
+from rlinf_ppl.inference.particles.simulator import simulator_of
 from rlinf_ppl.program import ControlProgram, read
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.program.evaluation import common_inverse_temperature
@@ -219,9 +219,9 @@ class ExactELBO(TableELBO):
 
     def of_own(self, program: ControlProgram, chain: Chain, guide: Guide) -> Float[Array, ""]:
         """The exact ELBO of its tables."""
-        dynamics = dynamics_of(program)
-        own.check_tables(dynamics, guide)
-        return own.bound(chain, dynamics, guide)
+        simulator = simulator_of(program)
+        own.check_tables(simulator, guide)
+        return own.bound(chain, simulator, guide)
 
     def __repr__(self) -> str:
         return "ExactELBO()"

@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, PRNGKeyArray
 
 from rlinf_ppl.inference.arguments import check_count, check_key, check_value
-from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.simulator import Simulator
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import described
 from rlinf_ppl.program.conditionals import ConditionalLaw, Proposed, Tilted
@@ -30,12 +30,12 @@ class PolicyFunction(eqx.Module):
     """A decision's learned conditional, as a function of the variables before it by their names, and of t.
 
     Attributes:
-        dynamics: the program, for the decision's prior.
+        simulator: the program, for the decision's prior.
         name: the decision.
         learned: its law, given these.
     """
 
-    dynamics: Dynamics
+    simulator: Simulator
     name: str = eqx.field(static=True)
     learned: ConditionalLaw
 
@@ -46,7 +46,7 @@ class PolicyFunction(eqx.Module):
             TypeError: a variable of its scope is missing, or one is none of the program's.
             ValueError: a value has another shape than the variable, or is none of its values.
         """
-        structure = self.dynamics.structure
+        structure = self.simulator.structure
         what, supports, scope = f"policy[{self.name!r}]", structure.supports(), dict(structure.scopes)[self.name]
         if isinstance(self.learned, Proposed):
             scope = tuple(name for name in self.learned.function.names if name != "t")
@@ -57,7 +57,7 @@ class PolicyFunction(eqx.Module):
         values = {name: check_value(f"{name!r} of {what}", supports[name], value) for name, value in at.items()}
         times = structure.horizon
         now = jnp.asarray(t) if times is None else check_value(f"'t' of {what}", range(times), t)
-        prior = self.dynamics.at("step", values | {"t": now}).law(self.name)
+        prior = self.simulator.at("step", values | {"t": now}).law(self.name)
         return self.learned(values, now, prior).distribution
 
 

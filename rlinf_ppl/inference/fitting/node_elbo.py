@@ -15,7 +15,7 @@ from rlinf_ppl.inference.fitting.asks import nodes_are_needed
 from rlinf_ppl.inference.fitting.entries import checked_guide, proposals, small_tables
 from rlinf_ppl.inference.fitting.losses import VERDICT_EVERY, ProgramELBO
 from rlinf_ppl.inference.fitting.own import check_one_sign, common_sign, policy_of, steepest
-from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
+from rlinf_ppl.inference.particles.simulator import Simulator, simulator_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.evaluation import common_inverse_temperature, nats_per_unit
 from rlinf_ppl.program.supports import is_finite
@@ -65,40 +65,40 @@ class NodeELBO(ProgramELBO):
                 "nats: give loss=svi.ParticleELBO(n), or multiply the reward instead."
             )
 
-    def read(self, program: ControlProgram) -> Dynamics:
+    def read(self, program: ControlProgram) -> Simulator:
         """The program in units of optimality; raises where decisions have different aims."""
         check_one_sign(program)
         nodes.check_count(program.structure, 2 * self.num_nodes, 2 * self.num_draws)
-        return dynamics_of(program)
+        return simulator_of(program)
 
-    def start(self, target: Dynamics, key: Array) -> Any:
+    def start(self, target: Simulator, key: Array) -> Any:
         """The logits of small random action values, where all decisions have tables."""
         return small_tables(target.structure, key)
 
-    def check_guide(self, target: Dynamics, guide: Any) -> Any:
+    def check_guide(self, target: Simulator, guide: Any) -> Any:
         """A guide of one's own, networks or tables."""
         return checked_guide(target, guide)
 
-    def estimate(self, target: Dynamics, guide: Any, key: Array) -> Float[Array, ""]:
+    def estimate(self, target: Simulator, guide: Any, key: Array) -> Float[Array, ""]:
         """The ELBO by nodes, whatever the key."""
         return self.bound(target, guide, 1)
 
-    def bound(self, target: Dynamics, guide: Any, times: int) -> Float[Array, ""]:
+    def bound(self, target: Simulator, guide: Any, times: int) -> Float[Array, ""]:
         """The ELBO by so many times the nodes."""
         laws, key = proposals(target, guide), jax.random.key(0)
         return nodes.bound(target, laws, times * self.num_nodes, times * self.num_draws, key)
 
-    def refined(self, target: Dynamics, guide: Any) -> tuple[int, ...]:
+    def refined(self, target: Simulator, guide: Any) -> tuple[int, ...]:
         """By how many times the nodes a bound is compared; once only where nothing is integrated by nodes."""
         return (1, 2) if nodes_are_needed(target, proposals(target, guide)) else (1,)
 
-    def ascent(self, target: Dynamics, gradient: Any) -> Any:
+    def ascent(self, target: Simulator, gradient: Any) -> Any:
         """All decisions have one aim."""
         sign = common_sign(target)
         return jax.tree.map(lambda g: sign * g, gradient)
 
     def residual(
-        self, target: Dynamics, guide: Any, recent: Array | None, steps: Array, carried: Any = None
+        self, target: Simulator, guide: Any, recent: Array | None, steps: Array, carried: Any = None
     ) -> Float[Array, ""]:
         """The largest slope of the ELBO in any of the guide's free numbers; infinite where nodes are too few."""
 
@@ -115,7 +115,7 @@ class NodeELBO(ProgramELBO):
         return lax.cond(steps % VERDICT_EVERY == 0, verdict, lambda: jnp.asarray(jnp.inf))
 
     @compiled
-    def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
+    def summary(self, target: Simulator, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, and its ELBO by twice the nodes."""
         return policy_of(target, proposals(target, guide)), self.bound(target, guide, self.refined(target, guide)[-1])
 

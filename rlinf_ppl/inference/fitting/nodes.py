@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.linear_systems import solve_written
 from rlinf_ppl.inference.fitting.asks import is_stationary, jumping_laws
-from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.simulator import Simulator
 from rlinf_ppl.program.conditionals import Average, ConditionalLaw, Proposed
 from rlinf_ppl.program.divergence import gaussian_kl
 from rlinf_ppl.program.forms import Form
@@ -115,37 +115,37 @@ def nodes(law: Any, num_nodes: int, num_draws: int, key: Array) -> Nodes:
 
 
 def bound(
-    dynamics: Dynamics, laws: Mapping[str, ConditionalLaw], num_nodes: int, num_draws: int, key: Array
+    simulator: Simulator, laws: Mapping[str, ConditionalLaw], num_nodes: int, num_draws: int, key: Array
 ) -> Float[Array, ""]:
     """The ELBO in units of optimality.
 
     Args:
-        dynamics: the program, with a finite state.
+        simulator: the program, with a finite state.
         laws: of its decisions.
         num_nodes: of a Gaussian number.
         num_draws: of any other site that is real.
         key: a random key for these.
     """
-    structure, step_key, start_key = dynamics.structure, *jax.random.split(key)
+    structure, step_key, start_key = simulator.structure, *jax.random.split(key)
     state, names = dict(structure.state), [name for name, _ in structure.state]
     step_nodes = nodes_of(structure.step, num_nodes, num_draws, step_key)
     start_nodes = nodes_of(structure.initial, num_nodes, num_draws, start_key)
-    scored = frozenset(jumping_sites(structure.step) | jumping_laws(dynamics, laws))
+    scored = frozenset(jumping_sites(structure.step) | jumping_laws(simulator, laws))
     first_scored = frozenset(jumping_sites(structure.initial))
 
     def last(at: dict[str, Any]) -> Array:
-        return jnp.zeros(()) if structure.final is None else dynamics.reward(dynamics.at("final", at))
+        return jnp.zeros(()) if structure.final is None else simulator.reward(simulator.at("final", at))
 
     def value(at: dict[str, Any], t: Array, following: Array) -> Array:
         at = at | {"t": t}
-        expectation = Expectation(dynamics, dict(laws), step_nodes, dynamics.discount * following, scored)
-        return expectation(dynamics.at("step", at), at, 0)
+        expectation = Expectation(simulator, dict(laws), step_nodes, simulator.discount * following, scored)
+        return expectation(simulator.at("step", at), at, 0)
 
     def at_time(following: Array, t: Array) -> tuple[Array, None]:
         return over_values(state, tuple(names), lambda at: value(at, t, following)), None
 
     sizes = tuple(map(len, state.values()))
-    if is_stationary(dynamics, laws) and math.prod(sizes) <= MOST_STATES:
+    if is_stationary(simulator, laws) and math.prod(sizes) <= MOST_STATES:
         now, nothing = jnp.zeros((), int), jnp.zeros(sizes)
         pays, leads = over_values(state, tuple(names), lambda at: jax.value_and_grad(value, 2)(at, now, nothing))
         matrix = jnp.reshape(leads, (math.prod(sizes), -1))
@@ -158,21 +158,21 @@ def bound(
     else:
         end = over_values(state, tuple(names), last)
         values, _ = lax.scan(at_time, end, jnp.arange(structure.horizon)[::-1])
-    return Expectation(dynamics, {}, start_nodes, values, first_scored)(dynamics.at("initial", {}), {}, 0)
+    return Expectation(simulator, {}, start_nodes, values, first_scored)(simulator.at("initial", {}), {}, 0)
 
 
 class Expectation(eqx.Module):
     """What a part of a program pays from one of its sites on, on average.
 
     Attributes:
-        dynamics: the program.
+        simulator: the program.
         laws: of its decisions.
         nodes: of its real sites.
         following: the value of the next state, over its variables.
         scored: the real sites whose nodes stay where they are, and whose weights move.
     """
 
-    dynamics: Dynamics
+    simulator: Simulator
     laws: dict[str, ConditionalLaw]
     nodes: dict[str, Nodes]
     following: Array
@@ -188,9 +188,9 @@ class Expectation(eqx.Module):
         """
         latent = point.part.form.latent
         if place == len(latent):
-            reward = self.dynamics.reward(point) + self.data(point)
-            state, outside = self.dynamics.following(point)
-            where = tuple(positions_of(support, state[name]) for name, support in self.dynamics.structure.state)
+            reward = self.simulator.reward(point) + self.data(point)
+            state, outside = self.simulator.following(point)
+            where = tuple(positions_of(support, state[name]) for name, support in self.simulator.structure.state)
             # A state that left its support has no value.
             lost = jnp.any(jnp.stack([jnp.asarray(False), *outside.values()]))
             return reward + jnp.where(lost, jnp.nan, self.following[where])
@@ -235,7 +235,7 @@ class Expectation(eqx.Module):
 
     def average(self, name: str, place: int) -> Average | None:
         """What the next decision is where a real one is averaged out, if its guide says so."""
-        latent = self.dynamics.structure.step.latent
+        latent = self.simulator.structure.step.latent
         law = self.laws.get(latent[place + 1].name) if place + 1 < len(latent) else None
         average = law.average if isinstance(law, Proposed) else None
         return average if average is not None and average.hidden == name else None

@@ -11,7 +11,7 @@ from rlinf_ppl.algebra import Chain
 from rlinf_ppl.inference.chains import answers
 from rlinf_ppl.inference.chains.policies import laws_of
 from rlinf_ppl.inference.fitting.networks import PolicyFunction
-from rlinf_ppl.inference.particles.dynamics import Dynamics
+from rlinf_ppl.inference.particles.simulator import Simulator
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.conditionals import ConditionalLaw, Looked, Proposed, Tilted
 from rlinf_ppl.program.evaluation import temperature_of
@@ -50,45 +50,45 @@ def refusal(loss: Any) -> str:
     )
 
 
-def bound(chain: Chain, dynamics: Dynamics, guide: Guide) -> Float[Array, ""]:
+def bound(chain: Chain, simulator: Simulator, guide: Guide) -> Float[Array, ""]:
     """The exact ELBO of a guide's tables."""
-    laws = guide.conditionals(dynamics)
-    tables = {name: tabulated(dynamics, name, law) for name, law in laws.items()}
+    laws = guide.conditionals(simulator)
+    tables = {name: tabulated(simulator, name, law) for name, law in laws.items()}
     return answers.evaluate(chain, laws_of(chain, tables)).elbo
 
 
-def check_tables(dynamics: Dynamics, guide: Guide) -> None:
+def check_tables(simulator: Simulator, guide: Guide) -> None:
     """Raise where a function of a guide cannot be written out.
 
     Raises:
         ValueError: so it is.
     """
-    for name, law in guide.conditionals(dynamics).items():
-        unseen = outside(dynamics, name, law)
+    for name, law in guide.conditionals(simulator).items():
+        unseen = outside(simulator, name, law)
         if unseen:
             raise ValueError(
                 f"the guide of {name!r} is one over {unseen}, and there is no table of that: its scope is "
-                f"{list(dict(dynamics.structure.scopes)[name])}. svi.ParticleELBO(n) takes any guide."
+                f"{list(dict(simulator.structure.scopes)[name])}. svi.ParticleELBO(n) takes any guide."
             )
 
 
-def policy_of(dynamics: Dynamics, laws: dict[str, ConditionalLaw]) -> dict[str, Any]:
+def policy_of(simulator: Simulator, laws: dict[str, ConditionalLaw]) -> dict[str, Any]:
     """What users are given: tables of decisions that have one, functions of the others."""
 
     def one(name: str, law: ConditionalLaw) -> Any:
         if isinstance(law, Proposed) and law.average is not None:
             law = law.average.alone(law.support)
         network = isinstance(law, Tilted) and not isinstance(law.parameters, Looked)
-        if network or outside(dynamics, name, law):
-            return PolicyFunction(dynamics, name, law)
-        return tabulated(dynamics, name, law)
+        if network or outside(simulator, name, law):
+            return PolicyFunction(simulator, name, law)
+        return tabulated(simulator, name, law)
 
     return {name: one(name, law) for name, law in laws.items()}
 
 
-def outside(dynamics: Dynamics, name: str, law: ConditionalLaw) -> list[str]:
+def outside(simulator: Simulator, name: str, law: ConditionalLaw) -> list[str]:
     """What a decision's law depends on, and the decision itself, that no table of it has an axis for."""
-    structure = dynamics.structure
+    structure = simulator.structure
     supports, scope = structure.supports(), dict(structure.scopes)[name]
     taken = law.function.names if isinstance(law, Proposed) else scope
     axes = (*structure.times(), *(axis for axis in scope if is_finite(supports[axis])))
@@ -96,15 +96,15 @@ def outside(dynamics: Dynamics, name: str, law: ConditionalLaw) -> list[str]:
     return [axis for axis in taken if axis not in axes] + real + [name] * (not is_finite(supports[name]))
 
 
-def tabulated(dynamics: Dynamics, name: str, law: ConditionalLaw) -> Float[Array, "..."]:
+def tabulated(simulator: Simulator, name: str, law: ConditionalLaw) -> Float[Array, "..."]:
     """A decision's law over time, its scope and its own values; NaN where it is none."""
-    structure = dynamics.structure
+    structure = simulator.structure
     supports = structure.times() | {axis: structure.supports()[axis] for axis in dict(structure.scopes)[name]}
 
     def row(*values: Array) -> Array:
         at = dict(zip(supports, values, strict=True))
         t = at.pop("t", jnp.zeros((), int))
-        found = law(at, t, dynamics.at("step", at | {"t": t}).law(name))
+        found = law(at, t, simulator.at("step", at | {"t": t}).law(name))
         # Rows that are no law must not pass for one.
         return jnp.where(found.is_wrong(), jnp.nan, probs_of(found))
 
@@ -137,10 +137,10 @@ def check_one_sign(program: ControlProgram) -> None:
         )
 
 
-def common_sign(dynamics: Dynamics) -> Array:
+def common_sign(simulator: Simulator) -> Array:
     """The sign of all inverse temperatures; NaN where they have none in common, so that no fit passes for one."""
-    step = dynamics.parts["step"]
-    signs = [jnp.ravel(jnp.sign(temperature_of(step, site))) for site in dynamics.structure.step.decisions]
+    step = simulator.parts["step"]
+    signs = [jnp.ravel(jnp.sign(temperature_of(step, site))) for site in simulator.structure.step.decisions]
     every = jnp.concatenate(signs)
     return jnp.where(jnp.all(every == every[0]) & (every[0] != 0), every[0], jnp.nan)
 

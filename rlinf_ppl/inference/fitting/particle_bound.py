@@ -25,20 +25,20 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra import resampling
 from rlinf_ppl.inference.fitting.estimators import with_gradient
-from rlinf_ppl.inference.particles.dynamics import Dynamics
 from rlinf_ppl.inference.particles.filtering import particle_filter
+from rlinf_ppl.inference.particles.simulator import Simulator
 
 # The share of the particles that an effective number falls below as soon as weights differ.
 UNEQUAL = 1 - 1e-6
 
 
 def log_evidence(
-    dynamics: Dynamics, key: Array, num_particles: int, num_runs: int, threshold: float, resampling_term: bool
+    simulator: Simulator, key: Array, num_particles: int, num_runs: int, threshold: float, resampling_term: bool
 ) -> Float[Array, ""]:
     """The mean of log p_hat over independent runs, differentiable in whatever the proposal is made of.
 
     Args:
-        dynamics: the program, with the guide as its proposal.
+        simulator: the program, with the guide as its proposal.
         key: a random key.
         num_particles: K, of each run.
         num_runs: the number of runs; with one there is no baseline.
@@ -49,7 +49,7 @@ def log_evidence(
     draw = resampling.multinomial if resampling_term else resampling.systematic
 
     def one(key: Array) -> tuple[Array, Array, Array]:
-        found = particle_filter(dynamics, key, num_particles, share, draw=draw)
+        found = particle_filter(simulator, key, num_particles, share, draw=draw)
         scores = found.drawn.sites
         if resampling_term:
             scores = scores.at[1:].add(found.drawn.ancestors)

@@ -13,7 +13,7 @@ from rlinf_ppl.inference.fitting.entries import checked_guide, guided, small_tab
 from rlinf_ppl.inference.fitting.guides import Logits
 from rlinf_ppl.inference.fitting.losses import ProgramELBO
 from rlinf_ppl.inference.fitting.own import policy_of
-from rlinf_ppl.inference.particles.dynamics import Dynamics, as_dynamics
+from rlinf_ppl.inference.particles.simulator import Simulator, as_simulator
 from rlinf_ppl.program import ControlProgram
 
 VERDICT_WINDOW = 1000
@@ -51,34 +51,34 @@ class ParticleELBO(ProgramELBO):
             self.threshold = float(check_share(threshold))
         self.num_runs, self.resampling_term = check_count("num_runs", num_runs), bool(resampling_term)
 
-    def read(self, program: ControlProgram) -> Dynamics:
+    def read(self, program: ControlProgram) -> Simulator:
         """The program as its particles see it."""
-        return as_dynamics(program, None, None)
+        return as_simulator(program, None, None)
 
-    def start(self, target: Dynamics, key: Array) -> Logits:
+    def start(self, target: Simulator, key: Array) -> Logits:
         """The logits of small random action values."""
         return small_tables(target.structure, key)
 
-    def check_guide(self, target: Dynamics, guide: Any) -> Any:
+    def check_guide(self, target: Simulator, guide: Any) -> Any:
         """A guide to start from: one of the user's own, or for each decision a network or a table of logits."""
         return checked_guide(target, guide)
 
-    def estimate(self, target: Dynamics, guide: Any, key: Array) -> Float[Array, ""]:
+    def estimate(self, target: Simulator, guide: Any, key: Array) -> Float[Array, ""]:
         """E log p_hat in units of optimality."""
         return self.bound(target, guide, key, self.num_runs) / scale(target)
 
-    def bound(self, target: Dynamics, guide: Any, key: Array, num_runs: int) -> Float[Array, ""]:
+    def bound(self, target: Simulator, guide: Any, key: Array, num_runs: int) -> Float[Array, ""]:
         """E log p_hat in nats."""
         return particle_bound.log_evidence(
             guided(target, guide), key, self.num_particles, num_runs, self.threshold, self.resampling_term
         )
 
-    def ascent(self, target: Dynamics, gradient: Any) -> Any:
+    def ascent(self, target: Simulator, gradient: Any) -> Any:
         """All decisions share an inverse temperature: where it is negative, all of them minimise."""
         return jax.tree.map(lambda g: jnp.sign(scale(target)) * g, gradient)
 
     def residual(
-        self, target: Dynamics, guide: Any, recent: Array | None, steps: Array, carried: Any = None
+        self, target: Simulator, guide: Any, recent: Array | None, steps: Array, carried: Any = None
     ) -> Float[Array, ""]:
         """How much the losses fell from the first half of the window to the second, in standard errors."""
         assert recent is not None
@@ -88,7 +88,7 @@ class ParticleELBO(ProgramELBO):
         return jnp.where(steps % (VERDICT_WINDOW // 10) == 0, jnp.where(jnp.isnan(fallen), jnp.inf, fallen), jnp.inf)
 
     @compiled
-    def summary(self, target: Dynamics, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
+    def summary(self, target: Simulator, guide: Any, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy, as tables where it is learned as such; and the bound over many runs."""
         proposing = guided(target, guide)
         policy = policy_of(proposing, proposing.proposal)
@@ -108,6 +108,6 @@ class ParticleELBO(ProgramELBO):
         return f"ParticleELBO({self.num_runs}, {self.num_particles}, {self.threshold:g}, {self.resampling_term})"
 
 
-def scale(dynamics: Dynamics) -> Array:
+def scale(simulator: Simulator) -> Array:
     """Nats per unit of optimality."""
-    return jnp.asarray(1.0) if dynamics.tau is None else dynamics.tau
+    return jnp.asarray(1.0) if simulator.tau is None else simulator.tau

@@ -21,7 +21,7 @@ from rlinf_ppl.inference.fitting.own import (
     refusal,
     steepest,
 )
-from rlinf_ppl.inference.particles.dynamics import Dynamics, dynamics_of
+from rlinf_ppl.inference.particles.simulator import Simulator, simulator_of
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.guides import Guide, as_guide
 from rlinf_ppl.program.parameters import learns_arguments
@@ -31,7 +31,7 @@ class Made(NamedTuple):
     """A program as tables, and as what a guide's functions are called by."""
 
     chain: Chain
-    dynamics: Dynamics
+    simulator: Simulator
 
 
 class PolicyELBO(ProgramELBO):
@@ -41,9 +41,9 @@ class PolicyELBO(ProgramELBO):
 
     def read(self, program: ControlProgram) -> Made:
         """Both; raises where decisions that share a guide have different aims, or keep their prior."""
-        chain, dynamics = ExactELBO().read(program), dynamics_of(program)
+        chain, simulator = ExactELBO().read(program), simulator_of(program)
         check_one_sign(program)
-        return Made(chain, dynamics)
+        return Made(chain, simulator)
 
     def start(self, target: Made, key: Array) -> Guide:
         """There is none."""
@@ -51,17 +51,17 @@ class PolicyELBO(ProgramELBO):
 
     def check_guide(self, target: Made, guide: Any) -> Guide:
         """The guide, if all of its functions can be written out."""
-        found = as_guide(target.dynamics, guide)
-        check_tables(target.dynamics, found)
+        found = as_guide(target.simulator, guide)
+        check_tables(target.simulator, found)
         return found
 
     def estimate(self, target: Made, guide: Guide, key: Array) -> Float[Array, ""]:
         """The exact ELBO."""
-        return bound(target.chain, target.dynamics, guide)
+        return bound(target.chain, target.simulator, guide)
 
     def ascent(self, target: Made, gradient: Guide) -> Guide:
         """All decisions have one aim."""
-        sign = common_sign(target.dynamics)
+        sign = common_sign(target.simulator)
         return jax.tree.map(lambda g: sign * g, gradient)
 
     def residual(
@@ -77,8 +77,8 @@ class PolicyELBO(ProgramELBO):
     @compiled
     def summary(self, target: Made, guide: Guide, key: Array) -> tuple[dict[str, Any], Array]:
         """The policy as tables, and its exact ELBO."""
-        laws = proposals(target.dynamics, guide)
-        return policy_of(target.dynamics, laws), self.estimate(target, guide, key)
+        laws = proposals(target.simulator, guide)
+        return policy_of(target.simulator, laws), self.estimate(target, guide, key)
 
     def __repr__(self) -> str:
         return "ExactELBO()"

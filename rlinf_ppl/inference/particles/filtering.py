@@ -18,9 +18,9 @@ from jaxtyping import Array
 from rlinf_ppl.algebra import resampling
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.particles import genealogy
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Move, Values, noise_of
 from rlinf_ppl.inference.particles.faults import first_bad
 from rlinf_ppl.inference.particles.genealogy import History, Path, packed
+from rlinf_ppl.inference.particles.simulator import Move, Simulator, Values, noise_of
 from rlinf_ppl.inference.particles.summaries import conditional, frequencies, summarized
 from rlinf_ppl.program.structure import Structure
 
@@ -79,28 +79,28 @@ class Cloud(NamedTuple):
 
 
 @compiled
-def run(dynamics: Dynamics, key: Array, n: int, threshold: Array) -> Found:
+def run(simulator: Simulator, key: Array, n: int, threshold: Array) -> Found:
     """A filter and the policy of its trajectories."""
-    found = particle_filter(dynamics, key, n, threshold)
-    joint = frequencies(dynamics.structure, found.history, found.weights)
-    return found._replace(policy={name: conditional(dynamics, name, table) for name, table in joint.items()})
+    found = particle_filter(simulator, key, n, threshold)
+    joint = frequencies(simulator.structure, found.history, found.weights)
+    return found._replace(policy={name: conditional(simulator, name, table) for name, table in joint.items()})
 
 
 @compiled
 def smooth(
-    dynamics: Dynamics, key: Array, n: int, num_trajectories: int, threshold: Array
+    simulator: Simulator, key: Array, n: int, num_trajectories: int, threshold: Array
 ) -> tuple[Path, dict[str, Array], Array, Array]:
     """A filter and trajectories sampled backwards; faults; whether some could only be traced back; log evidence."""
     filter_key, key = jax.random.split(key)
-    found = particle_filter(dynamics, filter_key, n, threshold, keep=True)
-    sample = lambda key: genealogy.sample_back(dynamics, found.history, found.weights, key)  # noqa: E731
+    found = particle_filter(simulator, filter_key, n, threshold, keep=True)
+    sample = lambda key: genealogy.sample_back(simulator, found.history, found.weights, key)  # noqa: E731
     paths, traced = lax.map(sample, jax.random.split(key, num_trajectories), batch_size=BACKWARD_AT_ONCE)
     return paths, found.faults, jnp.any(traced), found.log_evidence
 
 
 @compiled
 def particle_gibbs(
-    dynamics: Dynamics, key: Array, n: int, iterations: int, threshold: Array
+    simulator: Simulator, key: Array, n: int, iterations: int, threshold: Array
 ) -> tuple[Path, dict[str, Array], Array, Array]:
     """A chain of trajectories as `smooth` gives them; faults are the last ones found at each site and time.
 
@@ -109,8 +109,8 @@ def particle_gibbs(
 
     def next_path(key: Array, path: Path | None) -> tuple[Path, tuple[dict[str, Array], Array], Array]:
         filter_key, key = jax.random.split(key)
-        found = particle_filter(dynamics, filter_key, n, threshold, path, keep=True)
-        path, traced = genealogy.sample_back(dynamics, found.history, found.weights, key)
+        found = particle_filter(simulator, filter_key, n, threshold, path, keep=True)
+        path, traced = genealogy.sample_back(simulator, found.history, found.weights, key)
         return path, (found.faults, traced), found.log_evidence
 
     def body(carry: Any, key: Array) -> Any:
@@ -125,7 +125,7 @@ def particle_gibbs(
 
 
 def particle_filter(
-    dynamics: Dynamics,
+    simulator: Simulator,
     key: Array,
     n: int,
     threshold: Array,
@@ -136,7 +136,7 @@ def particle_filter(
     """Move n particles through all steps.
 
     Args:
-        dynamics: the program and what its particles know.
+        simulator: the program and what its particles know.
         key: a random key.
         n: the number of particles.
         threshold: the share of n that the effective number must not fall below.
@@ -144,13 +144,13 @@ def particle_filter(
         keep: whether the history holds the weights of all times.
         draw: ancestors from a key and normalised weights.
     """
-    structure, steps = dynamics.structure, dynamics.structure.horizon or 0
+    structure, steps = simulator.structure, simulator.structure.horizon or 0
     start_key, steps_key = jax.random.split(key)
 
     # Start
     own, start = jnp.arange(n) == 0, None if path is None else path.start
     noise = noise_of(structure.initial, start_key, n, False)
-    move = jax.vmap(lambda noise, own: dynamics.start(noise, None if start is None else (own, start)))(noise, own)
+    move = jax.vmap(lambda noise, own: simulator.start(noise, None if start is None else (own, start)))(noise, own)
     log_weights = masked(jnp.zeros(n) + move.log_weight, move.faults)
     cloud = weighed(move.state, move.alive, log_weights, jnp.zeros(()))
     started = so_far(cloud), jnp.sum(move.score)
@@ -159,10 +159,10 @@ def particle_filter(
     sites = None if path is None else path.sites | {"alive": path.alive[1:]}
     draw = draw if path is None else resampling.conditional_systematic
     now = jnp.arange(steps), jax.random.split(steps_key, steps), sites
-    cloud, told = lax.scan(lambda cloud, now: advanced(dynamics, threshold, keep, draw, cloud, now), cloud, now)
+    cloud, told = lax.scan(lambda cloud, now: advanced(simulator, threshold, keep, draw, cloud, now), cloud, now)
 
     # End
-    gain, end_faults = jax.vmap(dynamics.end)(cloud.state, cloud.alive)
+    gain, end_faults = jax.vmap(simulator.end)(cloud.state, cloud.alive)
     log_weights = masked(cloud.log_weights + gain, end_faults)
     last = weighed(cloud.state, cloud.alive, log_weights, cloud.log_evidence)
     end = summarized(structure, last.state, last.weights)
@@ -194,11 +194,11 @@ class Told(NamedTuple):
 
 
 def advanced(
-    dynamics: Dynamics, threshold: Array, keep: bool, draw: Draw, cloud: Cloud, now: Any
+    simulator: Simulator, threshold: Array, keep: bool, draw: Draw, cloud: Cloud, now: Any
 ) -> tuple[Cloud, Told]:
     """Draw the particles anew where that is due, and move and weight them; now is t, a key and particle 0's sites."""
     t, key, sites = now
-    structure, n = dynamics.structure, cloud.weights.shape[0]
+    structure, n = simulator.structure, cloud.weights.shape[0]
     resample_key, noise_key = jax.random.split(key)
 
     # Resample
@@ -207,7 +207,7 @@ def advanced(
 
     # Propagate
     def one(state: Values, alive: Array, noise: Values, own: Array) -> Move:
-        return dynamics.step(state, t, alive, noise, None if sites is None else (own, sites))
+        return simulator.step(state, t, alive, noise, None if sites is None else (own, sites))
 
     noise = noise_of(structure.step, noise_key, n, structure.discounted)
     move = jax.vmap(one)(parents.state, parents.alive, noise, jnp.arange(n) == 0)
@@ -218,18 +218,18 @@ def advanced(
 
     chosen = jnp.where(resampled, jnp.sum(jnp.log(cloud.weights[ancestors])), 0.0)
     drawn = Drawn(so_far(after), jnp.sum(move.score), chosen)
-    known = resampling.normalize(untwisted(dynamics, after, t + 1))[0]
+    known = resampling.normalize(untwisted(simulator, after, t + 1))[0]
     filtered = summarized(structure, parents.state, known)
     faults = {name: first_bad(bad) for name, bad in move.faults.items()}
-    history = remembered(dynamics, keep, t, cloud, ancestors, move)
+    history = remembered(simulator, keep, t, cloud, ancestors, move)
     return after, Told(after.ess, resampled, filtered, faults, history, drawn)
 
 
-def remembered(dynamics: Dynamics, keep: bool, t: Array, cloud: Cloud, ancestors: Array, move: Move) -> History:
+def remembered(simulator: Simulator, keep: bool, t: Array, cloud: Cloud, ancestors: Array, move: Move) -> History:
     """What a history holds of one step from some particles, all but its start and end."""
-    structure = dynamics.structure
+    structure = simulator.structure
     sites = {name: packed(s, move.sites[name]) for name, s in genealogy.stored_sites(structure).items()}
-    log_weights = untwisted(dynamics, cloud, t) if keep else None
+    log_weights = untwisted(simulator, cloud, t) if keep else None
     state = stored_state(structure, cloud.state)
     return History({}, state, {}, sites, (cloud.alive, jnp.zeros(())), ancestors, log_weights)
 
@@ -274,9 +274,9 @@ def masked(log_weights: Array, faults: dict[str, Array]) -> Array:
     return jnp.where(bad, -jnp.inf, log_weights)
 
 
-def untwisted(dynamics: Dynamics, cloud: Cloud, t: Array) -> Array:
+def untwisted(simulator: Simulator, cloud: Cloud, t: Array) -> Array:
     """Log weights without what is expected of the states."""
-    if dynamics.twist is None:
+    if simulator.twist is None:
         return cloud.log_weights
-    psi = jax.vmap(lambda state: dynamics.psi(state, t))(cloud.state)
+    psi = jax.vmap(lambda state: simulator.psi(state, t))(cloud.state)
     return jnp.where(jnp.isneginf(cloud.log_weights), -jnp.inf, cloud.log_weights - jnp.where(cloud.alive, psi, 0.0))

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
+from rlinf_ppl.inference.particles.simulator import Simulator, Values
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Support, is_finite, positions_of, values_of
 
@@ -134,9 +134,9 @@ def all_paths(structure: Structure, history: History) -> Path:
     )
 
 
-def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array) -> tuple[Path, Array]:
+def sample_back(simulator: Simulator, history: History, weights: Array, key: Array) -> tuple[Path, Array]:
     """One path, sampled backwards from weights (N,) at the end, and whether at some time it could only be traced."""
-    structure, supports = dynamics.structure, dict(dynamics.structure.state)
+    structure, supports = simulator.structure, dict(simulator.structure.state)
     last_key, steps_key = jax.random.split(key)
 
     def body(carry: Any, now: Any) -> Any:
@@ -144,11 +144,11 @@ def sample_back(dynamics: Dynamics, history: History, weights: Array, key: Array
         t, key, stored_state, stored, alive, log_weights, ancestors = now
         sites = sites_at(structure, taken(stored, own), following)
         states = {name: unpacked(supports[name], x) for name, x in stored_state.items()}
-        density = lambda state, alive: dynamics.log_density(state, t, alive, sites, following)  # noqa: E731
+        density = lambda state, alive: simulator.log_density(state, t, alive, sites, following)  # noqa: E731
         log_p, reached = jax.vmap(density)(states, alive)
         log_p = log_weights + log_p
         if structure.discounted:
-            living = jnp.where(after, jnp.log(dynamics.discount), jnp.log1p(-dynamics.discount))
+            living = jnp.where(after, jnp.log(simulator.discount), jnp.log1p(-simulator.discount))
             log_p = log_p + jnp.where(alive, living, jnp.where(after, -jnp.inf, 0.0))
         before, traced = ancestor(key, log_p, reached, ancestors[own])
         state = taken(states, before)

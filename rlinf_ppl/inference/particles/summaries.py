@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Table
-from rlinf_ppl.inference.particles.dynamics import Dynamics, Values
 from rlinf_ppl.inference.particles.genealogy import History, trace_back
+from rlinf_ppl.inference.particles.simulator import Simulator, Values
 from rlinf_ppl.program.laws import probs_of
 from rlinf_ppl.program.structure import Structure
 from rlinf_ppl.program.supports import Support, is_finite, positions_of
@@ -43,15 +43,15 @@ def summarized(structure: Structure, state: Values, weights: Array) -> Values:
     return {name: one(support, state[name]) for name, support in kept.items()}
 
 
-def conditional(dynamics: Dynamics, name: str, joint: Array) -> Array:
+def conditional(simulator: Simulator, name: str, joint: Array) -> Array:
     """A decision given its scope from their joint, (T, scope, K); its prior where there is nothing."""
     total = jnp.sum(joint, -1, keepdims=True)
-    return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), prior_of(dynamics, name).array)
+    return jnp.where(total > 0, joint / jnp.where(total > 0, total, 1.0), prior_of(simulator, name).array)
 
 
-def prior_of(dynamics: Dynamics, name: str) -> Table:
+def prior_of(simulator: Simulator, name: str) -> Table:
     """A finite decision's prior over the time, its scope and its values."""
-    structure, step = dynamics.structure, dynamics.parts["step"]
+    structure, step = simulator.structure, simulator.parts["step"]
     parents = next(site.parents for site in step.form.sites if site.name == name)
     law = step.over(parents, lambda point: probs_of(point.law(name)))
     axes = (*structure.times(), *dict(structure.scopes)[name], name)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from rlinf_ppl.algebra import Conditional
-from rlinf_ppl.inference.particles.dynamics import Dynamics, noise_of
+from rlinf_ppl.inference.particles.simulator import Simulator, noise_of
 from rlinf_ppl.program.evaluation import in_units
 from rlinf_ppl.program.supports import Support, is_finite, positions_of, values_of
 
@@ -33,14 +33,14 @@ class Transition(NamedTuple):
     wrong: Array
 
 
-def started(world: Dynamics, key: Array) -> dict[str, Array]:
+def started(world: Simulator, key: Array) -> dict[str, Array]:
     """The values of a first state."""
     noise = jax.tree.map(lambda x: x[0], noise_of(world.structure.initial, key, 1, False))
     return world.start(noise).state
 
 
 def sampled(
-    world: Dynamics, state: dict[str, Array], time: Array, laws: dict[str, Conditional], key: Array
+    world: Simulator, state: dict[str, Array], time: Array, laws: dict[str, Conditional], key: Array
 ) -> Transition:
     """One step of the process, its decisions drawn from laws over positions."""
     supports, form = world.structure.supports(), world.structure.step
@@ -66,7 +66,7 @@ def placed(supports: dict[str, Support], values: dict[str, Array]) -> dict[str, 
     return {name: positions_of(supports[name], x)[None] for name, x in values.items() if is_finite(supports[name])}
 
 
-def earned_after(world: Dynamics, at: dict[str, Array], unit: Array | None) -> Array:
+def earned_after(world: Simulator, at: dict[str, Array], unit: Array | None) -> Array:
     """What the factors behind the last decision of a step come to, in units of optimality; NaN where one is wrong."""
     sites = world.structure.step.sites
     last = max(i for i, site in enumerate(sites) if site.kind == "decision")

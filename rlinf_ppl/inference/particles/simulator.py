@@ -63,7 +63,7 @@ class Move(NamedTuple):
     score: Array
 
 
-class Dynamics(eqx.Module):
+class Simulator(eqx.Module):
     """A program, and what its particles are drawn from and weighted by.
 
     Attributes:
@@ -268,16 +268,16 @@ def senseless(factor: Array) -> Array:
     return jnp.isnan(factor) | (factor == jnp.inf)
 
 
-def dynamics_of(program: ControlProgram) -> Dynamics:
+def simulator_of(program: ControlProgram) -> Simulator:
     """The program as whoever walks it under its own laws sees it, in units of optimality."""
-    return Dynamics(program.structure, program.parts, program.args, program.discount, None, {}, None)
+    return Simulator(program.structure, program.parts, program.args, program.discount, None, {}, None)
 
 
-def as_dynamics(program: ControlProgram, proposal: Any, twist: Any) -> Dynamics:
+def as_simulator(program: ControlProgram, proposal: Any, twist: Any) -> Simulator:
     """The program with what its particles know, checked where the user stands."""
     check_program(program)
     check_ends(program.horizon, "particle filter")
-    return Dynamics(
+    return Simulator(
         program.structure,
         program.parts,
         program.args,
