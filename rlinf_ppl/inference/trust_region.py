@@ -78,7 +78,7 @@ def prepared(program: ControlProgram, what: str) -> ControlProgram:
     try:
         own = common_inverse_temperature(base)
     except ValueError as error:
-        raise ValueError(f"{what} takes decisions with one inverse temperature, and their KL: {error}") from error
+        raise ValueError(f"{what} wants decisions of one inverse temperature, and their KL: {error}") from error
     if own is not None and not isinstance(own, jax.core.Tracer) and not float(own) > 0:
         raise ValueError(
             f"{what} finds the inverse temperature itself, as a multiple of the decisions' own, which is {float(own):g}:"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.bounds.results import SMALL, Bounded, residuals
 from rlinf_ppl.inference.bounds.spending import Spending, spend
-from rlinf_ppl.inference.bounds.temperatures import Spend, common, each
+from rlinf_ppl.inference.bounds.temperatures import common, each
 from rlinf_ppl.inference.chains.careful import precisely
 from rlinf_ppl.inference.exact import solve
 from rlinf_ppl.program import ControlProgram
@@ -48,7 +49,7 @@ def bounded(program: ControlProgram, bounds: Float[Array, "..."]) -> Bounded:
     found, policy, value, converged = precisely(program, bounds, answer, tables=True)
     tau = found.factor
     alpha = jnp.where(tau > 0, 1 / jnp.where(tau > 0, tau, 1.0), 0.0)
-    elbo, kl, weights = found.spent
+    elbo, kl, weights, _ = found.spent
     # Multipliers that are infinite meet a KL of 0.
     multipliers = alpha * (weights if bounds.ndim else 1.0)
     earned = jnp.sum(weights * alpha * jnp.where(tau > 0, kl, 0.0))
@@ -64,66 +65,88 @@ def bounded(program: ControlProgram, bounds: Float[Array, "..."]) -> Bounded:
 
 @compiled
 def temperatures(program: ControlProgram, bounds: Float[Array, "..."]) -> Found:
-    """The factors of inverse temperatures at which a program spends what it may; differentiable in both."""
-    free = (bounds > 0) & jnp.isfinite(bounds)
-    fixed = jnp.where(bounds > 0, jnp.inf, 0.0)
-    within = jnp.where(free, bounds, 1.0)
-
-    def spender(program: ControlProgram) -> Spend:
-        def spend_at(x: Array) -> Spending:
-            spent = spend(program.tempered(jnp.where(free, jnp.exp(-x), fixed)))
-            if not bounds.ndim:
-                return spent
-            return spent._replace(kl=jnp.where(free, spent.kl, 0.0), weights=jnp.where(free, spent.weights, 0.0))
-
-        return spend_at
-
-    x, slack = searched(spender(lax.stop_gradient(program)), lax.stop_gradient(within))
-    x = differentiable(spender(program), within, x, slack)
-    factor = jnp.where(free, jnp.exp(-x), fixed)
+    """The inverse temperatures at which a program spends what it may, differentiable in both."""
+    factor, spent = at_bounds(program, bounds, jnp.zeros(()), False)
     if program.structure.gaussian:
-        return Found(factor, spend(program.tempered(factor)))
+        return Found(factor, spent)
     # What is best of all is within some bounds of tables.
-    other = jnp.where(slack & free, jnp.inf, factor)
-    spent, after = spend(program.tempered(factor)), spend(program.tempered(other))
+    other = jnp.where(is_slack(spent, bounds), jnp.inf, factor)
+    after = spend(program.tempered(other))
     keeps = jnp.all(over(after, bounds) <= bounds * (1 + ROUNDING))
     return jax.tree.map(lambda a, b: jnp.where(keeps, a, b), Found(other, after), Found(factor, spent))
 
 
-def searched(spend_at: Spend, bounds: Float[Array, "..."]) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
-    """The logs of the temperatures, and where bounds are slack there."""
-    total = bounds
+@eqx.filter_custom_jvp
+def at_bounds(
+    program: ControlProgram, bounds: Float[Array, "..."], start: Float[Array, ""], policies: bool
+) -> tuple[Float[Array, "..."], Spending]:
+    """Finite inverse temperatures at which a program spends what it may, and what it spends.
+
+    Args:
+        program: with decisions whose inverse temperature is 1.
+        bounds: one number for the sum, or (T,) for each step.
+        start: the log of a temperature to begin at.
+        policies: whether policies are among the answers.
+    """
+
+    def spend_at(x: Array) -> Spending:
+        spent = spend(program.tempered(inverse(x, bounds)), policies)
+        if not bounds.ndim:
+            return spent
+        free = is_free(bounds)
+        return spent._replace(kl=jnp.where(free, spent.kl, 0.0), weights=jnp.where(free, spent.weights, 0.0))
+
+    within = jnp.where(is_free(bounds), bounds, 1.0)
+    x, spent = common(lambda x: spend_at(x + jnp.zeros_like(bounds)), jnp.sum(within), start)
     if bounds.ndim:
-        total = jnp.sum(bounds * spend_at(jnp.zeros_like(bounds)).weights)
-    x = common(lambda x: spend_at(x + jnp.zeros_like(bounds)), total, jnp.zeros((), bounds.dtype))
-    if bounds.ndim:
-        x = each(spend_at, bounds, jnp.full_like(bounds, x))
-    return x, over(spend_at(x), bounds) < bounds * (1 - jnp.finfo(bounds.dtype).eps ** 0.5)
+        x, spent = each(spend_at, within, jnp.full_like(bounds, x), spent)
+    return inverse(x, bounds), spent
 
 
-def differentiable(
-    spend_at: Spend, bounds: Float[Array, "..."], x: Float[Array, "..."], slack: Bool[Array, "..."]
-) -> Float[Array, "..."]:
-    """The same logs with their derivatives, by the implicit function theorem; slack ones have none."""
-    tight = 1.0 - slack.astype(bounds.dtype)
+@at_bounds.def_jvp
+def tangents(primals: Any, moves: Any) -> Any:
+    """The implicit function theorem: what stays at its bound stays there."""
+    program, bounds, start, policies = primals
+    factor, spent = at_bounds(*primals)
+    free = is_free(bounds)
+    tight = (free & ~is_slack(spent, bounds)).astype(bounds.dtype)
+    x = -jnp.log(jnp.where(free, factor, 1.0))
 
-    def residual(x: Array) -> Array:
-        spent = spend_at(x)
-        scale = jnp.exp(x) * (lax.stop_gradient(spent.weights) if bounds.ndim else 1.0)
-        return tight * scale * (bounds - over(spent, bounds))
+    def off(program: ControlProgram, bounds: Array, x: Array) -> Array:
+        found = spend(program.tempered(inverse(x, bounds)))
+        scale = jnp.exp(x) * (lax.stop_gradient(found.weights) if bounds.ndim else 1.0)
+        return tight * scale * jnp.where(free, bounds - over(found, bounds), 0.0)
 
-    def solve_linear(push: Callable[[Array], Array], y: Array) -> Array:
-        # The Hessian of the dual among the bounds that are not slack: symmetric and positive definite.
-        def product(s: Array) -> Array:
-            return (1 - tight) * s + push(tight * s)
+    def product(s: Array) -> Array:
+        # The Hessian of the dual among the bounds that are not slack, symmetric and positive definite.
+        return (1 - tight) * s + jax.jvp(lambda x: off(program, bounds, x), (x,), (tight * s,))[1]
 
-        def solve(product: Callable[[Array], Array], y: Array) -> Array:
-            tol = 8 * float(jnp.finfo(y.dtype).eps)
-            return jax.scipy.sparse.linalg.cg(product, y, tol=tol, maxiter=4 * y.size + 20)[0]
+    def solve_linear(product: Callable[[Array], Array], y: Array) -> Array:
+        tol = 8 * float(jnp.finfo(y.dtype).eps)
+        return jax.scipy.sparse.linalg.cg(product, y, tol=tol, maxiter=4 * y.size + 20)[0]
 
-        return lax.custom_linear_solve(product, tight * y, solve, symmetric=True)
+    pushed = eqx.filter_jvp(lambda program, bounds: off(program, bounds, x), primals[:2], moves[:2])[1]
+    x_moves = -lax.custom_linear_solve(product, pushed, solve_linear, symmetric=True)
 
-    return lax.custom_root(residual, x, lambda _, start: start, solve_linear)
+    def answer(program: ControlProgram, bounds: Array, x: Array) -> tuple[Array, Spending]:
+        return inverse(x, bounds), spend(program.tempered(inverse(x, bounds)), policies)
+
+    return (factor, spent), eqx.filter_jvp(answer, (program, bounds, x), (*moves[:2], x_moves))[1]
+
+
+def inverse(x: Float[Array, "..."], bounds: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Inverse temperatures for the logs of temperatures: 0 where the bound is 0, infinite where there is none."""
+    return jnp.where(is_free(bounds), jnp.exp(-x), jnp.where(bounds > 0, jnp.inf, 0.0))
+
+
+def is_free(bounds: Float[Array, "..."]) -> Bool[Array, "..."]:
+    """Where there is something to look for."""
+    return (bounds > 0) & jnp.isfinite(bounds)
+
+
+def is_slack(spent: Spending, bounds: Float[Array, "..."]) -> Bool[Array, "..."]:
+    """Where less is spent than a bound above 0 allows."""
+    return over(spent, bounds) < bounds * (1 - jnp.finfo(bounds.dtype).eps ** 0.5)
 
 
 def over(spent: Spending, bounds: Float[Array, "..."]) -> Float[Array, "..."]:

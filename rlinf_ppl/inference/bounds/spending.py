@@ -1,6 +1,6 @@
 """What soft-optimal control spends at each step: how far its policy is from the prior, in nats."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra.compiled import in_all_digits
 from rlinf_ppl.inference.chains.costs import kl_of_steps, weights
-from rlinf_ppl.inference.chains.policies import kept_laws
+from rlinf_ppl.inference.chains.policies import as_kept, kept_laws
 from rlinf_ppl.program import ControlProgram, read
 
 
@@ -20,23 +20,27 @@ class Spending(NamedTuple):
         kl: E KL(policy || prior) at each step, (T,), in nats, of a process still alive; without end the one number of
             an average step.
         weights: how much each counts in the sum, (T,): discount ** t; without end 1 / (1 - discount).
+        policy: for each decision, as in a solution, where it was asked for.
     """
 
     elbo: Float[Array, ""]
     kl: Float[Array, " T"]
     weights: Float[Array, " T"]
+    policy: dict[str, Any]
 
 
 @in_all_digits
-def spend(program: ControlProgram) -> Spending:
+def spend(program: ControlProgram, policies: bool = False) -> Spending:
     """Solve a program and add up what its policy costs; NaN where there is no solution.
 
     Args:
         program: any program that `exact.solve` takes. Rounding is not counted.
+        policies: whether the policies are among the answers.
     """
     chain = read(program)
     rules = algebra.solve_rules()
     walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, found=lambda found: found.policy)
     elbo = algebra.through(chain.initial, walked.first, rules)[0].whole.constant
     kl = kl_of_steps(chain, kept_laws(chain, walked.kept), chain.priors())
-    return Spending(jnp.where(chain.valid, elbo, jnp.nan), kl, weights(chain))
+    policy = as_kept(chain, walked.kept) if policies else {}
+    return Spending(jnp.where(chain.valid, elbo, jnp.nan), kl, weights(chain), policy)

@@ -49,6 +49,7 @@ class Search(NamedTuple):
         before, f_before: the same, one evaluation before.
         low, high: x between which the root is.
         best, f_best: the x with the smallest |f|.
+        spent: what is spent there.
         steps: how many evaluations there were.
         slack: whether next to nothing is left to gain at the last one.
     """
@@ -61,12 +62,15 @@ class Search(NamedTuple):
     high: Float[Array, ""]
     best: Float[Array, ""]
     f_best: Float[Array, ""]
+    spent: Spending
     steps: Float[Array, ""]
     slack: Bool[Array, ""]
 
 
-def common(spend: Spend, bound: Float[Array, ""], start: Float[Array, ""]) -> Float[Array, ""]:
-    """The log of the one temperature at which the sum of what is spent is a bound; a low one where that is slack.
+def common(spend: Spend, bound: Float[Array, ""], start: Float[Array, ""]) -> tuple[Float[Array, ""], Spending]:
+    """The log of the one temperature at which the sum of what is spent is a bound, and what is spent at it.
+
+    Where the bound is slack the temperature is so low that nothing is left to gain.
 
     Args:
         spend: what is spent at the log of a temperature.
@@ -75,8 +79,7 @@ def common(spend: Spend, bound: Float[Array, ""], start: Float[Array, ""]) -> Fl
     """
     tolerance = 16 * jnp.finfo(bound.dtype).eps
 
-    def excess(x: Array) -> tuple[Array, Array]:
-        spent = spend(x)
+    def excess(spent: Spending, x: Array) -> tuple[Array, Array]:
         total = jnp.sum(spent.weights * spent.kl)
         known = jnp.isfinite(total) & jnp.isfinite(spent.elbo)
         # Rounding may leave a cost of nothing below 0.
@@ -85,27 +88,30 @@ def common(spend: Spend, bound: Float[Array, ""], start: Float[Array, ""]) -> Fl
         slack = known & (gain > 0) & (gain <= NOTHING * jnp.finfo(total.dtype).eps * jnp.abs(spent.elbo))
         return jnp.where(known, f, jnp.inf), slack
 
-    def begin(x: Array) -> Search:
-        inf = jnp.full_like(x, jnp.inf)
-        return Search(x, inf, x, inf, -inf, inf, x, inf, jnp.zeros_like(x), jnp.asarray(False))
-
     def going(search: Search) -> Bool[Array, ""]:
         narrow = search.high - search.low <= tolerance * jnp.maximum(1.0, jnp.abs(search.x))
-        done = (
-            (jnp.abs(search.f_best) <= tolerance) | narrow | search.slack | (search.x < LOWEST) | (search.x > HIGHEST)
-        )
-        return (search.steps < MOST_SECANTS) & ~done
+        found = (jnp.abs(search.f_best) <= tolerance) | search.slack
+        beyond = (search.x < LOWEST) | (search.x > HIGHEST)
+        return (search.steps < MOST_SECANTS) & ~(found | narrow | beyond)
 
     def body(search: Search) -> Search:
-        f, slack = excess(search.x)
+        spent = spend(search.x)
+        f, slack = excess(spent, search.x)
         low = jnp.where(f > 0, jnp.maximum(search.low, search.x), search.low)
         high = jnp.where(f > 0, search.high, jnp.minimum(search.high, search.x))
-        better = jnp.abs(f) < jnp.abs(search.f_best)
-        best, f_best = jnp.where(better, search.x, search.best), jnp.where(better, f, search.f_best)
+        own = search.x, f, spent
+        kept = search.best, search.f_best, search.spent
+        # The first one is kept, too, so that something is.
+        better = (jnp.abs(f) < jnp.abs(search.f_best)) | (search.steps == 0)
+        best, f_best, spent = jax.tree.map(lambda new, old: jnp.where(better, new, old), own, kept)
         x = following(search, f, low, high)
-        return Search(x, f, search.x, f, low, high, best, f_best, search.steps + 1, slack)
+        return Search(x, f, search.x, f, low, high, best, f_best, spent, search.steps + 1, slack)
 
-    return lax.while_loop(going, body, begin(start)).best
+    inf, zero = jnp.full_like(start, jnp.inf), jnp.zeros_like(start)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(spend, start))
+    begin = Search(start, inf, start, inf, -inf, inf, start, inf, nothing, zero, jnp.asarray(False))
+    found = lax.while_loop(going, body, begin)
+    return found.best, found.spent
 
 
 def following(search: Search, f: Array, low: Array, high: Array) -> Float[Array, ""]:
@@ -143,13 +149,18 @@ class Descent(NamedTuple):
     steps: Float[Array, ""]
 
 
-def each(spend: Spend, bounds: Float[Array, " T"], start: Float[Array, " T"]) -> Float[Array, " T"]:
-    """The logs of the temperatures at which each step spends its bound; low ones where that is slack.
+def each(
+    spend: Spend, bounds: Float[Array, " T"], start: Float[Array, " T"], spent: Spending
+) -> tuple[Float[Array, " T"], Spending]:
+    """The logs of the temperatures at which each step spends its bound, and what is spent at them.
+
+    Where a bound is slack the temperature is so low that next to nothing is left to gain.
 
     Args:
         spend: what is spent at the logs of temperatures.
         bounds: above 0.
-        start: where to begin; there has to be a solution. None falls below it by more than DEEPEST.
+        start: where to begin; there has to be a solution. Nothing falls below it by more than DEEPEST.
+        spent: what is spent there.
     """
     goal = 4 * jnp.finfo(bounds.dtype).eps
     lowest = start + DEEPEST
@@ -168,9 +179,10 @@ def each(spend: Spend, bounds: Float[Array, " T"], start: Float[Array, " T"]) ->
         stalled = jnp.where(arrived | falls | (left < 0.9 * at.left), 0.0, at.stalled + 1)
         return Descent(x, spent, left, barrier, stalled, at.steps + 1)
 
-    spent, zero = spend(start), jnp.zeros((), bounds.dtype)
     barrier = BARRIER * worth_of(start, spent, bounds) / len(bounds)
-    return lax.while_loop(going, body, Descent(start, spent, distance(start, spent, bounds), barrier, zero, zero)).x
+    zero = jnp.zeros((), bounds.dtype)
+    found = lax.while_loop(going, body, Descent(start, spent, distance(start, spent, bounds), barrier, zero, zero))
+    return found.x, found.spent
 
 
 def dual(x: Float[Array, " T"], spent: Spending, bounds: Float[Array, " T"]) -> Float[Array, ""]:

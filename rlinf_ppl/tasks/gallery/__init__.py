@@ -29,8 +29,14 @@ from rlinf_ppl.tasks.gallery.processes import (
     slippery_grid,
 )
 from rlinf_ppl.tasks.gallery.signalling_games import TINY_HANABI, card_game, signalling_game, two_step_game
+from rlinf_ppl.tasks.gallery.swing_ups import cart_pole, double_pendulum, pendulum, quad_pendulum, regulator
 
 __all__ = [
+    "regulator",
+    "quad_pendulum",
+    "pendulum",
+    "double_pendulum",
+    "cart_pole",
     "CHANGED_PATEL_MAZE_MAP",
     "FOUR_ROOMS_MAP",
     "PATEL_MAZE_MAP",

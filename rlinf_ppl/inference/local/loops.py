@@ -1,0 +1,89 @@
+"""Guided policy search and its relatives, as users call them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from rlinf_ppl.algebra.quadratics import AffinePolicy
+from rlinf_ppl.inference.arguments import check_count
+from rlinf_ppl.inference.local.arguments import check_bounds, check_dynamics, check_expands, check_start
+from rlinf_ppl.inference.local.improving import Problem, improve
+from rlinf_ppl.inference.local.knowledge import Derivatives, Knowledge
+from rlinf_ppl.inference.local.problems import PolicyBound
+from rlinf_ppl.tasks import Dynamics
+from rlinf_ppl.types import ArrayLike
+
+# What is known of a system unless something else is said.
+KNOWN = Derivatives()
+
+
+class Improvement(NamedTuple):
+    """What a policy of a nonlinear system came to, iteration by iteration.
+
+    Attributes:
+        policy: the last one, (gain (T, m, n), offset (T, m), cov (T, m, m)).
+        states: where the system goes under it: without noise, or the mean of sampled trajectories, (T + 1, n).
+        actions: what it does there, before limits, (T, m).
+        cost: of the real system before the first iteration and after each, (I + 1,), in units of reward.
+        kl: of each policy from the one before, at each step, (I, T), in nats; of an attempt that was not accepted,
+            too.
+        inverse_temperature: of each bounded problem, (I,), or (I, T) where each step has a bound.
+        scale: what bounds were multiplied by, (I,): less than 1 where the cost would have risen.
+        accepted: whether the policy was taken, (I,); else the last one stays.
+    """
+
+    policy: AffinePolicy
+    states: Float[Array, "T+1 n"]
+    actions: Float[Array, "T m"]
+    cost: Float[Array, " I+1"]
+    kl: Float[Array, "I T"]
+    inverse_temperature: Float[Array, "I ..."]
+    scale: Float[Array, " I"]
+    accepted: Bool[Array, " I"]
+
+
+def gps(
+    dynamics: Dynamics,
+    kl_bound: ArrayLike,
+    num_iterations: int = 50,
+    start: Any = None,
+    knowledge: Knowledge = KNOWN,
+    num_halvings: int = 10,
+) -> Improvement:
+    """Guided policy search: improve a policy by steps whose KL is bounded (Levine & Abbeel 2014).
+
+    Args:
+        dynamics: the system.
+        kl_bound: on the KL of each policy from the one before, above 0, in nats: one number for the sum over the
+            steps, or (T,) for each step.
+        num_iterations: I.
+        start: the first policy, (gain, offset, cov), with or without a leading T; None: N(0, I).
+        knowledge: `Derivatives()`, or `Samples(key, num_samples)` for a system that can only be sampled.
+        num_halvings: how often a bound may be halved where the real cost would rise; 0: policies are taken as they
+            come, and the answer can be differentiated backwards as well as forwards.
+
+    Raises:
+        TypeError, ValueError: an argument is none; derivatives are not finite at a step.
+    """
+    problem = PolicyBound(check_bounds("kl_bound", kl_bound, check_dynamics(dynamics).horizon))
+    return improvement(dynamics, problem, num_iterations, start, knowledge, num_halvings)
+
+
+def improvement(
+    dynamics: Dynamics, problem: Problem, num_iterations: int, start: Any, knowledge: Knowledge, num_halvings: int
+) -> Improvement:
+    """What iterating a bounded problem comes to."""
+    count = check_count("num_iterations", num_iterations)
+    if not isinstance(knowledge, Knowledge):
+        raise TypeError(f"knowledge must be Derivatives() or Samples(key, n); got {type(knowledge).__name__}.")
+    if num_halvings != 0:
+        check_count("num_halvings", num_halvings)
+    policy = check_start(dynamics, start)
+    last, first_cost, record = improve(dynamics, knowledge, problem, policy, count, int(num_halvings))
+    trajectory = last.seen.mean
+    if not isinstance(first_cost, jax.core.Tracer) and not bool(jnp.all(record.accepted)):
+        check_expands(dynamics, knowledge.expand(dynamics, last.seen), "the last trajectory")
+    cost = jnp.concatenate([first_cost[None], record.cost])
+    return Improvement(last.policy, trajectory.states, trajectory.actions, cost, *record[1:])
