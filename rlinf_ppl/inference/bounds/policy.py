@@ -10,9 +10,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.algebra.compiled import compiled
+from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, minimise
 from rlinf_ppl.inference.bounds.results import SMALL, Bounded, residuals
 from rlinf_ppl.inference.bounds.spending import Spending, spend
-from rlinf_ppl.inference.bounds.temperatures import common, each
+from rlinf_ppl.inference.bounds.temperatures import common
 from rlinf_ppl.inference.chains.careful import precisely
 from rlinf_ppl.inference.exact import solve
 from rlinf_ppl.program import ControlProgram
@@ -63,6 +64,45 @@ def bounded(program: ControlProgram, bounds: Float[Array, "..."]) -> Bounded:
     )  # fmt: skip
 
 
+class PolicyDual(Dual):
+    """The dual of bounds on the KL of the policy at each step.
+
+    Attributes:
+        program: with decisions whose inverse temperature is 1.
+        bounds: (T,), or one number.
+        policies: whether policies are among what is found.
+    """
+
+    program: ControlProgram
+    bounds: Float[Array, "..."]
+    policies: bool = eqx.field(static=True)
+
+    def spend(self, x: Float[Array, "..."]) -> Spending:
+        """What is spent at the logs of temperatures, where there is something to look for."""
+        spent = spend(self.program.tempered(inverse(x, self.bounds)), self.policies)
+        free = jnp.broadcast_to(is_free(self.bounds), spent.kl.shape)
+        return spent._replace(kl=jnp.where(free, spent.kl, 0.0), weights=jnp.where(free, spent.weights, 0.0))
+
+    def evaluate(self, at: Point) -> Evaluation:
+        """The dual at the logs of multipliers."""
+        return self.evaluation(at.x[0], self.spend(at.x[0]))
+
+    def evaluation(self, x: Float[Array, " T"], spent: Spending) -> Evaluation:
+        """The dual, by what is spent."""
+        bounds = jnp.where(is_free(self.bounds), self.bounds, 1.0)
+        multipliers = spent.weights * jnp.exp(x)
+        worth = jnp.sum(multipliers * bounds)
+        slope = jnp.where(is_free(self.bounds), multipliers * (bounds - spent.kl), 0.0)
+        excess = jnp.where(spent.weights > 0, (spent.kl - bounds) / bounds, 0.0)
+        value = spent.elbo + worth
+        return Evaluation(value, Point(slope[None], ()), excess[None], worth, jnp.abs(spent.elbo) + worth, spent)
+
+    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
+        """Alone, each step's KL is about proportional to alpha^-2."""
+        spent = evaluation.found
+        return Point(slope.x / (2 * spent.weights * jnp.exp(at.x) * jnp.maximum(spent.kl, 0.0) + barrier), ())
+
+
 @compiled
 def temperatures(program: ControlProgram, bounds: Float[Array, "..."]) -> Found:
     """The inverse temperatures at which a program spends what it may, differentiable in both."""
@@ -88,18 +128,13 @@ def at_bounds(
         start: the log of a temperature to begin at.
         policies: whether policies are among the answers.
     """
-
-    def spend_at(x: Array) -> Spending:
-        spent = spend(program.tempered(inverse(x, bounds)), policies)
-        if not bounds.ndim:
-            return spent
-        free = is_free(bounds)
-        return spent._replace(kl=jnp.where(free, spent.kl, 0.0), weights=jnp.where(free, spent.weights, 0.0))
-
-    within = jnp.where(is_free(bounds), bounds, 1.0)
-    x, spent = common(lambda x: spend_at(x + jnp.zeros_like(bounds)), jnp.sum(within), start)
+    dual = PolicyDual(program, bounds, policies)
+    total = jnp.sum(jnp.where(is_free(bounds), bounds, 0.0))
+    x, spent = common(lambda x: dual.spend(x + jnp.zeros_like(bounds)), jnp.where(total > 0, total, 1.0), start)
     if bounds.ndim:
-        x, spent = each(spend_at, within, jnp.full_like(bounds, x), spent)
+        begin = Point(jnp.full_like(bounds, x)[None], ())
+        end, evaluation = minimise(dual, begin, dual.evaluation(begin.x[0], spent))
+        x, spent = end.x[0], evaluation.found
     return inverse(x, bounds), spent
 
 

@@ -1,20 +1,10 @@
-"""Temperatures at which soft-optimal control spends what it may, by the convex dual.
+"""The one temperature at which soft-optimal control spends what it may.
 
-    maximise E sum_t gamma^t R_t   where   E KL(pi_t || q_t) <= eps_t       for all t, or for the sum of them
+    maximise E sum_t gamma^t R_t      where   sum_t gamma^t E KL(pi_t || q_t) <= eps
 
-With a multiplier alpha_t >= 0 for each bound the best policy is that of the elimination at the inverse temperature
-1 / alpha_t, and the dual
-
-    g(alpha) = E V_1 + sum_t gamma^t alpha_t eps_t,       dg / d alpha_t = gamma^t (eps_t - KL_t)
-
-is convex. Its minimum is looked for in x = log alpha. One multiplier is the root of log KL(x) - log eps, which falls in
-x; it is bracketed, and a secant finds it, near a slope of -2: far from any bound KL is proportional to alpha^-2. Many
-are found by Newton's method, whose systems
-
-    (H + diag(c)) s = -slope,      H_ts = -gamma^t alpha_t dKL_t / dx_s,     c = max(slope, 0) / 8
-
-are solved by conjugate gradients with products of H only (Steihaug 1983). Where a bound is slack, H and the slope fall
-to 0 together, and c is what makes alpha_t fall by e^8 a step there. Steps are halved until the dual or its slope falls.
+With a multiplier alpha >= 0 for the bound the best policy is that of the elimination at the inverse temperature
+1 / alpha. The sum of KLs falls in alpha, far from any bound as alpha^-2, so that x = log alpha is the root of
+log KL(x) - log eps, near a slope of -2; it is bracketed, and a secant finds it.
 """
 
 from collections.abc import Callable
@@ -27,16 +17,14 @@ from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.inference.bounds.spending import Spending
 
-# Log temperatures that are looked at; and how far below the common one a single one may be.
-LOWEST, HIGHEST, DEEPEST = -80.0, 80.0, -30.0
+# Log temperatures that are looked at.
+LOWEST, HIGHEST = -80.0, 80.0
 # What is left to gain beside the value where a bound counts as slack.
 NOTHING = 64.0
-MOST_SECANTS, MOST_NEWTONS, MOST_HALVINGS = 120, 200, 30
+MOST_SECANTS = 120
 # How far log KL falls, at least and at most, by one of log alpha; and where nothing is known of it.
 FLATTEST, STEEPEST, USUAL = -1e-6, -20.0, -2.0
 LONGEST = 20.0
-# How much of alpha one step may take away, and how large the barrier is beside what is left.
-NEARLY, BARRIER = 0.98, 0.1
 
 Spend = Callable[[Array], Spending]
 
@@ -127,133 +115,3 @@ def following(search: Search, f: Array, low: Array, high: Array) -> Float[Array,
     there = search.x + jnp.clip(jnp.where(bracketed, step, farther), -LONGEST, LONGEST)
     middle = (jnp.where(bracketed, low, 0.0) + jnp.where(bracketed, high, 0.0)) / 2
     return jnp.where(bracketed & (slow | (there <= low) | (there >= high)), middle, there)
-
-
-class Descent(NamedTuple):
-    """A descent of the dual.
-
-    Attributes:
-        x: log alpha.
-        spent: what is spent there.
-        left: how far that is from optimal, see `distance`.
-        barrier: the weight of - sum log alpha, which is added to the dual.
-        stalled: how many steps in a row have not brought it nearer.
-        steps: how many steps there were.
-    """
-
-    x: Float[Array, " T"]
-    spent: Spending
-    left: Float[Array, ""]
-    barrier: Float[Array, ""]
-    stalled: Float[Array, ""]
-    steps: Float[Array, ""]
-
-
-def each(
-    spend: Spend, bounds: Float[Array, " T"], start: Float[Array, " T"], spent: Spending
-) -> tuple[Float[Array, " T"], Spending]:
-    """The logs of the temperatures at which each step spends its bound, and what is spent at them.
-
-    Where a bound is slack the temperature is so low that next to nothing is left to gain.
-
-    Args:
-        spend: what is spent at the logs of temperatures.
-        bounds: above 0.
-        start: where to begin; there has to be a solution. Nothing falls below it by more than DEEPEST.
-        spent: what is spent there.
-    """
-    goal = 4 * jnp.finfo(bounds.dtype).eps
-    lowest = start + DEEPEST
-
-    def going(at: Descent) -> Bool[Array, ""]:
-        return (at.steps < MOST_NEWTONS) & (at.left > goal) & (at.stalled < 3)
-
-    def body(at: Descent) -> Descent:
-        x, spent = halved(spend, bounds, at, newton(spend, bounds, at), lowest)
-        left, off = distance(x, spent, bounds), jnp.max(jnp.abs(slope_of(x, spent, bounds) - at.barrier))
-        # A barrier is lowered once its own minimum is near: first by a digit, in the end by as many as there are.
-        relative = at.barrier / worth_of(x, spent, bounds)
-        arrived = off <= at.barrier
-        barrier = jnp.where(arrived, at.barrier * jnp.minimum(BARRIER, relative**0.5), at.barrier)
-        falls = merit(at.barrier, x, spent, bounds) < merit(at.barrier, at.x, at.spent, bounds) - noise(at, bounds)
-        stalled = jnp.where(arrived | falls | (left < 0.9 * at.left), 0.0, at.stalled + 1)
-        return Descent(x, spent, left, barrier, stalled, at.steps + 1)
-
-    barrier = BARRIER * worth_of(start, spent, bounds) / len(bounds)
-    zero = jnp.zeros((), bounds.dtype)
-    found = lax.while_loop(going, body, Descent(start, spent, distance(start, spent, bounds), barrier, zero, zero))
-    return found.x, found.spent
-
-
-def dual(x: Float[Array, " T"], spent: Spending, bounds: Float[Array, " T"]) -> Float[Array, ""]:
-    """The dual at the logs of temperatures."""
-    return spent.elbo + worth_of(x, spent, bounds)
-
-
-def worth_of(x: Float[Array, " T"], spent: Spending, bounds: Float[Array, " T"]) -> Float[Array, ""]:
-    """What the bounds are worth together."""
-    return jnp.sum(spent.weights * jnp.exp(x) * bounds)
-
-
-def merit(
-    barrier: Float[Array, ""], x: Float[Array, " T"], spent: Spending, bounds: Float[Array, " T"]
-) -> Float[Array, ""]:
-    """The dual with a barrier, which steps bring down."""
-    return dual(x, spent, bounds) - barrier * jnp.sum(x)
-
-
-def noise(at: Descent, bounds: Float[Array, " T"]) -> Float[Array, ""]:
-    """What rounding may do to it."""
-    return 8 * jnp.finfo(bounds.dtype).eps * (jnp.abs(at.spent.elbo) + worth_of(at.x, at.spent, bounds))
-
-
-def slope_of(x: Float[Array, " T"], spent: Spending, bounds: Float[Array, " T"]) -> Float[Array, " T"]:
-    """Its derivative in x."""
-    return spent.weights * jnp.exp(x) * (bounds - spent.kl)
-
-
-def distance(x: Float[Array, " T"], spent: Spending, bounds: Float[Array, " T"]) -> Float[Array, ""]:
-    """The largest slope beside what the bounds are worth together, or excess over a bound beside it."""
-    excess = jnp.max(jnp.maximum(spent.kl - bounds, 0.0) / bounds)
-    return jnp.maximum(excess, jnp.max(jnp.abs(slope_of(x, spent, bounds))) / worth_of(x, spent, bounds))
-
-
-def newton(spend: Spend, bounds: Float[Array, " T"], at: Descent) -> Float[Array, " T"]:
-    """Newton's step, relative to alpha, by conjugate gradients; to more digits as the slope has fewer."""
-    scale = at.spent.weights * jnp.exp(at.x)
-    slope = slope_of(at.x, at.spent, bounds) - at.barrier
-    push = jax.linearize(lambda x: spend(x).kl, at.x)[1]
-
-    def product(s: Array) -> Array:
-        return -scale * push(s) + at.barrier * s
-
-    # Alone, each step's KL is about proportional to alpha^-2.
-    near = 2 * scale * at.spent.kl + at.barrier
-    within = jnp.minimum(0.1, jnp.sqrt(at.left))
-    step = jax.scipy.sparse.linalg.cg(product, -slope, M=lambda s: s / near, tol=within, maxiter=2 * len(bounds) + 20)
-    return jnp.where(jnp.all(jnp.isfinite(step[0])), step[0], -slope / near)
-
-
-def halved(
-    spend: Spend, bounds: Float[Array, " T"], at: Descent, step: Float[Array, " T"], lowest: Float[Array, " T"]
-) -> tuple[Float[Array, " T"], Spending]:
-    """Where a step leads, halved until the dual with its barrier falls, or where both are noise the slope does."""
-    slope = jnp.sum((slope_of(at.x, at.spent, bounds) - at.barrier) * step)
-    before, rounding = merit(at.barrier, at.x, at.spent, bounds), noise(at, bounds)
-
-    def good(state: tuple[Array, Array, Spending]) -> Bool[Array, ""]:
-        size, x, spent = state
-        change = merit(at.barrier, x, spent, bounds) - before
-        nearer = (change <= rounding) & (distance(x, spent, bounds) < 0.9 * at.left)
-        return (size <= 1) & jnp.all(jnp.isfinite(spent.kl)) & ((change <= 1e-4 * size * slope) | nearer)
-
-    def going(state: tuple[Array, Array, Spending]) -> Bool[Array, ""]:
-        return (state[0] > 0.5**MOST_HALVINGS) & ~good(state)
-
-    def body(state: tuple[Array, Array, Spending]) -> tuple[Array, Array, Spending]:
-        size = state[0] / 2
-        x = jnp.clip(at.x + jnp.log1p(jnp.maximum(size * step, -NEARLY)), lowest, HIGHEST)
-        return size, x, spend(x)
-
-    found = lax.while_loop(going, body, (jnp.full((), 2.0, bounds.dtype), at.x, at.spent))
-    return jax.tree.map(lambda new, old: jnp.where(good(found), new, old), found[1:], (at.x, at.spent))

@@ -1,24 +1,49 @@
 """What it costs to follow one policy instead of another, step by step."""
 
+from typing import Any, NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Law
+from rlinf_ppl.algebra import Chain, Conditional, Law
 from rlinf_ppl.algebra.affine_marginals import second_moments
+from rlinf_ppl.algebra.small_matrices import inverse
 from rlinf_ppl.algebra.times import at_time, by_time
 from rlinf_ppl.inference.chains.forbidden import cost_of
 
 
-def kl_of_steps(chain: Chain, policy: dict[str, Law], other: dict[str, Law]) -> Float[Array, " T"]:
+class Visits(NamedTuple):
+    """Where a policy leads, and what it does there.
+
+    Attributes:
+        states: marginals of the state variables together, with T + 1 rows: tables, or Gaussian in the user's
+            coordinates.
+        decisions: for each decision what expectations over its scope and itself are taken with.
+    """
+
+    states: Any
+    decisions: dict[str, Any]
+
+
+def visits(chain: Chain, policy: dict[str, Law]) -> Visits:
+    """Where a policy leads."""
+    if not is_affine(chain):
+        return Visits(*algebra.forward(chain, policy))
+    states, decisions = algebra.affine_forward(chain, policy)
+    origin = jnp.concatenate([chain.origin[name] for name in chain.state])
+    placed = states._replace(mean=states.mean + origin)
+    return Visits(placed, {name: second_moments(joint) for name, joint in decisions.items()})
+
+
+def kl_of_steps(
+    chain: Chain, policy: dict[str, Law], other: dict[str, Law], visited: Visits | None = None
+) -> Float[Array, " T"]:
     """E KL(policy || other) of the decisions of each step, where the policy leads, in nats; one number without end."""
     axes, size = chain.axes(), chain.size()
-    if is_affine(chain):
-        decisions = {name: second_moments(joint) for name, joint in algebra.affine_forward(chain, policy)[1].items()}
-    else:
-        decisions = algebra.forward(chain, policy)[1]
+    decisions = (visits(chain, policy) if visited is None else visited).decisions
     varying, constant = by_time(other)
 
     def step(q: dict[str, Law], now: dict[str, Law], joint: dict[str, Array]) -> Array:
@@ -28,6 +53,21 @@ def kl_of_steps(chain: Chain, policy: dict[str, Law], other: dict[str, Law]) -> 
 
     each = jax.vmap(step) if chain.times else step
     return jnp.atleast_1d(each(policy, varying, decisions))
+
+
+def log_prob_of_steps(chain: Chain, policy: dict[str, Law], visited: Visits) -> Float[Array, " T"]:
+    """E log policy of the decisions of each step together: minus their entropy, in nats."""
+
+    def one(name: str, law: Any) -> Array:
+        if isinstance(law, Conditional):
+            p = law.table.over((*chain.axes()[name],), chain.size()).array if not law.table.timed else law.table.array
+            log_p = jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), 0.0)
+            return jnp.sum((visited.decisions[name] * log_p).reshape(len(log_p), -1), -1)
+        cov = law.cov
+        pivots = jax.vmap(lambda cov: inverse(cov)[1])(cov)
+        return -0.5 * (cov.shape[-1] * (1 + jnp.log(2 * jnp.pi)) + jnp.sum(jnp.log(pivots), -1))
+
+    return sum((one(name, law) for name, law in policy.items()), jnp.zeros(chain.horizon or 1))
 
 
 def is_affine(chain: Chain) -> bool:

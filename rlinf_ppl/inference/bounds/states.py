@@ -1,0 +1,141 @@
+"""Bounds on what policies and states spend together, and on how certain policies are: a joint dual.
+
+    KL(mu_t(x) pi_t(u|x) || q_t(x) prior(u|x)) <= eps_t,       E log pi_t(u|x) <= delta_t
+
+for given laws q_t of the state, with multipliers alpha and beta and tilted laws p_t (see `tilting`):
+
+    g(alpha, beta, p) = E V_1 + sum_t gamma^t (alpha_t eps_t + beta_t delta_t),       V_t as it is there
+
+is convex in alpha, beta and alpha log(p / q). Its slopes are what is left of the bounds, and alpha times the difference
+between the moments of p_t and of the state's law under the policy that V makes best, which are equal at the minimum.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlinf_ppl import algebra
+from rlinf_ppl.algebra.compiled import compiled, in_all_digits
+from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, by_time, minimise
+from rlinf_ppl.inference.bounds.spending import spend
+from rlinf_ppl.inference.bounds.temperatures import common
+from rlinf_ppl.inference.bounds.tilting import Laws, set_multipliers, sum_of_products
+from rlinf_ppl.inference.chains.costs import kl_of_steps, log_prob_of_steps, visits, weights
+from rlinf_ppl.inference.chains.policies import as_kept, kept_laws
+from rlinf_ppl.program import ControlProgram, read
+
+# How much of the first temperature is the entropy's.
+FIRST_ENTROPY = 0.5
+
+
+class Flow(NamedTuple):
+    """What soft-optimal control of a bounded program comes to.
+
+    Attributes:
+        elbo: its value.
+        kl: E KL(policy || prior) at each step, (T,).
+        log_prob: E log policy at each step, (T,).
+        moments: of the state's law, those that tilts are linear in.
+        weights: how much each step counts, (T,).
+        policy: for each decision, as in a solution.
+    """
+
+    elbo: Float[Array, ""]
+    kl: Float[Array, " T"]
+    log_prob: Float[Array, " T"]
+    moments: Any
+    weights: Float[Array, " T"]
+    policy: dict[str, Any]
+
+
+@in_all_digits
+def flow(program: ControlProgram, laws: Laws) -> Flow:
+    """Solve a bounded program, and follow its policy."""
+    chain = read(program)
+    rules = algebra.solve_rules()
+    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, found=lambda found: found.policy)
+    elbo = algebra.through(chain.initial, walked.first, rules)[0].whole.constant
+    policy = kept_laws(chain, walked.kept)
+    visited = visits(chain, policy)
+    moments = laws.moments(jax.tree.map(lambda x: x[:-1], visited.states))
+    return Flow(
+        jnp.where(chain.valid, elbo, jnp.nan), kl_of_steps(chain, policy, chain.priors(), visited),
+        log_prob_of_steps(chain, policy, visited), moments, weights(chain), as_kept(chain, walked.kept),
+    )  # fmt: skip
+
+
+class StateDual(Dual):
+    """The joint dual.
+
+    Attributes:
+        program: made by `with_bounds`.
+        laws: q_t.
+        bounds: eps, (T,), less what the first state's law spends.
+        entropy_bounds: delta, (T,); None: there are none.
+    """
+
+    program: ControlProgram
+    laws: Laws
+    bounds: Float[Array, " T"]
+    entropy_bounds: Float[Array, " T"] | None
+
+    def multipliers(self, at: Point) -> tuple[Float[Array, " T"], Float[Array, " T"]]:
+        """Alpha and beta."""
+        alpha = jnp.exp(at.x[0])
+        return alpha, jnp.zeros_like(alpha) if self.entropy_bounds is None else jnp.exp(at.x[1])
+
+    def tempered(self, at: Point) -> ControlProgram:
+        """The program at a point."""
+        return set_multipliers(self.program, *self.multipliers(at), self.laws.tilted(at.tilt)[0], at.tilt)
+
+    def evaluate(self, at: Point) -> Evaluation:
+        """The dual, by one solution and one forward pass."""
+        alpha, beta = self.multipliers(at)
+        constant, moments = self.laws.tilted(at.tilt)
+        found = flow(self.tempered(at), self.laws)
+        spent = found.kl + sum_of_products(at.tilt, found.moments) - constant
+        slope = found.weights * alpha * (self.bounds - spent)
+        excess = (spent - self.bounds) / jnp.maximum(self.bounds, 1e-3)
+        worth = jnp.sum(found.weights * alpha * self.bounds)
+        value, slopes, excesses = found.elbo + worth, [slope], [excess]
+        if self.entropy_bounds is not None:
+            own = found.weights * beta
+            slopes.append(own * (self.entropy_bounds - found.log_prob))
+            excesses.append(found.log_prob - self.entropy_bounds)
+            value += jnp.sum(own * self.entropy_bounds)
+            worth += jnp.sum(own)
+        scale = (found.weights * alpha).at[0].set(0.0)  # the first state's law is what it is
+        tilt = jax.tree.map(lambda p, mu: by_time(scale, p) * (p - mu), moments, found.moments)
+        rounding = jnp.abs(found.elbo) + worth
+        return Evaluation(value, Point(jnp.stack(slopes), tilt), jnp.stack(excesses), worth, rounding, found)
+
+    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
+        """By what each bound alone would have, and the Fisher information of the tilted laws."""
+        found = evaluation.found
+        alpha, beta = self.multipliers(at)
+        spent = found.kl + sum_of_products(at.tilt, found.moments) - self.laws.tilted(at.tilt)[0]
+        near = [2 * found.weights * alpha * jnp.maximum(spent, 0.0) + barrier]
+        if self.entropy_bounds is not None:
+            near.append(found.weights * beta * beta / (alpha + beta) / 2 + barrier)
+        scale = found.weights * alpha
+        scaled = jax.tree.map(lambda x: x / by_time(scale, x), slope.tilt)
+        return Point(slope.x / jnp.stack(near), self.laws.natural(at.tilt, scaled))
+
+
+@compiled
+def solve_states(plain: ControlProgram, dual: StateDual, start: Float[Array, ""]) -> tuple[Point, Evaluation]:
+    """The minimum of the dual.
+
+    Args:
+        plain: the program without bounds on states.
+        dual: the dual.
+        start: the log of a temperature to begin at.
+    """
+    x, _ = common(lambda x: spend(plain.tempered(jnp.exp(-x))), jnp.sum(jnp.maximum(dual.bounds, 1e-3)), start)
+    rows = [jnp.full_like(dual.bounds, x)]
+    if dual.entropy_bounds is not None:
+        rows.append(rows[0] + jnp.log(FIRST_ENTROPY))
+    begin = Point(jnp.stack(rows), dual.laws.nothing())
+    return minimise(dual, begin, dual.evaluate(begin))

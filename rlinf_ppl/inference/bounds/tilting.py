@@ -1,0 +1,277 @@
+"""Laws of the state that a bound measures from, tilted: what makes a bound on states a factor of the step.
+
+Let q_t be such a law, and p_t = q_t exp(tilt_t - A_t) another one, with A_t = log E_q exp(tilt_t). With multipliers
+alpha of the bounds KL(mu pi || q_t(x) prior) <= eps_t and beta of E log pi <= delta_t, the value
+
+    V_t = (alpha + beta) log E_prior exp((R - alpha (tilt - A) - beta log prior + E V_{t+1}) / (alpha + beta))
+
+is that of the program whose step pays two factors more, at the inverse temperature 1 / (alpha + beta). Its least value
+over p is where p_t is the state's law mu_t under its policy: -alpha KL(mu || q) = min_p -alpha E_mu log(p / q).
+"""
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+from jaxtyping import Array, Float
+
+from rlinf_ppl.algebra.quadratics import Gaussian
+from rlinf_ppl.algebra.small_matrices import cholesky, inverse
+from rlinf_ppl.program import ControlProgram, optimality, over_time
+from rlinf_ppl.program.changes import is_over_time
+from rlinf_ppl.program.language import DECISION
+from rlinf_ppl.program.supports import Support, is_finite, positions_of
+
+Tilt = Any
+
+
+class Laws(eqx.Module):
+    """The laws q_t, (T, ...), of which tilts are made."""
+
+    @abstractmethod
+    def nothing(self) -> Tilt:
+        """The tilt of no change, over time."""
+
+    @abstractmethod
+    def moments(self, state: Any) -> Tilt:
+        """What E tilt is linear in, of laws of the state, over time: E tilt = <tilt, moments>."""
+
+    @abstractmethod
+    def tilted(self, tilt: Tilt) -> tuple[Float[Array, " T"], Tilt]:
+        """A_t, and the moments of p_t; NaN where p_t is no law."""
+
+    @abstractmethod
+    def natural(self, tilt: Tilt, moments: Tilt) -> Tilt:
+        """The change of the tilt that changes the moments of p_t so."""
+
+    @abstractmethod
+    def read(self) -> Any:
+        """What `log_ratio` reads at a time: arrays over time."""
+
+    @staticmethod
+    @abstractmethod
+    def log_ratio(supports: tuple[tuple[str, Support], ...], own: Any, tilt: Tilt, state: dict[str, Any]) -> Array:
+        """The tilt of one time at a state."""
+
+
+class OfTables(Laws):
+    """Laws of finite variables: tables, and so are tilts.
+
+    Attributes:
+        q: (T, states).
+    """
+
+    q: Float[Array, "T ..."]
+
+    def nothing(self) -> Tilt:
+        """0 everywhere."""
+        return jnp.zeros_like(self.q)
+
+    def moments(self, state: Any) -> Tilt:
+        """The probabilities."""
+        return jnp.where(self.q > 0, state, 0.0)
+
+    def tilted(self, tilt: Tilt) -> tuple[Float[Array, " T"], Tilt]:
+        """By a sum over the states that q leads to."""
+        flat = jnp.where(self.q > 0, jnp.log(jnp.where(self.q > 0, self.q, 1.0)) + tilt, -jnp.inf)
+        total = jax.nn.logsumexp(flat.reshape(len(flat), -1), -1)
+        return total, jnp.exp(flat - total.reshape(-1, *[1] * (flat.ndim - 1)))
+
+    def natural(self, tilt: Tilt, moments: Tilt) -> Tilt:
+        """By the probabilities' own scale; a constant changes nothing, and is taken out."""
+        p = self.tilted(tilt)[1]
+        change = jnp.where(p > 0, moments / jnp.where(p > 0, p, 1.0), 0.0)
+        axes = tuple(range(1, p.ndim))
+        return jnp.where(p > 0, change - jnp.sum(p * change, axes, keepdims=True), 0.0)
+
+    def read(self) -> Any:
+        """Nothing."""
+        return ()
+
+    @staticmethod
+    def log_ratio(supports: tuple[tuple[str, Support], ...], own: Any, tilt: Tilt, state: dict[str, Any]) -> Array:
+        """An entry of a table."""
+        return tilt[tuple(positions_of(support, state[name]) for name, support in supports)]
+
+
+class OfVectors(Laws):
+    """Gaussian laws; tilts are quadratics slope' z - z' curvature z / 2 of z = whiten (x - mean).
+
+    Attributes:
+        mean: (T, n).
+        whiten: the inverse of a root of the covariance, (T, n, n).
+    """
+
+    mean: Float[Array, "T n"]
+    whiten: Float[Array, "T n n"]
+
+    def nothing(self) -> Tilt:
+        """No slope and no curvature."""
+        return jnp.zeros_like(self.mean), jnp.zeros_like(self.whiten)
+
+    def moments(self, state: Any) -> Tilt:
+        """E z and -E z z' / 2."""
+        mean = jnp.einsum("tij,tj->ti", self.whiten, state.mean - self.mean)
+        cov = self.whiten @ state.cov @ jnp.swapaxes(self.whiten, 1, 2)
+        return mean, -(cov + mean[:, :, None] * mean[:, None]) / 2
+
+    def tilted(self, tilt: Tilt) -> tuple[Float[Array, " T"], Tilt]:
+        """P has the precision I + curvature."""
+        cov, pivots = self._inverse(tilt[1])
+        mean = jnp.einsum("tij,tj->ti", cov, tilt[0])
+        constant = (jnp.sum(tilt[0] * mean, -1) - jnp.sum(jnp.log(pivots), -1)) / 2
+        return constant, (mean, -(cov + mean[:, :, None] * mean[:, None]) / 2)
+
+    def natural(self, tilt: Tilt, moments: Tilt) -> Tilt:
+        """By the derivative of precision and slope in mean and covariance."""
+        mean = self.tilted(tilt)[1][0]
+        precision = jnp.eye(mean.shape[1]) + tilt[1]
+        outer = mean[:, :, None] * moments[0][:, None]
+        spread = -2 * moments[1] - outer - jnp.swapaxes(outer, 1, 2)
+        curvature = -precision @ spread @ precision
+        slope = jnp.einsum("tij,tj->ti", curvature, mean) + jnp.einsum("tij,tj->ti", precision, moments[0])
+        return slope, (curvature + jnp.swapaxes(curvature, 1, 2)) / 2
+
+    def read(self) -> Any:
+        """The mean and what whitens."""
+        return self.mean, self.whiten
+
+    @staticmethod
+    def log_ratio(supports: tuple[tuple[str, Support], ...], own: Any, tilt: Tilt, state: dict[str, Any]) -> Array:
+        """A quadratic."""
+        x = jnp.concatenate([jnp.atleast_1d(state[name]) for name, _ in supports])
+        z = own[1] @ (x - own[0])
+        return tilt[0] @ z - z @ tilt[1] @ z / 2
+
+    def _inverse(self, curvature: Array) -> tuple[Array, Array]:
+        eye = jnp.eye(curvature.shape[1])
+        cov, pivots = jax.vmap(inverse)(eye + curvature)
+        possible = jnp.all(pivots > 0, -1, keepdims=True)
+        return jnp.where(possible[..., None], cov, jnp.nan), jnp.where(possible, pivots, jnp.nan)
+
+
+def of_vectors(states: Gaussian) -> OfVectors:
+    """Gaussian laws by mean (T, n) and covariance (T, n, n); whitening is infinite where a covariance is singular."""
+    return OfVectors(states.mean, jax.vmap(lambda cov: inverse(cholesky(cov))[0])(states.cov))
+
+
+def sum_of_products(one: Tilt, other: Tilt) -> Float[Array, " T"]:
+    """<one, other> at each time."""
+    products = jax.tree.map(lambda a, b: jnp.sum((a * b).reshape(len(a), -1), -1), one, other)
+    first, *rest = jax.tree.leaves(products)
+    return sum(rest, first)
+
+
+class Extra(eqx.Module):
+    """What the step of a bounded program reads beside what it read before; arrays over time.
+
+    Attributes:
+        alpha, beta: the multipliers of the two bounds.
+        constant: A_t.
+        tilt: the tilts.
+        own: what the laws read.
+    """
+
+    alpha: Any
+    beta: Any
+    constant: Any
+    tilt: Any
+    own: Any
+
+
+@dataclass(frozen=True)
+class Around:
+    """`initial` or `final` of a program, which read nothing more."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, extra: Extra, *args: Any, **state: Any) -> Any:
+        """The same."""
+        return self.function(*args, **state)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return with_extra(self.function)
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """The step of a program with what leaving the laws of the state costs, and what certainty does."""
+
+    function: Callable[..., Any]
+    laws: type[Laws]
+    supports: tuple[tuple[str, Support], ...]
+    entropy: bool
+
+    def __call__(self, extra: Extra, *args: Any, **state: Any) -> Any:
+        """The step, and two factors."""
+        ratio = self.laws.log_ratio(self.supports, extra.own, extra.tilt, state)
+        optimality(-extra.alpha * (ratio - extra.constant), name="state_bound")
+        if not self.entropy:
+            return self.function(*args, **state)
+        with numpyro.handlers.trace() as sites:
+            returned = self.function(*args, **state)
+        for name, site in sites.items():
+            if site["type"] == "sample" and site["infer"].get(DECISION):
+                log_prob = site["fn"].log_prob(site["value"])
+                if site["fn"].is_discrete:
+                    # What has no probability is not done, whatever it is worth.
+                    log_prob = jnp.where(jnp.isfinite(log_prob), log_prob, 0.0)
+                optimality(-extra.beta * log_prob, name=f"{name}_entropy_bound")
+        return returned
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return with_extra(self.function)
+
+
+def with_extra(function: Callable[..., Any]) -> inspect.Signature:
+    """A signature with one argument more, the first one."""
+    first = inspect.Parameter("extra", inspect.Parameter.POSITIONAL_ONLY)
+    own = inspect.signature(function)
+    kinds = [
+        each.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) if each.kind == each.POSITIONAL_ONLY else each
+        for each in own.parameters.values()
+    ]
+    return own.replace(parameters=[first.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD), *kinds])
+
+
+def with_bounds(program: ControlProgram, laws: Laws, entropy: bool) -> ControlProgram:
+    """A program whose step pays for leaving laws of the state; `set_multipliers` says how much.
+
+    Args:
+        program: with decisions whose inverse temperature is 1.
+        laws: at each step.
+        entropy: whether certainty is paid for, too.
+    """
+    horizon = program.horizon
+    assert horizon is not None
+    supports = program.structure.state
+    zeros = jnp.zeros(horizon)
+    extra = Extra(zeros, zeros, zeros, laws.nothing(), laws.read())
+    return ControlProgram(
+        Around(program.initial), Bounded(program.step, type(laws), supports, entropy), horizon, program.discount,
+        None if program.final is None else Around(program.final),
+        (jax.tree.map(over_time, extra), *program.args),
+        {name: len(support) for name, support in supports if is_finite(support)},
+        program.changes,
+    ).tempered(jnp.ones(horizon))  # fmt: skip
+
+
+def set_multipliers(program: ControlProgram, alpha: Array, beta: Array, constant: Array, tilt: Tilt) -> ControlProgram:
+    """A program of `with_bounds` with these numbers, and the inverse temperature 1 / (alpha + beta)."""
+
+    def of(extra: Extra) -> tuple[Any, ...]:
+        return extra.alpha, extra.beta, extra.constant, extra.tilt
+
+    numbers = jax.tree.map(over_time, (alpha, beta, constant, tilt))
+    args = (eqx.tree_at(of, program.args[0], numbers, is_leaf=is_over_time), *program.args[1:])
+    return eqx.tree_at(
+        lambda each: (each.args, each.changes.factor), program, (args, 1 / (alpha + beta)), is_leaf=is_over_time
+    )
