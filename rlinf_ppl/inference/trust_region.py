@@ -8,20 +8,35 @@ that is looked for is temperatures (Levine & Abbeel 2014; Schulman et al. 2015 f
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
 
+from rlinf_ppl.inference.bounds.arguments import check_bound, check_given, prepared
+from rlinf_ppl.inference.bounds.joint import bounded_states
 from rlinf_ppl.inference.bounds.policy import bounded
-from rlinf_ppl.inference.bounds.results import KKT, Bounded
+from rlinf_ppl.inference.bounds.results import KKT, Bounded, BoundedStates
+from rlinf_ppl.inference.local.knowledge import Derivatives, Samples
+from rlinf_ppl.inference.local.loops import Improvement, esaps, gps, saps
+from rlinf_ppl.inference.local.program import local_program
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.program.checks import check_ends, check_numbers, check_sees
-from rlinf_ppl.program.evaluation import common_inverse_temperature
-from rlinf_ppl.program.reading import check_program
+from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.types import ArrayLike
 
-__all__ = ["KKT", "Bounded", "policy_bound", "total_policy_bound"]
+__all__ = [
+    "KKT",
+    "Bounded",
+    "BoundedStates",
+    "Derivatives",
+    "Improvement",
+    "Samples",
+    "entropy_bound",
+    "esaps",
+    "gps",
+    "local_program",
+    "policy_bound",
+    "saps",
+    "state_action_bound",
+    "total_policy_bound",
+]
 
 
 def policy_bound(program: ControlProgram, kl_bound: ArrayLike) -> Bounded:
@@ -61,48 +76,38 @@ def total_policy_bound(program: ControlProgram, kl_bound: ArrayLike) -> Bounded:
     return bounded(base, check_bound("kl_bound", kl_bound, program, None))
 
 
-def prepared(program: ControlProgram, what: str) -> ControlProgram:
-    """A program with its decisions' inverse temperature set to 1.
+def state_action_bound(program: ControlProgram, states: Any, kl_bound: ArrayLike) -> BoundedStates:
+    """The best policy that keeps states and decisions together near given laws (Abdulsamad 2016, with corrections).
+
+        KL(mu_t(x) pi_t(u|x) || states_t(x) prior(u|x)) <= kl_bound        at each step
+
+    Args:
+        program: as in `policy_bound`, with a horizon.
+        states: laws of the state with T + 1 rows, in the form of `exact.marginals(...).state`: tables (T + 1, states),
+            or (mean (T + 1, n), cov (T + 1, n, n)), covariances regular. The last row does not matter. None: where the
+            program's prior leads, so that following the prior meets every bound.
+        kl_bound: above 0, in nats, one number or (T,).
 
     Raises:
-        TypeError, ValueError: it is none whose policies can be bounded.
+        TypeError, ValueError: as in `policy_bound`; the states are no laws, or lack some that are reached; the bounds
+            cannot be met: the message says by how much.
     """
-    check_program(program)
-    check_sees(program, what)
-    for name, unseen in program.structure.together:
-        raise ValueError(
-            f"{what} is for decisions taken one after the other: {name!r} does not see {list(unseen)}, and what they "
-            "do is an equilibrium, which maximises nothing."
-        )
-    base = program.untempered()
-    try:
-        own = common_inverse_temperature(base)
-    except ValueError as error:
-        raise ValueError(f"{what} wants decisions of one inverse temperature, and their KL: {error}") from error
-    if own is not None and not isinstance(own, jax.core.Tracer) and not float(own) > 0:
-        raise ValueError(
-            f"{what} finds the inverse temperature itself, as a multiple of the decisions' own, which is {float(own):g}:"
-            " give them one above 0."
-        )
-    return base if own is None else base.tempered(1 / own)
+    base = prepared(program, "trust_region.state_action_bound")
+    return bounded_states(base, check_given(base, states, kl_bound, None))
 
 
-def check_bound(name: str, bound: Any, program: ControlProgram, shape: tuple[Any, ...] | None) -> Float[Array, "..."]:
-    """A bound on a KL, one number, or of another shape if that is given.
+def entropy_bound(program: ControlProgram, states: Any, kl_bound: ArrayLike, entropy_bound: ArrayLike) -> BoundedStates:
+    """The same with a bound on how certain the policy is: E log pi_t <= entropy_bound, minus an entropy.
+
+    Args:
+        program: as in `state_action_bound`.
+        states: as there.
+        kl_bound: as there.
+        entropy_bound: delta, in nats, one number or (T,): the entropy is at least -delta. To keep a policy's entropy,
+            give minus that.
 
     Raises:
-        TypeError: it holds no numbers.
-        ValueError: it has another shape, or is negative or NaN, or infinite for vectors.
+        TypeError, ValueError: as in `state_action_bound`.
     """
-    array = check_numbers(name, bound, "numbers of nats, at least 0")
-    if array.shape not in ((), shape):
-        wanted = "one number" if shape is None else f"one number, or one for each of {shape[0]} steps"
-        raise ValueError(f"{name} must be {wanted}; got shape {array.shape}.")
-    if isinstance(array, jax.core.Tracer):
-        return array
-    known = np.asarray(array)
-    if not np.all(known >= 0):
-        raise ValueError(f"{name} holds {known[~(known >= 0)].flat[0]:g}: a bound on a KL is at least 0 nats.")
-    if program.structure.gaussian and np.any(np.isinf(known)):
-        raise ValueError(f"{name} is infinite: without a bound what maximises has no density. Give a finite one.")
-    return array
+    base = prepared(program, "trust_region.entropy_bound")
+    return bounded_states(base, check_given(base, states, kl_bound, entropy_bound))

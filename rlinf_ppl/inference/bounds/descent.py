@@ -6,13 +6,14 @@ where g is convex in alpha and L. With the Jacobian J of (alpha, L) in (x, tilt)
 
     (J' H J + barrier) (s, d) = -(J' slope - barrier)
 
-are solved by conjugate gradients, with products of H only, preconditioned by what a bound alone would have (Steihaug
-1983): KL is about proportional to alpha^-2, and L moves laws by their Fisher information. Then alpha grows by the
+are solved by conjugate gradients (Steihaug 1983), with products of H only, preconditioned by what a bound alone would
+have: KL is about proportional to alpha^-2, and L moves laws by their Fisher information. Then alpha grows by the
 factor 1 + s, and L by alpha (d + tilt s), halved until what is minimised falls. Where a bound is slack, alpha falls with
 the barrier, which is lowered whenever its own minimum is near (Fiacco & McCormick 1968).
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -64,8 +65,21 @@ class Dual(eqx.Module):
     """A convex dual."""
 
     @abstractmethod
+    def begin(self) -> tuple[Point, Evaluation]:
+        """Where to begin, a point with a value, and the dual there."""
+
+    @property
+    def is_found(self) -> bool:
+        """Whether that is the minimum already."""
+        return False
+
+    @abstractmethod
     def evaluate(self, at: Point) -> Evaluation:
         """The dual at a point."""
+
+    def moved(self, tilt: Any, step: Any) -> Any:
+        """Tilts after a step, to first order the sum of both."""
+        return jax.tree.map(jnp.add, tilt, step)
 
     @abstractmethod
     def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
@@ -88,6 +102,39 @@ class Descent(NamedTuple):
     barrier: Float[Array, ""]
     stalled: Float[Array, ""]
     steps: Float[Array, ""]
+
+
+@eqx.filter_custom_jvp
+def argmin(dual: Dual) -> tuple[Point, Evaluation]:
+    """The minimum, and the dual there; differentiable in whatever the dual depends on."""
+    begin, here = dual.begin()
+    return (begin, here) if dual.is_found else minimise(dual, begin, here)
+
+
+@argmin.def_jvp
+def tangents(primals: tuple[Dual], moves: tuple[Any]) -> Any:
+    """The implicit function theorem: what is at its bound stays there, and slack multipliers stay what they are."""
+    (dual,), (move,) = primals, moves
+    at, here = argmin(dual)
+    tight = (here.excess >= -(jnp.finfo(at.x.dtype).eps ** 0.5)).astype(at.x.dtype)
+
+    def slope_of(dual: Dual, at: Point) -> Point:
+        slope = dual.evaluate(at).slope
+        return slope._replace(x=tight * slope.x)
+
+    def product(step: Point) -> Point:
+        # The Hessian among the bounds that are not slack, symmetric and positive definite; the identity on the others.
+        pushed = jax.jvp(lambda at: slope_of(dual, at), (at,), (step._replace(x=tight * step.x),))[1]
+        return pushed._replace(x=pushed.x + (1 - tight) * step.x)
+
+    def solve(product: Callable[[Point], Point], right: Point) -> Point:
+        tol, size = 8 * float(jnp.finfo(at.x.dtype).eps), sum(x.size for x in jax.tree.leaves(right))
+        return jax.scipy.sparse.linalg.cg(product, right, tol=tol, maxiter=4 * size + 20)[0]
+
+    pushed = eqx.filter_jvp(lambda dual: slope_of(dual, at), (dual,), (move,))[1]
+    step = lax.custom_linear_solve(product, jax.tree.map(jnp.negative, pushed), solve, symmetric=True)
+    evaluated = eqx.filter_jvp(lambda dual, at: dual.evaluate(at), (dual, at), (move, step))[1]
+    return (at, here), (step, evaluated)
 
 
 def minimise(dual: Dual, start: Point, here: Evaluation) -> tuple[Point, Evaluation]:
@@ -159,11 +206,52 @@ def newton(dual: Dual, descent: Descent) -> Point:
 
     target = Point(barrier - slope.x, jax.tree.map(jnp.negative, slope.tilt))
     within = jnp.minimum(0.1, jnp.sqrt(distance(descent.here)))
-    near = lambda r: dual.precondition(at, descent.here, r, barrier)  # noqa: E731
-    size = sum(x.size for x in jax.tree.leaves(target))
-    step = jax.scipy.sparse.linalg.cg(product, target, M=near, tol=within, maxiter=min(2 * size + 20, 500))[0]
+
+    def near(right: Point) -> Point:
+        return dual.precondition(at, descent.here, right, barrier)
+
+    step = conjugate_gradients(product, target, near, within)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(step)]))
     return jax.tree.map(lambda a, b: jnp.where(finite, a, b), step, near(target))
+
+
+def conjugate_gradients(
+    product: Callable[[Point], Point],
+    right: Point,
+    near: Callable[[Point], Point],
+    within: Float[Array, ""] | float,
+) -> Point:
+    """The solution of product(step) = right.
+
+    What is left has to be small, and so have the steps that it would take: where a multiplier is next to nothing, so
+    are rows, but what they say of the tilts counts.
+    """
+
+    def inner(a: Point, b: Point) -> Array:
+        return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)), jnp.zeros(()))
+
+    def plus(a: Point, size: Array, b: Point) -> Point:
+        return jax.tree.map(lambda x, y: x + size * y, a, b)
+
+    first = near(right)
+    goal, goal_left = within * largest(first), within**2 * inner(right, right)
+    most = min(2 * sum(x.size for x in jax.tree.leaves(right)) + 20, 500)
+
+    def body(state: Any) -> Any:
+        step, left, z, direction, product_of_both, k = state
+        pushed = product(direction)
+        size = product_of_both / inner(direction, pushed)
+        step, left = plus(step, size, direction), plus(left, -size, pushed)
+        z = near(left)
+        after = inner(left, z)
+        return step, left, z, plus(z, after / product_of_both, direction), after, k + 1
+
+    def going(state: Any) -> Array:
+        _, left, z, _, product_of_both, k = state
+        return (k < most) & ((largest(z) > goal) | (inner(left, left) > goal_left)) & (product_of_both > 0)
+
+    zero = jax.tree.map(jnp.zeros_like, right)
+    return lax.while_loop(going, body, (zero, right, first, first, inner(right, first), 0))[0]
 
 
 def sum_over_time(tree: Any, like: Float[Array, " T"]) -> Float[Array, " T"]:
@@ -196,8 +284,9 @@ def halved(dual: Dual, descent: Descent, step: Point, begun: Float[Array, "B T"]
     def body(state: tuple[Array, Point, Evaluation]) -> tuple[Array, Point, Evaluation]:
         size = state[0] / 2
         grown = jnp.maximum(size * step.x, -NEARLY)
+        wider = 1 + jnp.maximum(grown[0], 0.0)
         x = jnp.clip(at.x + jnp.log1p(grown), begun + DEEPEST, begun + HIGHEST)
-        tilt = jax.tree.map(lambda a, b: a + size * b / by_time(1 + grown[0], b), at.tilt, step.tilt)
+        tilt = dual.moved(at.tilt, jax.tree.map(lambda b: size * b / by_time(wider, b), step.tilt))
         return size, Point(x, tilt), dual.evaluate(Point(x, tilt))
 
     found = lax.while_loop(going, body, (jnp.full((), 2.0, at.x.dtype), at, here))

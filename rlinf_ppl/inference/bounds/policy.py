@@ -1,16 +1,14 @@
 """Bounds on what policies spend alone, at each step or together: a search for temperatures."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, minimise
+from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin
 from rlinf_ppl.inference.bounds.results import SMALL, Bounded, residuals
 from rlinf_ppl.inference.bounds.spending import Spending, spend
 from rlinf_ppl.inference.bounds.temperatures import common
@@ -65,21 +63,45 @@ def bounded(program: ControlProgram, bounds: Float[Array, "..."]) -> Bounded:
 
 
 class PolicyDual(Dual):
-    """The dual of bounds on the KL of the policy at each step.
+    """The dual of bounds on the KL of the policy: at each step, or on the sum over all of them.
 
     Attributes:
         program: with decisions whose inverse temperature is 1.
-        bounds: (T,), or one number.
+        bounds: (T,), or one number for the sum.
+        start: the log of a temperature to begin at.
         policies: whether policies are among what is found.
     """
 
     program: ControlProgram
     bounds: Float[Array, "..."]
-    policies: bool = eqx.field(static=True)
+    start: Float[Array, ""]
+    policies: bool = eqx.field(static=True, default=False)
 
-    def spend(self, x: Float[Array, "..."]) -> Spending:
+    @property
+    def is_found(self) -> bool:
+        """One multiplier is found by a search alone."""
+        return not self.bounds.ndim
+
+    def begin(self) -> tuple[Point, Evaluation]:
+        """The one temperature at which no bound is exceeded, and one is met."""
+        free, shape = is_free(self.bounds), jnp.zeros(self.bounds.shape or (1,))
+        bounds = jnp.where(free, self.bounds, 1.0)
+
+        def ratio(spent: Spending) -> Array:
+            return jnp.max(jnp.where(free, self.per_multiplier(spent)[1], 0.0) / bounds)
+
+        worth = jnp.sum(jnp.where(free, bounds, 0.0))
+        x, spent = common(lambda x: self.spend(x + shape), ratio, worth, self.start)
+        return Point((x + shape)[None], ()), self.evaluation(x + shape, spent)
+
+    def factor(self, x: Float[Array, " T"]) -> Float[Array, "..."]:
+        """Inverse temperatures for the logs of temperatures: 0 where the bound is 0, infinite where there is none."""
+        fixed = jnp.where(self.bounds > 0, jnp.inf, 0.0)
+        return jnp.where(is_free(self.bounds), jnp.exp(-jnp.reshape(x, self.bounds.shape)), fixed)
+
+    def spend(self, x: Float[Array, " T"]) -> Spending:
         """What is spent at the logs of temperatures, where there is something to look for."""
-        spent = spend(self.program.tempered(inverse(x, self.bounds)), self.policies)
+        spent = spend(self.program.tempered(self.factor(x)), self.policies)
         free = jnp.broadcast_to(is_free(self.bounds), spent.kl.shape)
         return spent._replace(kl=jnp.where(free, spent.kl, 0.0), weights=jnp.where(free, spent.weights, 0.0))
 
@@ -89,99 +111,47 @@ class PolicyDual(Dual):
 
     def evaluation(self, x: Float[Array, " T"], spent: Spending) -> Evaluation:
         """The dual, by what is spent."""
-        bounds = jnp.where(is_free(self.bounds), self.bounds, 1.0)
-        multipliers = spent.weights * jnp.exp(x)
+        free = is_free(self.bounds)
+        bounds = jnp.where(free, self.bounds, 1.0)
+        weights, kl = self.per_multiplier(spent)
+        multipliers = weights * jnp.exp(x)
         worth = jnp.sum(multipliers * bounds)
-        slope = jnp.where(is_free(self.bounds), multipliers * (bounds - spent.kl), 0.0)
-        excess = jnp.where(spent.weights > 0, (spent.kl - bounds) / bounds, 0.0)
+        slope = jnp.where(free, multipliers * (bounds - kl), 0.0)
+        excess = jnp.where(weights > 0, (kl - bounds) / bounds, 0.0)
         value = spent.elbo + worth
         return Evaluation(value, Point(slope[None], ()), excess[None], worth, jnp.abs(spent.elbo) + worth, spent)
 
+    def per_multiplier(self, spent: Spending) -> tuple[Float[Array, " T"], Float[Array, " T"]]:
+        """The weight of each bound, and what it bounds."""
+        if self.bounds.ndim:
+            return spent.weights, spent.kl
+        return jnp.ones(1), jnp.sum(spent.weights * spent.kl)[None]
+
     def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
         """Alone, each step's KL is about proportional to alpha^-2."""
-        spent = evaluation.found
-        return Point(slope.x / (2 * spent.weights * jnp.exp(at.x) * jnp.maximum(spent.kl, 0.0) + barrier), ())
+        weights, kl = self.per_multiplier(evaluation.found)
+        return Point(slope.x / (2 * weights * jnp.exp(at.x) * jnp.maximum(kl, 0.0) + barrier), ())
 
 
 @compiled
 def temperatures(program: ControlProgram, bounds: Float[Array, "..."]) -> Found:
     """The inverse temperatures at which a program spends what it may, differentiable in both."""
-    factor, spent = at_bounds(program, bounds, jnp.zeros(()), False)
-    if program.structure.gaussian:
-        return Found(factor, spent)
-    # What is best of all is within some bounds of tables.
-    other = jnp.where(is_slack(spent, bounds), jnp.inf, factor)
-    after = spend(program.tempered(other))
-    keeps = jnp.all(over(after, bounds) <= bounds * (1 + ROUNDING))
-    return jax.tree.map(lambda a, b: jnp.where(keeps, a, b), Found(other, after), Found(factor, spent))
-
-
-@eqx.filter_custom_jvp
-def at_bounds(
-    program: ControlProgram, bounds: Float[Array, "..."], start: Float[Array, ""], policies: bool
-) -> tuple[Float[Array, "..."], Spending]:
-    """Finite inverse temperatures at which a program spends what it may, and what it spends.
-
-    Args:
-        program: with decisions whose inverse temperature is 1.
-        bounds: one number for the sum, or (T,) for each step.
-        start: the log of a temperature to begin at.
-        policies: whether policies are among the answers.
-    """
-    dual = PolicyDual(program, bounds, policies)
-    total = jnp.sum(jnp.where(is_free(bounds), bounds, 0.0))
-    x, spent = common(lambda x: dual.spend(x + jnp.zeros_like(bounds)), jnp.where(total > 0, total, 1.0), start)
-    if bounds.ndim:
-        begin = Point(jnp.full_like(bounds, x)[None], ())
-        end, evaluation = minimise(dual, begin, dual.evaluation(begin.x[0], spent))
-        x, spent = end.x[0], evaluation.found
-    return inverse(x, bounds), spent
-
-
-@at_bounds.def_jvp
-def tangents(primals: Any, moves: Any) -> Any:
-    """The implicit function theorem: what stays at its bound stays there."""
-    program, bounds, start, policies = primals
-    factor, spent = at_bounds(*primals)
-    free = is_free(bounds)
-    tight = (free & ~is_slack(spent, bounds)).astype(bounds.dtype)
-    x = -jnp.log(jnp.where(free, factor, 1.0))
-
-    def off(program: ControlProgram, bounds: Array, x: Array) -> Array:
-        found = spend(program.tempered(inverse(x, bounds)))
-        scale = jnp.exp(x) * (lax.stop_gradient(found.weights) if bounds.ndim else 1.0)
-        return tight * scale * jnp.where(free, bounds - over(found, bounds), 0.0)
-
-    def product(s: Array) -> Array:
-        # The Hessian of the dual among the bounds that are not slack, symmetric and positive definite.
-        return (1 - tight) * s + jax.jvp(lambda x: off(program, bounds, x), (x,), (tight * s,))[1]
-
-    def solve_linear(product: Callable[[Array], Array], y: Array) -> Array:
-        tol = 8 * float(jnp.finfo(y.dtype).eps)
-        return jax.scipy.sparse.linalg.cg(product, y, tol=tol, maxiter=4 * y.size + 20)[0]
-
-    pushed = eqx.filter_jvp(lambda program, bounds: off(program, bounds, x), primals[:2], moves[:2])[1]
-    x_moves = -lax.custom_linear_solve(product, pushed, solve_linear, symmetric=True)
-
-    def answer(program: ControlProgram, bounds: Array, x: Array) -> tuple[Array, Spending]:
-        return inverse(x, bounds), spend(program.tempered(inverse(x, bounds)), policies)
-
-    return (factor, spent), eqx.filter_jvp(answer, (program, bounds, x), (*moves[:2], x_moves))[1]
-
-
-def inverse(x: Float[Array, "..."], bounds: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Inverse temperatures for the logs of temperatures: 0 where the bound is 0, infinite where there is none."""
-    return jnp.where(is_free(bounds), jnp.exp(-x), jnp.where(bounds > 0, jnp.inf, 0.0))
+    dual = PolicyDual(program, bounds, jnp.zeros(()))
+    at, here = argmin(dual)
+    factor, spent = dual.factor(at.x[0]), here.found
+    if not program.structure.gaussian:
+        # What is best of all is within some bounds of tables.
+        slack = over(spent, bounds) < bounds * (1 - jnp.finfo(bounds.dtype).eps ** 0.5)
+        other = jnp.where(slack, jnp.inf, factor)
+        after = spend(program.tempered(other))
+        keeps = jnp.all(over(after, bounds) <= bounds * (1 + ROUNDING))
+        factor, spent = jax.tree.map(lambda a, b: jnp.where(keeps, a, b), (other, after), (factor, spent))
+    return Found(factor, spent)
 
 
 def is_free(bounds: Float[Array, "..."]) -> Bool[Array, "..."]:
     """Where there is something to look for."""
     return (bounds > 0) & jnp.isfinite(bounds)
-
-
-def is_slack(spent: Spending, bounds: Float[Array, "..."]) -> Bool[Array, "..."]:
-    """Where less is spent than a bound above 0 allows."""
-    return over(spent, bounds) < bounds * (1 - jnp.finfo(bounds.dtype).eps ** 0.5)
 
 
 def over(spent: Spending, bounds: Float[Array, "..."]) -> Float[Array, "..."]:

@@ -64,6 +64,39 @@ class Bounded(NamedTuple):
     converged: Bool[Array, ""]
 
 
+class BoundedStates(NamedTuple):
+    """The best policy that moves, together with the states that it leads to, only so far from given laws.
+
+    Attributes:
+        policy: for each decision, as in a solution.
+        value: V of `program`, in units of optimality: what is still to come, less what leaving the laws of the state
+            costs.
+        inverse_temperature: 1 / (alpha + beta), absolute, (T,).
+        kl_multiplier: alpha, (T,), in units of optimality for a nat; next to 0 where the bound is slack.
+        entropy_multiplier: beta, (T,), the same of the bound on the entropy; 0 where there is none.
+        kl: KL of state and decisions from the given laws and the prior at each step, (T,), in nats.
+        entropy: of the policy at each step, (T,), in nats.
+        expected: E sum gamma^t log p(O_t) under the policy: what is maximised.
+        dual: an upper bound on what any policy within the bounds earns; equal to `expected` at the optimum.
+        kkt: how far the answer is from optimal.
+        program: the program with the bounds as factors, whose soft-optimal policy is `policy`.
+        converged: whether the residuals are small, and the solution has converged.
+    """
+
+    policy: dict[str, Any]
+    value: Any
+    inverse_temperature: Float[Array, " T"]
+    kl_multiplier: Float[Array, " T"]
+    entropy_multiplier: Float[Array, " T"]
+    kl: Float[Array, " T"]
+    entropy: Float[Array, " T"]
+    expected: Float[Array, ""]
+    dual: Float[Array, ""]
+    kkt: KKT
+    program: ControlProgram
+    converged: Bool[Array, ""]
+
+
 def residuals(
     multipliers: Float[Array, "*C"],
     spent: Float[Array, "*C"],

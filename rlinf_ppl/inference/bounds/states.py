@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
-from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, by_time, minimise
+from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin, by_time, largest
 from rlinf_ppl.inference.bounds.spending import spend
 from rlinf_ppl.inference.bounds.temperatures import common
 from rlinf_ppl.inference.bounds.tilting import Laws, set_multipliers, sum_of_products
@@ -28,6 +28,10 @@ from rlinf_ppl.program import ControlProgram, read
 
 # How much of the first temperature is the entropy's.
 FIRST_ENTROPY = 0.5
+# What counts as a bound's size at least, in nats.
+LEAST = 1e-3
+# How much larger multipliers are, on the log scale, where rewards are nothing beside them.
+FAR = 25.0
 
 
 class Flow(NamedTuple):
@@ -74,12 +78,29 @@ class StateDual(Dual):
         laws: q_t.
         bounds: eps, (T,), less what the first state's law spends.
         entropy_bounds: delta, (T,); None: there are none.
+        plain: the program without bounds.
+        start: the log of a temperature to begin at.
     """
 
     program: ControlProgram
     laws: Laws
     bounds: Float[Array, " T"]
     entropy_bounds: Float[Array, " T"] | None
+    plain: ControlProgram
+    start: Float[Array, ""]
+
+    def begin(self) -> tuple[Point, Evaluation]:
+        """Laws as they are, and the one temperature at which the policy alone exceeds no bound, and meets one."""
+        bounds = jnp.maximum(self.bounds, LEAST)
+        x, _ = common(
+            lambda x: spend(self.plain.tempered(jnp.exp(-x))), lambda spent: jnp.max(spent.kl / bounds),
+            jnp.sum(bounds), self.start,
+        )  # fmt: skip
+        rows = [jnp.full_like(self.bounds, x)]
+        if self.entropy_bounds is not None:
+            rows.append(rows[0] + jnp.log(FIRST_ENTROPY))
+        point = Point(jnp.stack(rows), self.laws.nothing())
+        return point, self.evaluate(point)
 
     def multipliers(self, at: Point) -> tuple[Float[Array, " T"], Float[Array, " T"]]:
         """Alpha and beta."""
@@ -97,7 +118,7 @@ class StateDual(Dual):
         found = flow(self.tempered(at), self.laws)
         spent = found.kl + sum_of_products(at.tilt, found.moments) - constant
         slope = found.weights * alpha * (self.bounds - spent)
-        excess = (spent - self.bounds) / jnp.maximum(self.bounds, 1e-3)
+        excess = (spent - self.bounds) / jnp.maximum(self.bounds, LEAST)
         worth = jnp.sum(found.weights * alpha * self.bounds)
         value, slopes, excesses = found.elbo + worth, [slope], [excess]
         if self.entropy_bounds is not None:
@@ -110,6 +131,10 @@ class StateDual(Dual):
         tilt = jax.tree.map(lambda p, mu: by_time(scale, p) * (p - mu), moments, found.moments)
         rounding = jnp.abs(found.elbo) + worth
         return Evaluation(value, Point(jnp.stack(slopes), tilt), jnp.stack(excesses), worth, rounding, found)
+
+    def moved(self, tilt: Any, step: Any) -> Any:
+        """As the laws have it."""
+        return self.laws.moved(tilt, step)
 
     def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
         """By what each bound alone would have, and the Fisher information of the tilted laws."""
@@ -124,18 +149,46 @@ class StateDual(Dual):
         return Point(slope.x / jnp.stack(near), self.laws.natural(at.tilt, scaled))
 
 
-@compiled
-def solve_states(plain: ControlProgram, dual: StateDual, start: Float[Array, ""]) -> tuple[Point, Evaluation]:
-    """The minimum of the dual.
+class FoundStates(NamedTuple):
+    """What the joint dual comes to.
 
-    Args:
-        plain: the program without bounds on states.
-        dual: the dual.
-        start: the log of a temperature to begin at.
+    Attributes:
+        alpha, beta: the multipliers, (T,).
+        constant, tilt: of the laws p_t.
+        elbo: of the bounded program.
+        kl: what policy and state spend together, (T,).
+        log_prob: E log policy, (T,).
+        weights: how much each step counts.
+        apart: how far the moments of p_t and of the state are apart, in standard deviations and beside the sum of the
+            multipliers times their bounds.
+        infeasible: by how many nats some bound is exceeded at least whatever the policy, were rewards nothing; below 0
+            where that is not known.
     """
-    x, _ = common(lambda x: spend(plain.tempered(jnp.exp(-x))), jnp.sum(jnp.maximum(dual.bounds, 1e-3)), start)
-    rows = [jnp.full_like(dual.bounds, x)]
-    if dual.entropy_bounds is not None:
-        rows.append(rows[0] + jnp.log(FIRST_ENTROPY))
-    begin = Point(jnp.stack(rows), dual.laws.nothing())
-    return minimise(dual, begin, dual.evaluate(begin))
+
+    alpha: Float[Array, " T"]
+    beta: Float[Array, " T"]
+    constant: Float[Array, " T"]
+    tilt: Any
+    elbo: Float[Array, ""]
+    kl: Float[Array, " T"]
+    log_prob: Float[Array, " T"]
+    weights: Float[Array, " T"]
+    apart: Float[Array, ""]
+    infeasible: Float[Array, ""]
+
+
+@compiled
+def multipliers_of(dual: StateDual) -> FoundStates:
+    """The minimum of the dual."""
+    at, here = argmin(dual)
+    alpha, beta = dual.multipliers(at)
+    constant, _ = dual.laws.tilted(at.tilt)
+    found = here.found
+    spent = found.kl + dual.laws.kl(found.moments)
+    # Far out the dual is linear, and the rewards are nothing beside it.
+    far = dual.evaluate(at._replace(x=at.x + FAR))
+    size = jnp.sum(found.weights * (alpha + beta)) * jnp.exp(FAR)
+    return FoundStates(
+        alpha, beta, constant, at.tilt, found.elbo, spent, found.log_prob, found.weights,
+        largest(here.slope.tilt) / here.worth, -far.value / size,
+    )  # fmt: skip

@@ -8,7 +8,7 @@ log KL(x) - log eps, near a slope of -2; it is bracketed, and a secant finds it.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ FLATTEST, STEEPEST, USUAL = -1e-6, -20.0, -2.0
 LONGEST = 20.0
 
 Spend = Callable[[Array], Spending]
+Ratio = Callable[[Spending], Array]
 
 
 class Search(NamedTuple):
@@ -55,25 +56,26 @@ class Search(NamedTuple):
     slack: Bool[Array, ""]
 
 
-def common(spend: Spend, bound: Float[Array, ""], start: Float[Array, ""]) -> tuple[Float[Array, ""], Spending]:
-    """The log of the one temperature at which the sum of what is spent is a bound, and what is spent at it.
+def common(spend: Spend, ratio: Ratio, worth: Float[Array, ""], start: Float[Array, ""]) -> tuple[Any, Spending]:
+    """The log of the one temperature at which bounds are met, and what is spent at it.
 
-    Where the bound is slack the temperature is so low that nothing is left to gain.
+    Where they are slack the temperature is so low that nothing is left to gain.
 
     Args:
         spend: what is spent at the log of a temperature.
-        bound: above 0.
+        ratio: how much of the bounds that is: the one temperature makes it 1.
+        worth: the sum of the bounds: what is left to gain is at most that times the temperature.
         start: where to begin.
     """
-    tolerance = 16 * jnp.finfo(bound.dtype).eps
+    tolerance = 16 * jnp.finfo(worth.dtype).eps
 
     def excess(spent: Spending, x: Array) -> tuple[Array, Array]:
-        total = jnp.sum(spent.weights * spent.kl)
-        known = jnp.isfinite(total) & jnp.isfinite(spent.elbo)
+        part = ratio(spent)
+        known = jnp.isfinite(part) & jnp.isfinite(spent.elbo)
         # Rounding may leave a cost of nothing below 0.
-        f = jnp.log(jnp.maximum(total, jnp.finfo(total.dtype).tiny)) - jnp.log(bound)
-        gain = jnp.exp(x) * (bound - total)
-        slack = known & (gain > 0) & (gain <= NOTHING * jnp.finfo(total.dtype).eps * jnp.abs(spent.elbo))
+        f = jnp.log(jnp.maximum(part, jnp.finfo(part.dtype).tiny))
+        gain = jnp.exp(x) * worth * (1 - part)
+        slack = known & (gain > 0) & (gain <= NOTHING * jnp.finfo(part.dtype).eps * jnp.abs(spent.elbo))
         return jnp.where(known, f, jnp.inf), slack
 
     def going(search: Search) -> Bool[Array, ""]:

@@ -30,6 +30,9 @@ from rlinf_ppl.program.supports import Support, is_finite, positions_of
 
 Tilt = Any
 
+# How much smaller, on the log scale, a probability may become at once.
+FARTHEST = 2.0
+
 
 class Laws(eqx.Module):
     """The laws q_t, (T, ...), of which tilts are made."""
@@ -47,8 +50,16 @@ class Laws(eqx.Module):
         """A_t, and the moments of p_t; NaN where p_t is no law."""
 
     @abstractmethod
+    def kl(self, moments: Tilt) -> Float[Array, " T"]:
+        """KL from q_t of the laws with these moments, in nats."""
+
+    @abstractmethod
     def natural(self, tilt: Tilt, moments: Tilt) -> Tilt:
         """The change of the tilt that changes the moments of p_t so."""
+
+    def moved(self, tilt: Tilt, step: Tilt) -> Tilt:
+        """Tilts after a step, to first order the sum of both."""
+        return jax.tree.map(jnp.add, tilt, step)
 
     @abstractmethod
     def read(self) -> Any:
@@ -83,12 +94,22 @@ class OfTables(Laws):
         total = jax.nn.logsumexp(flat.reshape(len(flat), -1), -1)
         return total, jnp.exp(flat - total.reshape(-1, *[1] * (flat.ndim - 1)))
 
+    def kl(self, moments: Tilt) -> Float[Array, " T"]:
+        """By a sum over the states that q leads to."""
+        known = (moments > 0) & (self.q > 0)
+        ratio = jnp.log(jnp.where(known, moments, 1.0)) - jnp.log(jnp.where(known, self.q, 1.0))
+        return jnp.sum((jnp.where(known, moments, 0.0) * ratio).reshape(len(ratio), -1), -1)
+
     def natural(self, tilt: Tilt, moments: Tilt) -> Tilt:
         """By the probabilities' own scale; a constant changes nothing, and is taken out."""
         p = self.tilted(tilt)[1]
         change = jnp.where(p > 0, moments / jnp.where(p > 0, p, 1.0), 0.0)
         axes = tuple(range(1, p.ndim))
         return jnp.where(p > 0, change - jnp.sum(p * change, axes, keepdims=True), 0.0)
+
+    def moved(self, tilt: Tilt, step: Tilt) -> Tilt:
+        """Newton's step mu / p - 1 towards a larger probability mu is what log(mu / p) is to first order."""
+        return tilt + jnp.where(step > 0, jnp.log1p(jnp.maximum(step, 0.0)), jnp.maximum(step, -FARTHEST))
 
     def read(self) -> Any:
         """Nothing."""
@@ -127,6 +148,14 @@ class OfVectors(Laws):
         mean = jnp.einsum("tij,tj->ti", cov, tilt[0])
         constant = (jnp.sum(tilt[0] * mean, -1) - jnp.sum(jnp.log(pivots), -1)) / 2
         return constant, (mean, -(cov + mean[:, :, None] * mean[:, None]) / 2)
+
+    def kl(self, moments: Tilt) -> Float[Array, " T"]:
+        """Of z from N(0, I)."""
+        mean, second = moments
+        cov = -2 * second - mean[:, :, None] * mean[:, None]
+        pivots = jax.vmap(lambda cov: inverse(cov)[1])(cov)
+        trace = jnp.trace(cov, axis1=1, axis2=2)
+        return 0.5 * (trace + jnp.sum(mean**2, -1) - mean.shape[1] - jnp.sum(jnp.log(pivots), -1))
 
     def natural(self, tilt: Tilt, moments: Tilt) -> Tilt:
         """By the derivative of precision and slope in mean and covariance."""
@@ -172,12 +201,14 @@ class Extra(eqx.Module):
     """What the step of a bounded program reads beside what it read before; arrays over time.
 
     Attributes:
+        unit: the inverse temperature where the sum of the multipliers is 1.
         alpha, beta: the multipliers of the two bounds.
         constant: A_t.
         tilt: the tilts.
         own: what the laws read.
     """
 
+    unit: Any
     alpha: Any
     beta: Any
     constant: Any
@@ -253,8 +284,8 @@ def with_bounds(program: ControlProgram, laws: Laws, entropy: bool) -> ControlPr
     horizon = program.horizon
     assert horizon is not None
     supports = program.structure.state
-    zeros = jnp.zeros(horizon)
-    extra = Extra(zeros, zeros, zeros, laws.nothing(), laws.read())
+    zeros, own = jnp.zeros(horizon), program.changes.factor
+    extra = Extra(zeros + (1.0 if own is None else own), zeros, zeros, zeros, laws.nothing(), laws.read())
     return ControlProgram(
         Around(program.initial), Bounded(program.step, type(laws), supports, entropy), horizon, program.discount,
         None if program.final is None else Around(program.final),
@@ -270,8 +301,7 @@ def set_multipliers(program: ControlProgram, alpha: Array, beta: Array, constant
     def of(extra: Extra) -> tuple[Any, ...]:
         return extra.alpha, extra.beta, extra.constant, extra.tilt
 
+    factor = program.args[0].unit.rows / (alpha + beta)
     numbers = jax.tree.map(over_time, (alpha, beta, constant, tilt))
     args = (eqx.tree_at(of, program.args[0], numbers, is_leaf=is_over_time), *program.args[1:])
-    return eqx.tree_at(
-        lambda each: (each.args, each.changes.factor), program, (args, 1 / (alpha + beta)), is_leaf=is_over_time
-    )
+    return eqx.tree_at(lambda each: (each.args, each.changes.factor), program, (args, factor), is_leaf=is_over_time)

@@ -54,19 +54,19 @@ def check_start(dynamics: Dynamics, start: Any) -> AffinePolicy:
     return AffinePolicy(*arrays)
 
 
-def check_bounds(name: str, bound: Any, horizon: int, positive: bool = True) -> Float[Array, "..."]:
-    """A bound, one number or (T,).
+def check_bounds(name: str, bound: Any, horizon: int, least: bool = False) -> Float[Array, "..."]:
+    """A bound, one number or (T,), above 0, or at least 0.
 
     Raises:
-        ValueError: it has another shape, or is not finite, or not above 0 where it must be.
+        ValueError: it has another shape, or is not finite, or too small.
     """
     array = check_numbers(name, bound, "numbers of nats")
     if array.shape not in ((), (horizon,)):
         raise ValueError(f"{name} must be one number, or one for each of {horizon} steps; got shape {array.shape}.")
     if not isinstance(array, jax.core.Tracer):
         known = np.asarray(array)
-        if not np.all(np.isfinite(known)) or (positive and not np.all(known > 0)):
-            raise ValueError(f"{name} is {known}: it must be finite{' and above 0' if positive else ''}.")
+        if not np.all(np.isfinite(known) & ((known >= 0) if least else (known > 0))):
+            raise ValueError(f"{name} is {known}: it must be finite, and {'at least' if least else 'above'} 0.")
     return array
 
 
@@ -89,8 +89,3 @@ def check_expands(dynamics: Dynamics, expansion: Any, what: str) -> None:
                 f"{meaning} is not finite at t = {t} of {what}, at x = {np.asarray(expansion.states[t])}: start "
                 "nearer, or write the step and the cost without what divides by 0 there."
             )
-
-
-def as_array(x: Any) -> Array:
-    """A number as an array."""
-    return jnp.asarray(x, float)

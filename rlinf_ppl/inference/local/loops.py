@@ -11,7 +11,7 @@ from rlinf_ppl.inference.arguments import check_count
 from rlinf_ppl.inference.local.arguments import check_bounds, check_dynamics, check_expands, check_start
 from rlinf_ppl.inference.local.improving import Problem, improve
 from rlinf_ppl.inference.local.knowledge import Derivatives, Knowledge
-from rlinf_ppl.inference.local.problems import PolicyBound
+from rlinf_ppl.inference.local.problems import PolicyBound, StateActionBound
 from rlinf_ppl.tasks import Dynamics
 from rlinf_ppl.types import ArrayLike
 
@@ -68,6 +68,73 @@ def gps(
         TypeError, ValueError: an argument is none; derivatives are not finite at a step.
     """
     problem = PolicyBound(check_bounds("kl_bound", kl_bound, check_dynamics(dynamics).horizon))
+    return improvement(dynamics, problem, num_iterations, start, knowledge, num_halvings)
+
+
+def saps(
+    dynamics: Dynamics,
+    kl_bound: ArrayLike,
+    num_iterations: int = 50,
+    start: Any = None,
+    knowledge: Knowledge = KNOWN,
+    num_halvings: int = 10,
+) -> Improvement:
+    """State-action bound policy search: states may move only so far, too (Abdulsamad 2016, chapter 4, corrected).
+
+    Each policy is measured together with the states that it leads to, from the last policy and the states that that
+    one would lead to in the same local system, so that staying there is always allowed.
+
+    Args:
+        dynamics: the system; its first state or its noise has some variance in every direction.
+        kl_bound: on the KL of state and action together at each step, above 0, in nats, one number or (T,).
+        num_iterations: I.
+        start: as in `gps`.
+        knowledge: as in `gps`.
+        num_halvings: as in `gps`.
+
+    Raises:
+        TypeError, ValueError: as in `gps`.
+    """
+    return with_states(dynamics, kl_bound, None, num_iterations, start, knowledge, num_halvings)
+
+
+def esaps(
+    dynamics: Dynamics,
+    kl_bound: ArrayLike,
+    entropy_loss: ArrayLike = 0.1,
+    num_iterations: int = 50,
+    start: Any = None,
+    knowledge: Knowledge = KNOWN,
+    num_halvings: int = 10,
+) -> Improvement:
+    """The same with a bound on the entropy of the policy, which keeps it exploring (Abdulsamad 2016, chapter 5).
+
+    Args:
+        dynamics: as in `saps`.
+        kl_bound: as in `saps`.
+        entropy_loss: how many nats of entropy the policy may lose at each step in one iteration, at least 0, one
+            number or (T,).
+        num_iterations: I.
+        start: as in `gps`.
+        knowledge: as in `gps`.
+        num_halvings: as in `gps`.
+
+    Raises:
+        TypeError, ValueError: as in `gps`.
+    """
+    loss = check_bounds("entropy_loss", entropy_loss, check_dynamics(dynamics).horizon, least=True)
+    return with_states(dynamics, kl_bound, loss, num_iterations, start, knowledge, num_halvings)
+
+
+def with_states(
+    dynamics: Dynamics, kl_bound: ArrayLike, entropy_loss: Any, num_iterations: int, start: Any, knowledge: Knowledge,
+    num_halvings: int,
+) -> Improvement:  # fmt: skip
+    """Policy search with bounds on states, and on entropies where there are any."""
+    steps = (check_dynamics(dynamics).horizon,)
+    bounds = jnp.broadcast_to(check_bounds("kl_bound", kl_bound, *steps), steps)
+    losses = None if entropy_loss is None else jnp.broadcast_to(entropy_loss, steps)
+    problem = StateActionBound(bounds, losses)
     return improvement(dynamics, problem, num_iterations, start, knowledge, num_halvings)
 
 
