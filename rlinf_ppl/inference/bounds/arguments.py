@@ -16,7 +16,6 @@ from rlinf_ppl.program.reading import check_program
 
 # How far the sum of probabilities may be from 1.
 ROUGH = 1e-4
-PARTS = Gaussian._fields
 
 
 def prepared(program: ControlProgram, what: str) -> ControlProgram:
@@ -102,9 +101,8 @@ def check_states(program: ControlProgram, states: Any) -> Any:
         if not isinstance(states, tuple | list) or len(states) != 2:
             raise ValueError("states must be (mean, cov) of the state, as exact.marginals(program, policy).state is.")
         n = sum(sizes)
-        mean, cov = (
-            check_numbers(f"states' {name}", x, "numbers") for name, x in zip(("mean", "cov"), states, strict=True)
-        )
+        given = zip(Gaussian._fields, states, strict=True)
+        mean, cov = (check_numbers(f"states' {name}", x, "numbers") for name, x in given)
         for name, array, shape in (("mean", mean, (rows, n)), ("cov", cov, (rows, n, n))):
             if array.shape != shape:
                 raise ValueError(f"states' {name} has shape {array.shape}; it must be {shape}.")
@@ -137,6 +135,6 @@ def check_covariances(cov: Float[np.ndarray, "T n n"], mean: Float[np.ndarray, "
         least = np.linalg.eigvalsh((each + each.T) / 2).min()
         if not least > 0:
             raise ValueError(
-                f"states' cov at t = {t} has the eigenvalue {least:.3g}: a law that states are measured from needs some "
+                f"states' cov at t = {t} has the eigenvalue {least:.3g}: what states are measured from needs some "
                 "variance in every direction. Give the first state, or the step, some noise."
             )

@@ -7,9 +7,9 @@ where g is convex in alpha and L. With the Jacobian J of (alpha, L) in (x, tilt)
     (J' H J + barrier) (s, d) = -(J' slope - barrier)
 
 are solved by conjugate gradients (Steihaug 1983), with products of H only, preconditioned by what a bound alone would
-have: KL is about proportional to alpha^-2, and L moves laws by their Fisher information. Then alpha grows by the
-factor 1 + s, and L by alpha (d + tilt s), halved until what is minimised falls. Where a bound is slack, alpha falls with
-the barrier, which is lowered whenever its own minimum is near (Fiacco & McCormick 1968).
+have. Then alpha grows by the factor 1 + s and tilts by d, to first order a step in alpha and L, halved until what is
+minimised falls. Where a bound is slack, alpha falls with the barrier, which is lowered whenever its own minimum is near
+(Fiacco & McCormick 1968).
 """
 
 from abc import abstractmethod
@@ -22,11 +22,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-MOST_NEWTONS, MOST_HALVINGS = 200, 40
+MOST_NEWTONS, MOST_HALVINGS, MOST_STALLS = 200, 40, 3
 # How far a log multiplier may be from where the search began, below and above.
 DEEPEST, HIGHEST = -30.0, 60.0
 # How much of a multiplier one step may take away, and what a barrier is lowered by.
-NEARLY, LOWERING = 0.98, 0.1
+NEARLY, LOWERING = 0.5, 0.1
 
 
 class Point(NamedTuple):
@@ -69,6 +69,11 @@ class Dual(eqx.Module):
         """Where to begin, a point with a value, and the dual there."""
 
     @property
+    def goal(self) -> float:
+        """How far from optimal is near enough; 0: as near as the dtype allows."""
+        return 0.0
+
+    @property
     def is_found(self) -> bool:
         """Whether that is the minimum already."""
         return False
@@ -92,6 +97,7 @@ class Descent(NamedTuple):
     Attributes:
         at: where it is.
         here: the dual there.
+        best: the nearest to the optimum so far, and the dual there.
         barrier: its weight.
         stalled: how many steps in a row have changed nothing.
         steps: how many there were.
@@ -99,6 +105,7 @@ class Descent(NamedTuple):
 
     at: Point
     here: Evaluation
+    best: tuple[Point, Evaluation]
     barrier: Float[Array, ""]
     stalled: Float[Array, ""]
     steps: Float[Array, ""]
@@ -145,11 +152,12 @@ def minimise(dual: Dual, start: Point, here: Evaluation) -> tuple[Point, Evaluat
         start: where to begin; the dual has to have a value there.
         here: the dual there.
     """
-    goal = 4 * jnp.finfo(start.x.dtype).eps
+    digit = float(jnp.finfo(start.x.dtype).eps)
+    goal = max(dual.goal, 64 * digit)
 
     def going(descent: Descent) -> Bool[Array, ""]:
         left = distance(descent.here) > goal
-        return (descent.steps < MOST_NEWTONS) & left & (descent.stalled < 3)
+        return (descent.steps < MOST_NEWTONS) & left & (descent.stalled < MOST_STALLS)
 
     def body(descent: Descent) -> Descent:
         at, now = halved(dual, descent, newton(dual, descent), start.x)
@@ -161,12 +169,19 @@ def minimise(dual: Dual, start: Point, here: Evaluation) -> tuple[Point, Evaluat
         falls = merit(barrier, at, now) < merit(barrier, descent.at, descent.here) - noise(descent.here)
         moves = arrived | falls | (distance(now) < 0.9 * distance(descent.here))
         stalled = jnp.where(moves, 0.0, descent.stalled + 1)
-        return Descent(at, now, jnp.where(arrived, lower * barrier, barrier), stalled, descent.steps + 1)
+        best = nearest(descent.best, (at, now))
+        after = jnp.where(arrived, jnp.maximum(lower * barrier, 16 * digit * now.worth), barrier)
+        return Descent(at, now, best, after, stalled, descent.steps + 1)
 
     zero = jnp.zeros((), start.x.dtype)
     barrier = LOWERING * here.worth / start.x.size
-    found = lax.while_loop(going, body, Descent(start, here, barrier, zero, zero))
-    return found.at, found.here
+    return lax.while_loop(going, body, Descent(start, here, (start, here), barrier, zero, zero)).best
+
+
+def nearest(one: tuple[Point, Evaluation], other: tuple[Point, Evaluation]) -> tuple[Point, Evaluation]:
+    """Which of two is nearer to the optimum."""
+    nearer = distance(other[1]) < distance(one[1])
+    return jax.tree.map(lambda a, b: jnp.where(nearer, b, a), one, other)
 
 
 def merit(barrier: Float[Array, ""], at: Point, here: Evaluation) -> Float[Array, ""]:

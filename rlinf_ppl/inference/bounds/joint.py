@@ -75,8 +75,17 @@ def bounded_program(program: ControlProgram, found: FoundStates) -> ControlProgr
     return set_multipliers(program, found.alpha, found.beta, found.constant, found.tilt)
 
 
-def joint_dual(program: ControlProgram, given: Given, start: Float[Array, ""] | float = 0.0) -> StateDual:
-    """The dual of what is bounded; `start` is the log of a temperature to begin at."""
+def joint_dual(
+    program: ControlProgram, given: Given, start: Float[Array, ""] | float = 0.0, within: float = 0.0
+) -> StateDual:
+    """The dual of what is bounded.
+
+    Args:
+        program: with decisions whose inverse temperature is 1.
+        given: what is bounded.
+        start: the log of a temperature to begin at.
+        within: how far from optimal is near enough.
+    """
     own = marginals(program, prior_policy(program)).state
     states = own if given.states is None else given.states
     states = jax.tree.map(lambda x: jnp.asarray(x, float), states)
@@ -84,7 +93,7 @@ def joint_dual(program: ControlProgram, given: Given, start: Float[Array, ""] | 
     bounds = jnp.asarray(given.bounds, float).at[0].add(-first)
     entropies = None if given.entropy_bounds is None else jnp.asarray(given.entropy_bounds, float)
     bounded = with_bounds(program, laws, entropies is not None)
-    return StateDual(bounded, laws, bounds, entropies, program.tempered(1.0), jnp.asarray(start, float))
+    return StateDual(bounded, laws, bounds, entropies, program.tempered(1.0), jnp.asarray(start, float), within)
 
 
 def laws_of(states: Any, own: Any) -> tuple[Laws, Float[Array, ""]]:

@@ -12,6 +12,7 @@ between the moments of p_t and of the state's law under the policy that V makes 
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -80,6 +81,7 @@ class StateDual(Dual):
         entropy_bounds: delta, (T,); None: there are none.
         plain: the program without bounds.
         start: the log of a temperature to begin at.
+        within: how far from optimal is near enough.
     """
 
     program: ControlProgram
@@ -88,6 +90,12 @@ class StateDual(Dual):
     entropy_bounds: Float[Array, " T"] | None
     plain: ControlProgram
     start: Float[Array, ""]
+    within: float = eqx.field(static=True, default=0.0)
+
+    @property
+    def goal(self) -> float:
+        """How far from optimal is near enough."""
+        return self.within
 
     def begin(self) -> tuple[Point, Evaluation]:
         """Laws as they are, and the one temperature at which the policy alone exceeds no bound, and meets one."""

@@ -194,7 +194,7 @@ def sum_of_products(one: Tilt, other: Tilt) -> Float[Array, " T"]:
     """<one, other> at each time."""
     products = jax.tree.map(lambda a, b: jnp.sum((a * b).reshape(len(a), -1), -1), one, other)
     first, *rest = jax.tree.leaves(products)
-    return sum(rest, first)
+    return jnp.asarray(sum(rest, first))
 
 
 class Extra(eqx.Module):

@@ -13,6 +13,9 @@ from rlinf_ppl.inference.local.improving import Problem, Step
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.tasks import Dynamics
 
+# How near to their bounds policies have to come that are only steps on a way.
+NEAR = 1e-6
+
 
 class PolicyBound(Problem):
     """A bound on the KL of the policy: on its sum over the steps, or at each step.
@@ -58,7 +61,7 @@ class StateActionBound(Problem):
             pivots = jax.vmap(lambda cov: inverse(cov)[1])(cov)
             entropy = 0.5 * (cov.shape[-1] * (1 + jnp.log(2 * jnp.pi)) + jnp.sum(jnp.log(pivots), -1))
             entropies = scale * self.entropy_loss - entropy
-        dual = joint_dual(program.tempered(1.0), Given(None, scale * self.kl_bound, entropies), carried)
+        dual = joint_dual(program.tempered(1.0), Given(None, scale * self.kl_bound, entropies), carried, NEAR)
         at, here = argmin(dual)
         alpha, beta = dual.multipliers(at)
         return Step(here.found.policy["u"], here.found.kl, 1 / (alpha + beta), jnp.mean(at.x[0]))

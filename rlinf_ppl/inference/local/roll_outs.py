@@ -1,6 +1,7 @@
 """Trajectories of a nonlinear system under a policy: the one without noise, and sampled ones."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,18 +32,10 @@ def mean_trajectory(dynamics: Dynamics, policy: AffinePolicy) -> Trajectory:
     return followed(dynamics, lambda x, law: law[0] @ x + law[1], policy[:2])
 
 
-def corrected_trajectory(
-    dynamics: Dynamics, about: Trajectory, gain: Float[Array, "T m n"], change: Float[Array, "T m"]
-) -> Trajectory:
-    """The same under the actions of a trajectory with a change, and a gain on how far it is from there."""
-    laws = gain, about.states[:-1], about.actions + change
-    return followed(dynamics, lambda x, law: law[0] @ (x - law[1]) + law[2], laws)
-
-
-def followed(dynamics: Dynamics, act, laws) -> Trajectory:
+def followed(dynamics: Dynamics, act: Callable[[Array, Any], Array], laws: Any) -> Trajectory:
     """The trajectory without noise under a function of the state and of what holds at its time."""
 
-    def move(x: Array, now) -> tuple[Array, tuple[Array, Array, Array]]:
+    def move(x: Array, now: Any) -> tuple[Array, tuple[Array, Array, Array]]:
         t, law = now
         u = act(x, law)
         return dynamics.moved(x, u, t), (x, u, dynamics.reward(x, u, t))
@@ -61,11 +54,11 @@ def sampled_trajectories(dynamics: Dynamics, key: Array, policy: AffinePolicy, n
     pushes = jax.random.normal(action_key, (dynamics.horizon, n, dynamics.num_actions))
     gusts = jax.random.normal(noise_key, (dynamics.horizon, n, dynamics.num_states))
 
-    def one(x: Array, gain: Array, offset: Array, root: Array, push: Array, gust: Array, t: Array):
+    def one(x: Array, gain: Array, offset: Array, root: Array, push: Array, gust: Array, t: Array) -> Any:
         u = gain @ x + offset + root @ push
         return dynamics.moved(x, u, t) + noise_root @ gust, (x, u, dynamics.reward(x, u, t))
 
-    def move(x: Array, now):
+    def move(x: Array, now: Any) -> Any:
         return jax.vmap(one, (0, None, None, None, 0, 0, None))(x, *now)
 
     times = jnp.arange(dynamics.horizon)
