@@ -110,7 +110,7 @@ class Dynamics(eqx.Module):
         """The reward of the last state."""
         return -jnp.asarray(self.cost(x, jnp.zeros_like(self.action_limit), self.horizon))
 
-    def expand(self, states: Float[Array, "T+1 n"], actions: Float[Array, "T m"]) -> Expansion:
+    def expand(self, states: Float[Array, "T_plus_1 n"], actions: Float[Array, "T m"]) -> Expansion:
         """The system about a trajectory: its first derivatives, and the first and second ones of the reward.
 
         In the direction of an action at its limit the step's derivative is 0, as more of it changes nothing; the cost
@@ -132,7 +132,7 @@ class Dynamics(eqx.Module):
 
         here = states[:-1], applied, times
         A, B = jax.vmap(jax.jacfwd(at, (0, 1)))(*here)
-        free = (jnp.abs(actions) < self.action_limit).astype(B.dtype)
+        free = (jnp.abs(actions) < self.action_limit[None]).astype(B.dtype)
         z, last = jnp.concatenate(here[:2], -1), jnp.concatenate([states[-1], jnp.zeros_like(self.action_limit)])
         scalar, vector, matrix = (jax.vmap(f)(z, times) for f in derivatives(rewarded))
         ends = [f(last, self.horizon) for f in derivatives(rewarded)]

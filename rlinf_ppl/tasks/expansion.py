@@ -35,14 +35,14 @@ class Expansion(eqx.Module):
         initial_cov: Covariance of the first state.
     """
 
-    states: Float[Array, "T+1 n"]
+    states: Float[Array, "T_plus_1 n"]
     actions: Float[Array, "T m"]
     A: Float[Array, "T n n"]
     B: Float[Array, "T n m"]
     reached: Float[Array, "T n"]
     noise: Float[Array, "n n"] | Float[Array, "T n n"]
-    matrix: Float[Array, "T n+m n+m"]
-    vector: Float[Array, "T n+m"]
+    matrix: Float[Array, "T k k"]
+    vector: Float[Array, "T k"]
     scalar: Float[Array, " T"]
     final_matrix: Float[Array, "n n"]
     final_vector: Float[Array, " n"]

@@ -79,6 +79,6 @@ def symmetric(array: jax.Array) -> jax.Array:
     return (array + jnp.swapaxes(array, -1, -2)) / 2
 
 
-def _which(name: str, badness: "np.ndarray") -> str:
+def _which(name: str, badness: "np.ndarray | np.floating") -> str:
     """The name of the matrix that is worst."""
     return f"{name}[{int(np.argmax(badness))}]" if np.ndim(badness) else name

@@ -121,7 +121,7 @@ def check_states(program: ControlProgram, states: Any) -> Any:
     return array
 
 
-def check_covariances(cov: Float[np.ndarray, "T n n"], mean: Float[np.ndarray, "T+1 n"]) -> None:
+def check_covariances(cov: Float[np.ndarray, "T n n"], mean: Float[np.ndarray, "T_plus_1 n"]) -> None:
     """Raise where covariances are none, or singular.
 
     Raises:

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from rlinf_ppl.inference.bounds.conjugate import conjugate_gradients, largest
+
 MOST_NEWTONS, MOST_HALVINGS, MOST_STALLS = 200, 40, 3
 # How far a log multiplier may be from where the search began, below and above.
 DEEPEST, HIGHEST = -30.0, 60.0
@@ -200,11 +202,6 @@ def distance(here: Evaluation) -> Float[Array, ""]:
     return jnp.maximum(jnp.max(jnp.maximum(here.excess, 0.0)), slopes)
 
 
-def largest(tree: Any) -> Float[Array, ""]:
-    """The largest size of an entry."""
-    return jnp.max(jnp.stack([jnp.zeros(()), *(jnp.max(jnp.abs(x)) for x in jax.tree.leaves(tree))]))
-
-
 def newton(dual: Dual, descent: Descent) -> Point:
     """Newton's step, relative to the multipliers, to more digits as the slope has fewer."""
     at, barrier, slope = descent.at, descent.barrier, descent.here.slope
@@ -228,45 +225,6 @@ def newton(dual: Dual, descent: Descent) -> Point:
     step = conjugate_gradients(product, target, near, within)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(step)]))
     return jax.tree.map(lambda a, b: jnp.where(finite, a, b), step, near(target))
-
-
-def conjugate_gradients(
-    product: Callable[[Point], Point],
-    right: Point,
-    near: Callable[[Point], Point],
-    within: Float[Array, ""] | float,
-) -> Point:
-    """The solution of product(step) = right.
-
-    What is left has to be small, and so have the steps that it would take: where a multiplier is next to nothing, so
-    are rows, but what they say of the tilts counts.
-    """
-
-    def inner(a: Point, b: Point) -> Array:
-        return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)), jnp.zeros(()))
-
-    def plus(a: Point, size: Array, b: Point) -> Point:
-        return jax.tree.map(lambda x, y: x + size * y, a, b)
-
-    first = near(right)
-    goal, goal_left = within * largest(first), within**2 * inner(right, right)
-    most = min(2 * sum(x.size for x in jax.tree.leaves(right)) + 20, 500)
-
-    def body(state: Any) -> Any:
-        step, left, z, direction, product_of_both, k = state
-        pushed = product(direction)
-        size = product_of_both / inner(direction, pushed)
-        step, left = plus(step, size, direction), plus(left, -size, pushed)
-        z = near(left)
-        after = inner(left, z)
-        return step, left, z, plus(z, after / product_of_both, direction), after, k + 1
-
-    def going(state: Any) -> Array:
-        _, left, z, _, product_of_both, k = state
-        return (k < most) & ((largest(z) > goal) | (inner(left, left) > goal_left)) & (product_of_both > 0)
-
-    zero = jax.tree.map(jnp.zeros_like, right)
-    return lax.while_loop(going, body, (zero, right, first, first, inner(right, first), 0))[0]
 
 
 def sum_over_time(tree: Any, like: Float[Array, " T"]) -> Float[Array, " T"]:

@@ -9,9 +9,10 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.quadratics import Gaussian
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse
+from rlinf_ppl.inference.bounds.programs import set_multipliers, with_bounds
 from rlinf_ppl.inference.bounds.results import SMALL, BoundedStates, residuals
 from rlinf_ppl.inference.bounds.states import FoundStates, StateDual, multipliers_of
-from rlinf_ppl.inference.bounds.tilting import Laws, OfTables, of_vectors, set_multipliers, with_bounds
+from rlinf_ppl.inference.bounds.tilting import Laws, OfTables, of_vectors
 from rlinf_ppl.inference.chains.careful import precisely
 from rlinf_ppl.inference.exact import marginals, prior_policy, solve
 from rlinf_ppl.program import ControlProgram
@@ -58,7 +59,7 @@ def bounded_states(program: ControlProgram, given: Given) -> BoundedStates:
     if entropies is not None:
         rows.append((found.beta, found.log_prob, jnp.asarray(entropies, float)))
     multipliers, spent, limits = (jnp.stack(x) for x in zip(*rows, strict=True))
-    weighted = found.weights * multipliers
+    weighted = found.weights[None] * multipliers
     kkt = residuals(weighted, spent, limits, found.apart, jnp.abs(found.elbo))
     converged &= kkt.worst <= SMALL[found.elbo.dtype.itemsize]
     again = bounded_program(with_bounds(program, laws, entropies is not None), found)

@@ -130,7 +130,8 @@ class PolicyDual(Dual):
     def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
         """Alone, each step's KL is about proportional to alpha^-2."""
         weights, kl = self.per_multiplier(evaluation.found)
-        return Point(slope.x / (2 * weights * jnp.exp(at.x) * jnp.maximum(kl, 0.0) + barrier), ())
+        near = 2 * weights * jnp.exp(at.x[0]) * jnp.maximum(kl, 0.0) + barrier
+        return Point(slope.x / near[None], ())
 
 
 @compiled
@@ -140,11 +141,14 @@ def temperatures(program: ControlProgram, bounds: Float[Array, "..."]) -> Found:
     at, here = argmin(dual)
     factor, spent = dual.factor(at.x[0]), here.found
     if not program.structure.gaussian:
-        # What is best of all is within some bounds of tables.
+        # What is best of all is within some bounds of tables; not where rounding says what that is.
         slack = over(spent, bounds) < bounds * (1 - jnp.finfo(bounds.dtype).eps ** 0.5)
-        other = jnp.where(slack, jnp.inf, factor)
-        after = spend(program.tempered(other))
-        keeps = jnp.all(over(after, bounds) <= bounds * (1 + ROUNDING))
+        for _ in range(2):
+            other = jnp.where(slack, jnp.inf, factor)
+            after = spend(program.tempered(other))
+            within = over(after, bounds) <= bounds * (1 + ROUNDING)
+            slack &= within
+        keeps = jnp.all(within)
         factor, spent = jax.tree.map(lambda a, b: jnp.where(keeps, a, b), (other, after), (factor, spent))
     return Found(factor, spent)
 

@@ -19,10 +19,12 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl import algebra
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
-from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin, by_time, largest
+from rlinf_ppl.inference.bounds.conjugate import largest
+from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin, by_time
+from rlinf_ppl.inference.bounds.programs import set_multipliers
 from rlinf_ppl.inference.bounds.spending import spend
 from rlinf_ppl.inference.bounds.temperatures import common
-from rlinf_ppl.inference.bounds.tilting import Laws, set_multipliers, sum_of_products
+from rlinf_ppl.inference.bounds.tilting import Laws, sum_of_products
 from rlinf_ppl.inference.chains.costs import kl_of_steps, log_prob_of_steps, visits, weights
 from rlinf_ppl.inference.chains.policies import as_kept, kept_laws
 from rlinf_ppl.program import ControlProgram, read

@@ -34,7 +34,7 @@ def visits(chain: Chain, policy: dict[str, Law]) -> Visits:
         return Visits(*algebra.forward(chain, policy))
     states, decisions = algebra.affine_forward(chain, policy)
     origin = jnp.concatenate([chain.origin[name] for name in chain.state])
-    placed = states._replace(mean=states.mean + origin)
+    placed = states._replace(mean=states.mean + jnp.broadcast_to(origin, states.mean.shape))
     return Visits(placed, {name: second_moments(joint) for name, joint in decisions.items()})
 
 

@@ -92,15 +92,15 @@ class Samples(Knowledge):
 
 def regress(
     joint: Float[Array, "N K"], n: int, ridge: Float[Array, ""]
-) -> tuple[Float[Array, "n K-n"], Float[Array, "n n"]]:
+) -> tuple[Float[Array, "n J"], Float[Array, "n n"]]:
     """The slopes of the last n columns in the others, and the covariance of what is left."""
-    apart = joint - jnp.mean(joint, 0)
+    apart = joint - jnp.mean(joint, 0, keepdims=True)
     z, y = apart[:, :-n], apart[:, -n:]
     spread = jnp.sum(z**2, 0)
     # Coordinates in units of their own deviation: without units, and nearly singular systems stay solvable.
     unit = jnp.sqrt(jnp.where(spread > 0, spread, 1.0))
-    scaled = z / unit
+    scaled = z / unit[None]
     inner = inverse(scaled.T @ scaled + ridge * jnp.eye(z.shape[1]))[0]
-    slopes = (inner @ (scaled.T @ y)).T / unit
+    slopes = (inner @ (scaled.T @ y)).T / unit[None]
     left = y - z @ slopes.T
     return slopes, left.T @ left / max(len(joint) - z.shape[1] - 1, 1)

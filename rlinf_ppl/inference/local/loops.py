@@ -35,9 +35,9 @@ class Improvement(NamedTuple):
     """
 
     policy: AffinePolicy
-    states: Float[Array, "T+1 n"]
+    states: Float[Array, "T_plus_1 n"]
     actions: Float[Array, "T m"]
-    cost: Float[Array, " I+1"]
+    cost: Float[Array, " I_plus_1"]
     kl: Float[Array, "I T"]
     inverse_temperature: Float[Array, "I ..."]
     scale: Float[Array, " I"]

@@ -63,7 +63,7 @@ def sampled_trajectories(dynamics: Dynamics, key: Array, policy: AffinePolicy, n
 
     times = jnp.arange(dynamics.horizon)
     laws = policy[0], policy[1], policy_roots, pushes, gusts, times
-    last, (states, actions, rewards) = lax.scan(move, dynamics.initial_mean + first.T, laws)
+    last, (states, actions, rewards) = lax.scan(move, dynamics.initial_mean[None] + first.T, laws)
     cost = -(jnp.sum(rewards, 0) + jax.vmap(dynamics.final_reward)(last))
     states = jnp.moveaxis(jnp.concatenate([states, last[None]]), 0, 1)
     return Trajectory(states, jnp.moveaxis(actions, 0, 1), cost)

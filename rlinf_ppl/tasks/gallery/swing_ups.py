@@ -25,7 +25,7 @@ GRAVITY = 9.81
 
 
 class Links(eqx.Module):
-    """One time step of a chain of N links.
+    """One time step of a chain of N links, with a state of D = 2 N numbers.
 
     Attributes:
         masses: In kg.
@@ -43,12 +43,12 @@ class Links(eqx.Module):
     frictions: Float[Array, " N"]
     time_step: Float[Array, ""]
 
-    def __call__(self, x: Float[Array, " 2*N"], u: Float[Array, " N"], t: Any) -> Float[Array, " 2*N"]:
+    def __call__(self, x: Float[Array, " D"], u: Float[Array, " N"], t: Any) -> Float[Array, " D"]:
         """The state one time step later, with constant torques."""
         h = self.time_step
         return runge_kutta(lambda x: self.rate(x, u), x, h)
 
-    def rate(self, x: Float[Array, " 2*N"], u: Float[Array, " N"]) -> Float[Array, " 2*N"]:
+    def rate(self, x: Float[Array, " D"], u: Float[Array, " N"]) -> Float[Array, " D"]:
         """The derivative of the state in time."""
         n = len(self.masses)
         phi, speed = jnp.cumsum(x[:n]) + jnp.pi, jnp.cumsum(x[n:])
