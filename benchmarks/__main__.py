@@ -28,6 +28,7 @@ from benchmarks import (
     signals,
     sparse,
     subjects,
+    swing_ups,
     tabular_fit,
     teams,
 )
@@ -44,6 +45,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Line]]] = {
     "P6": tabular_fit.run,
     "P7": gaussian.run,
     "P8": dynamic_choice.run,
+    "P9": swing_ups.run,
     "teams": teams.run,
     "calibration": calibration.run,
     "coverage": coverage.run,

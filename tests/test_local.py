@@ -1,5 +1,6 @@
 """Nonlinear systems: their derivatives, the searches that iterate bounded problems on them, and published runs."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from selection import quick
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy
 from rlinf_ppl.inference import exact, trust_region
+from rlinf_ppl.inference.local.roll_outs import mean_trajectory
 from rlinf_ppl.tasks import Dynamics, gallery
 
 KEY = jax.random.key(0)
@@ -191,6 +193,77 @@ def test_derivatives_of_a_search():
         np.testing.assert_allclose(np.sum(slopes[i] * way), (ahead - behind) / (2 * h), rtol=1e-5)
 
 
+def total_cost(system, actions):
+    """The cost of actions without noise, written once more."""
+
+    def move(x, now):
+        t, u = now
+        u = system.applied(u)
+        return system.step(x, u, t), system.cost(x, u, t)
+
+    last, costs = jax.lax.scan(move, system.initial_mean, (jnp.arange(system.horizon), actions))
+    return jnp.sum(costs) + system.cost(last, jnp.zeros(system.num_actions), system.horizon)
+
+
+def test_iterative_lqr_finds_the_optimum_of_a_linear_system():
+    """Which is least squares in all actions together. 7520.991 is published."""
+    found = trust_region.ilqr(gallery.regulator(), 12)
+    A, B, goal, T = np.array([[1.1, 0.0], [1.0, 1.0]]), np.array([[1.0], [0.0]]), np.array([10.0, 10.0]), 60
+    # States as affine functions of the actions, less the goal.
+    rows, moved = [np.zeros((2, T))], [np.array([5.0, 5.0]) - goal]
+    for t in range(T):
+        rows.append(A @ rows[-1] + B * (np.arange(T) == t))
+        moved.append(A @ moved[-1] - goal)
+    stacked = np.concatenate([*rows, np.sqrt(0.1) * np.eye(T)])
+    right = -np.concatenate([*moved, np.zeros(T)])
+    best, left = np.linalg.lstsq(stacked, right)[:2]
+    np.testing.assert_allclose(found.cost[-1], left[0], rtol=1e-9)
+    np.testing.assert_allclose(found.cost[-1], 7520.990854, rtol=1e-9)
+    np.testing.assert_allclose(found.actions[:, 0], best, atol=1e-4)
+    assert found.converged and np.all(np.diff(found.cost) <= 0)
+    # The policy about the trajectory follows it.
+    again = mean_trajectory(gallery.regulator(), found.policy)
+    np.testing.assert_allclose(again.cost, found.cost[-1], rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_iterative_lqr_swings_up():
+    system = gallery.double_pendulum()
+    found = trust_region.ilqr(system, 60)
+    assert np.all(np.diff(found.cost) <= 0) and found.cost[-1] < 1329  # what bounded steps come to in 50 iterations
+    np.testing.assert_allclose(found.states[-1], 0.0, atol=0.05)
+    pendulum = gallery.pendulum(40)
+    found = trust_region.ilqr(pendulum, 60)
+    slope = jax.grad(lambda actions: total_cost(pendulum, actions))(found.actions)
+    assert found.converged and np.abs(slope).max() < 1e-3 * (1 + found.cost[-1])
+
+
+@pytest.mark.slow
+def test_plans_that_are_made_anew_swing_up_and_stay():
+    system = gallery.pendulum()
+    always = eqx.tree_at(
+        lambda each: (each.cost.onset, each.cost.action_weights, each.noise),
+        system,
+        (jnp.asarray(-jnp.inf), jnp.array([1e-5]), 1e-6 * jnp.eye(2)),
+    )
+    done = trust_region.receding(always, KEY, 60, 25, 10)
+    assert np.abs(done.states[40:, 0]).max() < 0.05 and np.abs(done.actions).max() <= 10
+    np.testing.assert_array_equal(trust_region.receding(always, KEY, 60, 25, 10).states, done.states)
+    assert np.abs(trust_region.receding(always, jax.random.key(1), 60, 25, 10).states - done.states).max() > 1e-4
+
+
+@pytest.mark.slow
+def test_a_plan_is_the_optimum_of_its_own_horizon():
+    system = gallery.regulator()
+    still = eqx.tree_at(lambda each: (each.noise, each.initial_cov), system, (jnp.zeros((2, 2)),) * 2)
+    done = trust_region.receding(still, KEY, 3, 25, 6)
+    for t in range(3):
+        ahead = still.onwards(done.states[t], t, 25)
+        best = trust_region.ilqr(ahead, 12)
+        np.testing.assert_allclose(done.actions[t], best.actions[0], rtol=1e-6)
+        np.testing.assert_allclose(done.planned[t], best.cost[-1], rtol=1e-9)
+
+
 def test_the_local_program_is_solved_as_any_other():
     system = gallery.pendulum(5)
     policy = start(system, 5.0)
@@ -236,6 +309,8 @@ def test_systems_that_are_none(monkeypatch):
         trust_region.gps(system, 1.0, start=(np.zeros((2, 2)), np.zeros(2), np.zeros((2, 2))))
     with pytest.raises(TypeError, match="dynamics must be a task"):
         trust_region.gps("pendulum", 1.0)
+    with pytest.raises(ValueError, match="damping is 0"):
+        trust_region.ilqr(system, 5, damping=0.0)
     with pytest.raises(ValueError, match="ridge"):
         trust_region.Samples(KEY, 10, 0.0)
 

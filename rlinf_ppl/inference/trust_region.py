@@ -14,9 +14,11 @@ from rlinf_ppl.inference.bounds.arguments import check_bound, check_given, prepa
 from rlinf_ppl.inference.bounds.joint import bounded_states
 from rlinf_ppl.inference.bounds.policy import bounded
 from rlinf_ppl.inference.bounds.results import KKT, Bounded, BoundedStates
+from rlinf_ppl.inference.local.ilqr import Optimised, ilqr
 from rlinf_ppl.inference.local.knowledge import Derivatives, Samples
 from rlinf_ppl.inference.local.loops import Improvement, esaps, gps, saps
 from rlinf_ppl.inference.local.program import local_program
+from rlinf_ppl.inference.local.receding import Receding, receding
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends
 from rlinf_ppl.types import ArrayLike
@@ -27,12 +29,16 @@ __all__ = [
     "BoundedStates",
     "Derivatives",
     "Improvement",
+    "Optimised",
+    "Receding",
     "Samples",
     "entropy_bound",
     "esaps",
     "gps",
+    "ilqr",
     "local_program",
     "policy_bound",
+    "receding",
     "saps",
     "state_action_bound",
     "total_policy_bound",

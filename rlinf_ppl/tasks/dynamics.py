@@ -21,6 +21,22 @@ from rlinf_ppl.tasks.expansion import Expansion
 from rlinf_ppl.types import ArrayLike
 
 
+class Shifted(eqx.Module):
+    """A function of (x, u, t) that counts time from another start.
+
+    Attributes:
+        function: The function.
+        start: The time that is its t = 0.
+    """
+
+    function: Callable[..., Any]
+    start: Array
+
+    def __call__(self, x: Array, u: Array, t: Any) -> Array:
+        """The function, `start` later."""
+        return self.function(x, u, t + self.start)
+
+
 @final
 class Dynamics(eqx.Module):
     """A nonlinear system and what it costs: functions and data, immutable, checked when it is made.
@@ -110,15 +126,33 @@ class Dynamics(eqx.Module):
         """The reward of the last state."""
         return -jnp.asarray(self.cost(x, jnp.zeros_like(self.action_limit), self.horizon))
 
-    def expand(self, states: Float[Array, "T_plus_1 n"], actions: Float[Array, "T m"]) -> Expansion:
+    def onwards(self, x: Float[Array, " n"], t: Any, horizon: int) -> "Dynamics":
+        """The same system from a known state and time on, for so many steps; it may go on beyond its own horizon.
+
+        Args:
+            x: The first state, which is certain.
+            t: The time that is t = 0 then.
+            horizon: The number of steps.
+        """
+        start = jnp.asarray(t)
+        return Dynamics(
+            Shifted(self.step, start), Shifted(self.cost, start), horizon, x, self.num_actions,
+            None, self.noise, self.action_limit,
+        )  # fmt: skip
+
+    def expand(
+        self, states: Float[Array, "T_plus_1 n"], actions: Float[Array, "T m"], saturated: float = 0.0
+    ) -> Expansion:
         """The system about a trajectory: its first derivatives, and the first and second ones of the reward.
 
-        In the direction of an action at its limit the step's derivative is 0, as more of it changes nothing; the cost
-        is expanded as if the action that is applied were free to move either way.
+        In the direction of an action at its limit the step's derivative is 0, as more of it changes nothing, unless
+        something else is asked for; the cost is expanded as if the action that is applied were free to move either way.
 
         Args:
             states: Where it is, (T + 1, n).
             actions: What is done, (T, m), before limits.
+            saturated: The step's derivative in an action at its limit or beyond, beside the one that it had without a
+                limit: 0, or 1 for that of moving back inside.
         """
         times = jnp.arange(self.horizon)
         applied = jax.vmap(self.applied)(actions)
@@ -132,7 +166,7 @@ class Dynamics(eqx.Module):
 
         here = states[:-1], applied, times
         A, B = jax.vmap(jax.jacfwd(at, (0, 1)))(*here)
-        free = (jnp.abs(actions) < self.action_limit[None]).astype(B.dtype)
+        free = jnp.where(jnp.abs(actions) < self.action_limit[None], 1.0, saturated)
         z, last = jnp.concatenate(here[:2], -1), jnp.concatenate([states[-1], jnp.zeros_like(self.action_limit)])
         scalar, vector, matrix = (jax.vmap(f)(z, times) for f in derivatives(rewarded))
         ends = [f(last, self.horizon) for f in derivatives(rewarded)]

@@ -7,6 +7,8 @@ Tables are maximised over occupancies rho_t(s, a), in which the reward and the f
     E log pi = sum rho log(rho / mu)
 """
 
+import warnings
+
 import numpy as np
 from scipy.optimize import minimize
 
@@ -34,18 +36,20 @@ def best_occupancy(transition, reward, initial, prior, horizon, spent, bound):
     for t in range(horizon):
         rho[t] = mu[:, None] * prior
         mu = np.einsum("sa,saz->z", rho[t], transition)
-    found = minimize(
-        lambda x: -(x.reshape(shape) * reward).sum(),
-        rho.ravel(),
-        jac=lambda x: -np.broadcast_to(reward, shape).ravel(),
-        bounds=[(1e-12, 1.0)] * rho.size,
-        constraints=[
-            {"type": "eq", "fun": flow},
-            {"type": "ineq", "fun": lambda x: np.atleast_1d(bound - spent(x.reshape(shape)))},
-        ],
-        method="SLSQP",
-        options={"maxiter": 1000, "ftol": 1e-13},
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # older SciPy warns where a step leaves the bounds
+        found = minimize(
+            lambda x: -(x.reshape(shape) * reward).sum(),
+            rho.ravel(),
+            jac=lambda x: -np.broadcast_to(reward, shape).ravel(),
+            bounds=[(1e-12, 1.0)] * rho.size,
+            constraints=[
+                {"type": "eq", "fun": flow},
+                {"type": "ineq", "fun": lambda x: np.atleast_1d(bound - spent(x.reshape(shape)))},
+            ],
+            method="SLSQP",
+            options={"maxiter": 1000, "ftol": 1e-13},
+        )
     return -found.fun, np.atleast_1d(spent(found.x.reshape(shape)))
 
 

@@ -140,10 +140,17 @@ def tangents(primals: tuple[Dual], moves: tuple[Any]) -> Any:
         tol, size = 8 * float(jnp.finfo(at.x.dtype).eps), sum(x.size for x in jax.tree.leaves(right))
         return jax.scipy.sparse.linalg.cg(product, right, tol=tol, maxiter=4 * size + 20)[0]
 
-    pushed = eqx.filter_jvp(lambda dual: slope_of(dual, at), (dual,), (move,))[1]
+    pushed = pushed_along(lambda dual: slope_of(dual, at), dual, move)
     step = lax.custom_linear_solve(product, jax.tree.map(jnp.negative, pushed), solve, symmetric=True)
-    evaluated = eqx.filter_jvp(lambda dual, at: dual.evaluate(at), (dual, at), (move, step))[1]
+    evaluated = pushed_along(lambda both: both[0].evaluate(both[1]), (dual, at), (move, step))
     return (at, here), (step, evaluated)
+
+
+def pushed_along(function: Callable[[Any], Any], at: Any, move: Any) -> Any:
+    """The derivative of a function along a move, which is None for what does not."""
+    moves = jax.tree.map(lambda x: x is not None, move, is_leaf=lambda x: x is None)
+    moved, fixed = eqx.partition(at, moves)
+    return jax.jvp(lambda moved: function(eqx.combine(moved, fixed)), (moved,), (move,))[1]
 
 
 def minimise(dual: Dual, start: Point, here: Evaluation) -> tuple[Point, Evaluation]:
