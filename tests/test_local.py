@@ -232,10 +232,12 @@ def test_iterative_lqr_swings_up():
     found = trust_region.ilqr(system, 60)
     assert np.all(np.diff(found.cost) <= 0) and found.cost[-1] < 1329  # what bounded steps come to in 50 iterations
     np.testing.assert_allclose(found.states[-1], 0.0, atol=0.05)
-    pendulum = gallery.pendulum(40)
+    pendulum = gallery.pendulum()
     found = trust_region.ilqr(pendulum, 60)
     slope = jax.grad(lambda actions: total_cost(pendulum, actions))(found.actions)
     assert found.converged and np.abs(slope).max() < 1e-3 * (1 + found.cost[-1])
+    # On the way nothing is called an end, and least of all where damping keeps steps small.
+    assert not trust_region.ilqr(pendulum, 3).converged and not trust_region.ilqr(pendulum, 3, damping=1e10).converged
 
 
 @pytest.mark.slow
@@ -305,12 +307,16 @@ def test_systems_that_are_none(monkeypatch):
             trust_region.gps(system, bound)
     with pytest.raises(ValueError, match="start's gain has shape"):
         trust_region.gps(system, 1.0, start=(np.zeros((1, 2)), np.zeros(2), np.eye(2)))
-    with pytest.raises(ValueError, match="at t = 0 is not symmetric with positive eigenvalues"):
+    with pytest.raises(ValueError, match="cov at t = 0 has the eigenvalue 0"):
         trust_region.gps(system, 1.0, start=(np.zeros((2, 2)), np.zeros(2), np.zeros((2, 2))))
     with pytest.raises(TypeError, match="dynamics must be a task"):
         trust_region.gps("pendulum", 1.0)
     with pytest.raises(ValueError, match="damping is 0"):
         trust_region.ilqr(system, 5, damping=0.0)
+    with pytest.raises(ValueError, match="initial_cov is singular"):
+        trust_region.saps(system, 1.0)
+    with pytest.raises(ValueError, match="take at least 6 trajectories"):
+        trust_region.gps(system, 1.0, knowledge=trust_region.Samples(KEY, 5))
     with pytest.raises(ValueError, match="ridge"):
         trust_region.Samples(KEY, 10, 0.0)
 

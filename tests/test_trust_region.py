@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import pytest
+from numpyro.distributions import Categorical
 from oracles import trust_regions as oracle
 from selection import quick, quick_rows
 from worked_cases import worked_case
 
-from rlinf_ppl import models, tasks
+from rlinf_ppl import ControlProgram, decide, models, optimality, tasks
 from rlinf_ppl.inference import exact, smc, svi, trust_region
 
 KEY = jax.random.key(0)
@@ -25,6 +27,21 @@ def small(horizon=STEPS, beta=1.0, discount=1.0, reward=REWARD):
 
 def lake(horizon=20):
     return models.single_agent(tasks.MDP.from_gymnasium("FrozenLake-v1"), horizon)
+
+
+def seen():
+    """A program with data."""
+
+    def initial():
+        return {"s": numpyro.sample("s", Categorical(probs=jnp.array([0.5, 0.5])))}
+
+    def step(s):
+        a = decide("a", Categorical(probs=jnp.array([0.5, 0.5])))
+        numpyro.sample("y", Categorical(probs=jnp.array([[0.1, 0.9], [0.6, 0.4]])[s]), obs=1)
+        optimality(jnp.where(a == s, 1.0, 0.0))
+        return {"s": a}
+
+    return ControlProgram(initial, step, 2)
 
 
 def line(inverse_temperature=1.0):
@@ -143,6 +160,15 @@ def test_states_of_tables_against_the_primal(bound, entropy):
     np.testing.assert_allclose(found.expected, best, atol=5e-6)
     assert found.converged and found.kkt.worst < 1e-8
     np.testing.assert_allclose(exact.solve(found.program).policy["a"], found.policy["a"], atol=1e-12)
+
+
+@pytest.mark.parametrize("shift", quick([-10.0], [0.0, -10.0, -1000.0, 1000.0]))
+def test_states_with_bounds_that_do_not_bind(shift):
+    """Whatever is added to all rewards, it is what is best without bounds, and no bound is called impossible."""
+    program = small(reward=REWARD + shift)
+    found = trust_region.state_action_bound(program, None, 50.0)
+    np.testing.assert_allclose(found.expected, exact.solve(program.tempered(np.inf)).elbo, rtol=1e-8)
+    assert found.converged and np.all(found.kl < 50) and found.kkt.worst < 1e-8
 
 
 def test_an_entropy_that_no_policy_has():
@@ -276,6 +302,12 @@ def test_what_is_asked_for_wrongly(monkeypatch):
         trust_region.state_action_bound(program, np.ones((3, 3)) / 3, 0.1)
     with pytest.raises(ValueError, match="states at t = 1 is no distribution: it sums to 1.5"):
         trust_region.state_action_bound(program, np.ones((4, 3)) / 3 * np.array([[1], [1.5], [1], [1]]), 0.1)
+    states = np.array(exact.marginals(program, exact.prior_policy(program)).state)
+    states[1] = [0.5, 0.5, 0.0]
+    with pytest.raises(ValueError, match="states at t = 1 gives no probability to the state 2"):
+        trust_region.state_action_bound(program, states, 0.5)
+    with pytest.raises(ValueError, match=r"\['y'\] are data"):
+        trust_region.policy_bound(seen(), 0.1)
     with pytest.raises(ValueError, match="finite and above 0"):
         trust_region.state_action_bound(program, None, 0.0)
     with pytest.raises(ValueError, match="entropy_bound must be one number"):
@@ -301,7 +333,7 @@ def test_states_of_vectors_that_are_no_laws():
     with pytest.raises(ValueError, match="at t = 1 has the eigenvalue"):
         trust_region.state_action_bound(program, (mean, cov * np.array([1.0, 0.0, 1.0])[:, None, None]), 0.1)
     cov[1, 0, 1] = 0.5
-    with pytest.raises(ValueError, match="at t = 1 is not symmetric"):
+    with pytest.raises(ValueError, match=r"states' cov\[1\] is not symmetric"):
         trust_region.state_action_bound(program, (mean, cov), 0.1)
     with pytest.raises(ValueError, match="infinite"):
         trust_region.policy_bound(program, np.inf)

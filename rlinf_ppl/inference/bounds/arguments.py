@@ -31,6 +31,12 @@ def prepared(program: ControlProgram, what: str) -> ControlProgram:
             f"{what} is for decisions taken one after the other: {name!r} does not see {list(unseen)}, and what they "
             "do is an equilibrium, which maximises nothing."
         )
+    data = [site.name for site in program.structure.step.sites if site.kind == "data"]
+    if data:
+        raise ValueError(
+            f"{what} maximises rewards, and {data} are data, whose nats count more the lower the temperature that is "
+            "looked for: leave them out, or write optimality(log_prob) for them."
+        )
     base = program.untempered()
     try:
         own = common_inverse_temperature(base)
@@ -106,8 +112,6 @@ def check_states(program: ControlProgram, states: Any) -> Any:
         for name, array, shape in (("mean", mean, (rows, n)), ("cov", cov, (rows, n, n))):
             if array.shape != shape:
                 raise ValueError(f"states' {name} has shape {array.shape}; it must be {shape}.")
-        if not isinstance(cov, jax.core.Tracer):
-            check_covariances(np.asarray(cov[:-1], float), np.asarray(mean, float))
         return Gaussian(mean, cov)
     array = check_numbers("states", states, "an array of probabilities")
     if array.shape != (rows, *sizes):
@@ -119,22 +123,3 @@ def check_states(program: ControlProgram, states: Any) -> Any:
             t = int(np.argmax(off))
             raise ValueError(f"states at t = {t} is no distribution: it sums to {known[t].sum():g}.")
     return array
-
-
-def check_covariances(cov: Float[np.ndarray, "T n n"], mean: Float[np.ndarray, "T_plus_1 n"]) -> None:
-    """Raise where covariances are none, or singular.
-
-    Raises:
-        ValueError: so they are, at a step.
-    """
-    if not np.isfinite(mean).all() or not np.isfinite(cov).all():
-        raise ValueError("states holds numbers that are not finite.")
-    for t, each in enumerate(cov):
-        if np.abs(each - each.T).max() > 1e-5 * np.abs(each).max():
-            raise ValueError(f"states' cov at t = {t} is not symmetric.")
-        least = np.linalg.eigvalsh((each + each.T) / 2).min()
-        if not least > 0:
-            raise ValueError(
-                f"states' cov at t = {t} has the eigenvalue {least:.3g}: what states are measured from needs some "
-                "variance in every direction. Give the first state, or the step, some noise."
-            )

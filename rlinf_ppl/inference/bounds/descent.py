@@ -23,10 +23,11 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.inference.bounds.conjugate import conjugate_gradients, largest
+from rlinf_ppl.inference.bounds.results import NOTHING
 
 MOST_NEWTONS, MOST_HALVINGS, MOST_STALLS = 200, 40, 3
 # How far a log multiplier may be from where the search began, below and above.
-DEEPEST, HIGHEST = -30.0, 60.0
+DEEPEST, HIGHEST = -60.0, 60.0
 # How much of a multiplier one step may take away, and what a barrier is lowered by.
 NEARLY, LOWERING = 0.5, 0.1
 
@@ -205,8 +206,13 @@ def noise(here: Evaluation) -> Float[Array, ""]:
 
 def distance(here: Evaluation) -> Float[Array, ""]:
     """How far from optimal: the largest slope beside what the bounds are worth together, or excess over a bound."""
-    slopes = jnp.maximum(jnp.max(jnp.abs(here.slope.x)), largest(here.slope.tilt)) / here.worth
+    slopes = jnp.maximum(jnp.max(jnp.abs(here.slope.x)), largest(here.slope.tilt)) / size_of(here)
     return jnp.maximum(jnp.max(jnp.maximum(here.excess, 0.0)), slopes)
+
+
+def size_of(here: Evaluation) -> Float[Array, ""]:
+    """What slopes are measured by: what the bounds are worth together; where they are slack, a part of the value."""
+    return here.worth + NOTHING * here.rounding
 
 
 def newton(dual: Dual, descent: Descent) -> Point:

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.quadratics import Gaussian
-from rlinf_ppl.algebra.small_matrices import cholesky, inverse
 from rlinf_ppl.inference.bounds.programs import set_multipliers, with_bounds
 from rlinf_ppl.inference.bounds.results import SMALL, BoundedStates, residuals
 from rlinf_ppl.inference.bounds.states import FoundStates, StateDual, multipliers_of
@@ -16,6 +15,7 @@ from rlinf_ppl.inference.bounds.tilting import Laws, OfTables, of_vectors
 from rlinf_ppl.inference.chains.careful import precisely
 from rlinf_ppl.inference.exact import marginals, prior_policy, solve
 from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.tasks import matrices
 
 # By how much bounds have to be impossible for that to be said, in nats.
 SAID = 1e-6
@@ -67,7 +67,7 @@ def bounded_states(program: ControlProgram, given: Given) -> BoundedStates:
     kl = found.kl.at[0].add(first)
     return BoundedStates(
         policy, value, 1 / (found.alpha + found.beta), found.alpha, found.beta, kl, -found.log_prob,
-        found.elbo + jnp.sum(weighted * spent), found.elbo + jnp.sum(weighted * limits), kkt, again, converged,
+        found.expected, found.elbo + jnp.sum(weighted * limits), kkt, again, converged,
     )  # fmt: skip
 
 
@@ -90,33 +90,41 @@ def joint_dual(
     own = marginals(program, prior_policy(program)).state
     states = own if given.states is None else given.states
     states = jax.tree.map(lambda x: jnp.asarray(x, float), states)
-    laws, first = laws_of(states, own)
+    check_reached(states, own)
+    laws = laws_of(states)
+    # The first state is what it is, and spends what it does.
+    first = laws.kl(laws.moments(jax.tree.map(lambda x: x[:-1], own)))[0]
     bounds = jnp.asarray(given.bounds, float).at[0].add(-first)
     entropies = None if given.entropy_bounds is None else jnp.asarray(given.entropy_bounds, float)
     bounded = with_bounds(program, laws, entropies is not None)
     return StateDual(bounded, laws, bounds, entropies, program.tempered(1.0), jnp.asarray(start, float), within)
 
 
-def laws_of(states: Any, own: Any) -> tuple[Laws, Float[Array, ""]]:
-    """Laws of the state before its last one, and the KL of the first state from its own.
+def laws_of(states: Any) -> Laws:
+    """Laws of the state before its last one, from T + 1 rows."""
+    if isinstance(states, Gaussian):
+        return of_vectors(Gaussian(states.mean[:-1], states.cov[:-1]))
+    return OfTables(states[:-1])
 
-    Args:
-        states: the laws, with T + 1 rows.
-        own: those of the prior policy, of which the first row is the first state's.
+
+def check_reached(states: Any, own: Any) -> None:
+    """Raise where known laws leave out what the prior leads to, or have no variance in some direction.
+
+    Raises:
+        ValueError: so they do, at a step.
     """
-    if isinstance(own, Gaussian):
-        return of_vectors(Gaussian(states.mean[:-1], states.cov[:-1])), gaussian_kl(own, states)
-    p, q = own[0], states[0]
-    log_ratio = jnp.log(jnp.where(p > 0, p, 1.0)) - jnp.log(jnp.where(p > 0, q, 1.0))
-    return OfTables(states[:-1]), jnp.sum(p * log_ratio)
-
-
-def gaussian_kl(own: Gaussian, states: Gaussian) -> Float[Array, ""]:
-    """KL of the first of some laws from the first of others."""
-    whiten = inverse(cholesky(states.cov[0]))[0]
-    away, spread = whiten @ (own.mean[0] - states.mean[0]), whiten @ own.cov[0] @ whiten.T
-    pivots = inverse(spread)[1]
-    return 0.5 * (jnp.sum(away**2) + jnp.trace(spread) - len(away) - jnp.sum(jnp.log(pivots)))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((states, own))):
+        return
+    if isinstance(states, Gaussian):
+        check_covariances(np.asarray(states.cov[:-1], float), np.asarray(states.mean, float))
+        return
+    left_out = np.argwhere((np.asarray(states[:-1]) <= 0) & (np.asarray(own[:-1]) > 0))
+    if len(left_out):
+        t, *at = (int(i) for i in left_out[0])
+        raise ValueError(
+            f"states at t = {t} gives no probability to the state {at[0] if len(at) == 1 else tuple(at)}, which the "
+            "program's prior leads to: whoever goes there is infinitely far from it. Give it some, or states=None."
+        )
 
 
 def check_feasible(found: FoundStates) -> None:
@@ -131,3 +139,21 @@ def check_feasible(found: FoundStates) -> None:
             f"the bounds cannot be met: whatever the policy does, one of them is exceeded by at least {float(by):.3g} "
             "nats. Give larger ones, or laws of the state that the prior policy leads to (states=None)."
         )
+
+
+def check_covariances(cov: Float[np.ndarray, "T n n"], mean: Float[np.ndarray, "T_plus_1 n"]) -> None:
+    """Raise where covariances are none, or singular.
+
+    Raises:
+        ValueError: so they are, at a step.
+    """
+    if not np.isfinite(mean).all() or not np.isfinite(cov).all():
+        raise ValueError("states holds numbers that are not finite.")
+    matrices.check_symmetric("states' cov", jnp.asarray(cov))
+    for t, each in enumerate(cov):
+        least = np.linalg.eigvalsh((each + each.T) / 2).min()
+        if not least > 0:
+            raise ValueError(
+                f"states' cov at t = {t} has the eigenvalue {least:.3g}: what states are measured from needs some "
+                "variance in every direction. Give the first state, or the step, some noise."
+            )

@@ -11,7 +11,7 @@ from rlinf_ppl.algebra.compiled import compiled
 from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin
 from rlinf_ppl.inference.bounds.results import SMALL, Bounded, residuals
 from rlinf_ppl.inference.bounds.spending import Spending, spend
-from rlinf_ppl.inference.bounds.temperatures import common
+from rlinf_ppl.inference.bounds.temperatures import MOVES, common
 from rlinf_ppl.inference.chains.careful import precisely
 from rlinf_ppl.inference.exact import solve
 from rlinf_ppl.program import ControlProgram
@@ -83,9 +83,11 @@ class PolicyDual(Dual):
         return not self.bounds.ndim
 
     def begin(self) -> tuple[Point, Evaluation]:
-        """The one temperature at which no bound is exceeded, and one is met."""
+        """The temperature that meets the bound on the sum; or one that exceeds none, where the policy moves little."""
         free, shape = is_free(self.bounds), jnp.zeros(self.bounds.shape or (1,))
         bounds = jnp.where(free, self.bounds, 1.0)
+        if self.bounds.ndim:
+            bounds = jnp.minimum(bounds, MOVES)
 
         def ratio(spent: Spending) -> Array:
             return jnp.max(jnp.where(free, self.per_multiplier(spent)[1], 0.0) / bounds)

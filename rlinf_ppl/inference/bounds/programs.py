@@ -43,7 +43,7 @@ class Around:
 
     function: Callable[..., Any]
 
-    def __call__(self, extra: Extra, *args: Any, **state: Any) -> Any:
+    def __call__(self, extra: Extra, /, *args: Any, **state: Any) -> Any:
         """The same."""
         return self.function(*args, **state)
 
@@ -53,7 +53,7 @@ class Around:
 
 
 @dataclass(frozen=True)
-class Bounded:
+class BoundedStep:
     """The step of a program with what leaving the laws of the state costs, and what certainty does."""
 
     function: Callable[..., Any]
@@ -61,7 +61,7 @@ class Bounded:
     supports: tuple[tuple[str, Support], ...]
     entropy: bool
 
-    def __call__(self, extra: Extra, *args: Any, **state: Any) -> Any:
+    def __call__(self, extra: Extra, /, *args: Any, **state: Any) -> Any:
         """The step, and two factors."""
         ratio = self.laws.log_ratio(self.supports, extra.own, extra.tilt, state)
         optimality(-extra.alpha * (ratio - extra.constant), name="state_bound")
@@ -85,13 +85,9 @@ class Bounded:
 
 def with_extra(function: Callable[..., Any]) -> inspect.Signature:
     """A signature with one argument more, the first one."""
-    first = inspect.Parameter("extra", inspect.Parameter.POSITIONAL_ONLY)
     own = inspect.signature(function)
-    kinds = [
-        each.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD) if each.kind == each.POSITIONAL_ONLY else each
-        for each in own.parameters.values()
-    ]
-    return own.replace(parameters=[first.replace(kind=inspect.Parameter.POSITIONAL_OR_KEYWORD), *kinds])
+    first = inspect.Parameter("_extra", inspect.Parameter.POSITIONAL_ONLY)
+    return own.replace(parameters=[first, *own.parameters.values()])
 
 
 def with_bounds(program: ControlProgram, laws: Laws, entropy: bool) -> ControlProgram:
@@ -108,7 +104,7 @@ def with_bounds(program: ControlProgram, laws: Laws, entropy: bool) -> ControlPr
     zeros, own = jnp.zeros(horizon), program.changes.factor
     extra = Extra(zeros + (1.0 if own is None else own), zeros, zeros, zeros, laws.nothing(), laws.read())
     return ControlProgram(
-        Around(program.initial), Bounded(program.step, type(laws), supports, entropy), horizon, program.discount,
+        Around(program.initial), BoundedStep(program.step, type(laws), supports, entropy), horizon, program.discount,
         None if program.final is None else Around(program.final),
         (jax.tree.map(over_time, extra), *program.args),
         {name: len(support) for name, support in supports if is_finite(support)},

@@ -10,7 +10,7 @@ from rlinf_ppl.program import ControlProgram
 # The largest residual of an answer that counts as converged, by the size of a number in bytes.
 SMALL = {4: 1e-3, 8: 1e-8}
 # What is next to nothing beside the value.
-NOTHING = 1e-6
+NOTHING = 1e-3
 
 
 class KKT(NamedTuple):
@@ -21,7 +21,7 @@ class KKT(NamedTuple):
     Attributes:
         feasibility: the largest excess over a bound, in nats.
         slackness: the largest product of a multiplier and what its bound leaves, beside the sum of all multipliers
-            times their bounds, or beside 1e-6 of the value where all of that is less.
+            times their bounds and a thousandth of the value.
         stationarity: how far the state's law is from the one that the multipliers' values are best for, in standard
             deviations; 0 where only policies are bounded, which the elimination makes stationary.
     """

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl import algebra
+from rlinf_ppl.algebra import Chain, Law
 from rlinf_ppl.algebra.compiled import in_all_digits
 from rlinf_ppl.inference.chains.costs import kl_of_steps, weights
 from rlinf_ppl.inference.chains.policies import as_kept, kept_laws
@@ -29,6 +30,32 @@ class Spending(NamedTuple):
     policy: dict[str, Any]
 
 
+class Solved(NamedTuple):
+    """Soft-optimal control of a program as the elimination has it.
+
+    Attributes:
+        chain: the program.
+        elbo: its value; NaN where there is none.
+        laws: its policies over time.
+        kept: the same as the walk kept them.
+    """
+
+    chain: Chain
+    elbo: Float[Array, ""]
+    laws: dict[str, Law]
+    kept: Any
+
+
+@in_all_digits
+def solved(program: ControlProgram) -> Solved:
+    """Solve a program, without a count of rounding."""
+    chain = read(program)
+    rules = algebra.solve_rules()
+    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, found=lambda found: found.policy)
+    elbo = algebra.through(chain.initial, walked.first, rules)[0].whole.constant
+    return Solved(chain, jnp.where(chain.valid, elbo, jnp.nan), kept_laws(chain, walked.kept), walked.kept)
+
+
 @in_all_digits
 def spend(program: ControlProgram, policies: bool = False) -> Spending:
     """Solve a program and add up what its policy costs; NaN where there is no solution.
@@ -37,10 +64,6 @@ def spend(program: ControlProgram, policies: bool = False) -> Spending:
         program: any program that `exact.solve` takes. Rounding is not counted.
         policies: whether the policies are among the answers.
     """
-    chain = read(program)
-    rules = algebra.solve_rules()
-    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, found=lambda found: found.policy)
-    elbo = algebra.through(chain.initial, walked.first, rules)[0].whole.constant
-    kl = kl_of_steps(chain, kept_laws(chain, walked.kept), chain.priors())
-    policy = as_kept(chain, walked.kept) if policies else {}
-    return Spending(jnp.where(chain.valid, elbo, jnp.nan), kl, weights(chain), policy)
+    chain, elbo, laws, kept = solved(program)
+    kl = kl_of_steps(chain, laws, chain.priors())
+    return Spending(elbo, kl, weights(chain), as_kept(chain, kept) if policies else {})

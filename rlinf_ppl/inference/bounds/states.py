@@ -17,24 +17,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlinf_ppl import algebra
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
 from rlinf_ppl.inference.bounds.conjugate import largest
-from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin, by_time
+from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin, by_time, size_of
 from rlinf_ppl.inference.bounds.programs import set_multipliers
-from rlinf_ppl.inference.bounds.spending import spend
-from rlinf_ppl.inference.bounds.temperatures import common
+from rlinf_ppl.inference.bounds.spending import solved, spend
+from rlinf_ppl.inference.bounds.temperatures import MOVES, common
 from rlinf_ppl.inference.bounds.tilting import Laws, sum_of_products
 from rlinf_ppl.inference.chains.costs import kl_of_steps, log_prob_of_steps, visits, weights
-from rlinf_ppl.inference.chains.policies import as_kept, kept_laws
-from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.inference.chains.policies import as_kept
+from rlinf_ppl.program import ControlProgram
 
 # How much of the first temperature is the entropy's.
 FIRST_ENTROPY = 0.5
 # What counts as a bound's size at least, in nats.
 LEAST = 1e-3
-# How much larger multipliers are, on the log scale, where rewards are nothing beside them.
-FAR = 25.0
+# How much larger multipliers are, on the log scale, where rewards are nothing beside them; and still farther out.
+FAR, FARTHER = 25.0, 32.0
 
 
 class Flow(NamedTuple):
@@ -60,17 +59,12 @@ class Flow(NamedTuple):
 @in_all_digits
 def flow(program: ControlProgram, laws: Laws) -> Flow:
     """Solve a bounded program, and follow its policy."""
-    chain = read(program)
-    rules = algebra.solve_rules()
-    walked = algebra.backward(chain.quickest(policies=True), lambda _: rules, found=lambda found: found.policy)
-    elbo = algebra.through(chain.initial, walked.first, rules)[0].whole.constant
-    policy = kept_laws(chain, walked.kept)
+    chain, elbo, policy, kept = solved(program)
     visited = visits(chain, policy)
+    kl = kl_of_steps(chain, policy, chain.priors(), visited)
     moments = laws.moments(jax.tree.map(lambda x: x[:-1], visited.states))
-    return Flow(
-        jnp.where(chain.valid, elbo, jnp.nan), kl_of_steps(chain, policy, chain.priors(), visited),
-        log_prob_of_steps(chain, policy, visited), moments, weights(chain), as_kept(chain, walked.kept),
-    )  # fmt: skip
+    log_prob = log_prob_of_steps(chain, policy, visited)
+    return Flow(elbo, kl, log_prob, moments, weights(chain), as_kept(chain, kept))
 
 
 class StateDual(Dual):
@@ -100,8 +94,8 @@ class StateDual(Dual):
         return self.within
 
     def begin(self) -> tuple[Point, Evaluation]:
-        """Laws as they are, and the one temperature at which the policy alone exceeds no bound, and meets one."""
-        bounds = jnp.maximum(self.bounds, LEAST)
+        """Laws as they are, and one temperature at which the policy alone exceeds no bound, and moves little."""
+        bounds = jnp.clip(self.bounds, LEAST, MOVES)
         x, _ = common(
             lambda x: spend(self.plain.tempered(jnp.exp(-x))), lambda spent: jnp.max(spent.kl / bounds),
             jnp.sum(bounds), self.start,
@@ -166,13 +160,14 @@ class FoundStates(NamedTuple):
         alpha, beta: the multipliers, (T,).
         constant, tilt: of the laws p_t.
         elbo: of the bounded program.
+        expected: what the policy earns, without what it pays for bounds.
         kl: what policy and state spend together, (T,).
         log_prob: E log policy, (T,).
         weights: how much each step counts.
         apart: how far the moments of p_t and of the state are apart, in standard deviations and beside the sum of the
             multipliers times their bounds.
-        infeasible: by how many nats some bound is exceeded at least whatever the policy, were rewards nothing; below 0
-            where that is not known.
+        infeasible: by how many nats some bound is exceeded at least whatever the policy; minus infinity where that is
+            not known.
     """
 
     alpha: Float[Array, " T"]
@@ -180,6 +175,7 @@ class FoundStates(NamedTuple):
     constant: Float[Array, " T"]
     tilt: Any
     elbo: Float[Array, ""]
+    expected: Float[Array, ""]
     kl: Float[Array, " T"]
     log_prob: Float[Array, " T"]
     weights: Float[Array, " T"]
@@ -195,10 +191,14 @@ def multipliers_of(dual: StateDual) -> FoundStates:
     constant, _ = dual.laws.tilted(at.tilt)
     found = here.found
     spent = found.kl + dual.laws.kl(found.moments)
-    # Far out the dual is linear, and the rewards are nothing beside it.
-    far = dual.evaluate(at._replace(x=at.x + FAR))
-    size = jnp.sum(found.weights * (alpha + beta)) * jnp.exp(FAR)
+    paid = found.weights * (alpha * (found.kl + sum_of_products(at.tilt, found.moments) - constant))
+    paid += found.weights * beta * found.log_prob
+    # Far out the dual is linear in the multipliers, and so is what no policy can avoid; what rewards do is not.
+    size = jnp.sum(found.weights * (alpha + beta))
+    far, farther = (-dual.evaluate(at._replace(x=at.x + x)).value / (size * jnp.exp(x)) for x in (FAR, FARTHER))
+    exceeded = jnp.any(here.excess > jnp.finfo(alpha.dtype).eps ** 0.5)
+    infeasible = jnp.where(exceeded & (farther > far / 2), farther, -jnp.inf)
     return FoundStates(
-        alpha, beta, constant, at.tilt, found.elbo, spent, found.log_prob, found.weights,
-        largest(here.slope.tilt) / here.worth, -far.value / size,
+        alpha, beta, constant, at.tilt, found.elbo, found.elbo + jnp.sum(paid), spent, found.log_prob, found.weights,
+        largest(here.slope.tilt) / size_of(here), infeasible,
     )  # fmt: skip

@@ -25,6 +25,8 @@ MOST_SECANTS = 120
 # How far log KL falls, at least and at most, by one of log alpha; and where nothing is known of it.
 FLATTEST, STEEPEST, USUAL = -1e-6, -20.0, -2.0
 LONGEST = 20.0
+# How many nats a step of the policy that a search begins with moves at most: where it is certain, nothing has a slope.
+MOVES = 0.1
 
 Spend = Callable[[Array], Spending]
 Ratio = Callable[[Spending], Array]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlinf_ppl import algebra
-from rlinf_ppl.algebra import Chain, Conditional, Law
+from rlinf_ppl.algebra import TIME, Chain, Conditional, Law
 from rlinf_ppl.algebra.affine_marginals import second_moments
 from rlinf_ppl.algebra.small_matrices import inverse
 from rlinf_ppl.algebra.times import at_time, by_time
@@ -60,14 +60,18 @@ def log_prob_of_steps(chain: Chain, policy: dict[str, Law], visited: Visits) -> 
 
     def one(name: str, law: Any) -> Array:
         if isinstance(law, Conditional):
-            p = law.table.over((*chain.axes()[name],), chain.size()).array if not law.table.timed else law.table.array
+            p = law.table.over((TIME, *chain.axes()[name]), chain.size()).array
             log_p = jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), 0.0)
             return jnp.sum((visited.decisions[name] * log_p).reshape(len(log_p), -1), -1)
-        cov = law.cov
-        pivots = jax.vmap(lambda cov: inverse(cov)[1])(cov)
-        return -0.5 * (cov.shape[-1] * (1 + jnp.log(2 * jnp.pi)) + jnp.sum(jnp.log(pivots), -1))
+        return -entropy_of(law.cov)
 
     return sum((one(name, law) for name, law in policy.items()), jnp.zeros(chain.horizon or 1))
+
+
+def entropy_of(cov: Float[Array, "T n n"]) -> Float[Array, " T"]:
+    """The entropy of Gaussian laws, in nats."""
+    pivots = jax.vmap(lambda cov: inverse(cov)[1])(cov)
+    return 0.5 * (cov.shape[-1] * (1 + jnp.log(2 * jnp.pi)) + jnp.sum(jnp.log(pivots), -1))
 
 
 def is_affine(chain: Chain) -> bool:

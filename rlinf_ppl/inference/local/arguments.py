@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy
 from rlinf_ppl.program.checks import check_numbers
-from rlinf_ppl.tasks import Dynamics
+from rlinf_ppl.tasks import Dynamics, matrices
 
 
 def check_dynamics(dynamics: Any) -> Dynamics:
@@ -42,14 +42,13 @@ def check_start(dynamics: Dynamics, start: Any) -> AffinePolicy:
         if not isinstance(array, jax.core.Tracer) and not np.all(np.isfinite(array)):
             raise ValueError(f"start's {name} holds numbers that are not finite.")
         arrays.append(jnp.broadcast_to(array, (horizon, *shape)))
-    cov = arrays[2]
-    if not isinstance(cov, jax.core.Tracer):
-        off = np.abs(cov - np.swapaxes(cov, -1, -2)).max((-1, -2)) > 1e-5 * np.abs(cov).max((-1, -2))
-        least = np.where(off, -1.0, np.linalg.eigvalsh(np.asarray(cov, float)).min(-1))
+    matrices.check_symmetric("start's cov", arrays[2])
+    if not isinstance(arrays[2], jax.core.Tracer):
+        least = np.linalg.eigvalsh(np.asarray(arrays[2], float)).min(-1)
         if not np.all(least > 0):
             raise ValueError(
-                f"start's cov at t = {int(np.argmin(least))} is not symmetric with positive eigenvalues: a policy that "
-                "may only move so far needs some variance in every direction."
+                f"start's cov at t = {int(np.argmin(least))} has the eigenvalue {least.min():.3g}: a policy that may "
+                "only move so far needs some variance in every direction."
             )
     return AffinePolicy(*arrays)
 

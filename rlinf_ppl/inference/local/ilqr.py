@@ -24,7 +24,7 @@ from rlinf_ppl.inference.local.arguments import check_dynamics, check_expands, c
 from rlinf_ppl.inference.local.program import local_program
 from rlinf_ppl.inference.local.roll_outs import Trajectory, followed, mean_trajectory
 from rlinf_ppl.program import ControlProgram
-from rlinf_ppl.tasks import Dynamics
+from rlinf_ppl.tasks import Dynamics, Expansion
 
 # Step lengths, from a whole one to a thousandth (Tassa et al. 2012).
 NUM_LENGTHS, SHORTEST = 11, 1e-3
@@ -42,7 +42,8 @@ class Optimised(NamedTuple):
         actions: what is done there, before limits, (T, m).
         cost: before the first iteration and after each, (I + 1,), in units of reward; it never rises.
         damping: of each iteration, (I,).
-        converged: whether the last iteration changed the cost by less than the tolerance, relative to it.
+        converged: whether the slope of the cost in every action, times the size of actions, is within the tolerance
+            beside the cost, or its square beside the first cost; it is asked of the last trajectory but one.
     """
 
     policy: AffinePolicy
@@ -60,17 +61,17 @@ class Iterate(NamedTuple):
         policy: of the last step that was taken.
         about: the trajectory under it.
         damping: of the next inner problem.
-        settled: whether the last step changed next to nothing.
+        left: the largest slope of the cost in an action, times the size of actions, at the trajectory before.
     """
 
     policy: AffinePolicy
     about: Trajectory
     damping: Float[Array, ""]
-    settled: Bool[Array, ""]
+    left: Float[Array, ""]
 
 
 def ilqr(
-    dynamics: Dynamics, num_iterations: int = 50, start: Any = None, damping: float = 1.0, tolerance: float = 1e-9
+    dynamics: Dynamics, num_iterations: int = 50, start: Any = None, damping: float = 1.0, tolerance: float = 1e-4
 ) -> Optimised:
     """Iterative LQR: a locally optimal policy of a nonlinear system without noise.
 
@@ -79,7 +80,7 @@ def ilqr(
         num_iterations: I.
         start: the first policy, (gain, offset, cov), with or without a leading T; None: no action.
         damping: above 0, in units of reward for a unit of action, squared: where it starts.
-        tolerance: relative change of the cost that counts as none.
+        tolerance: how large a slope counts as none, see `converged`.
 
     Raises:
         TypeError, ValueError: an argument is none; derivatives are not finite at a step; a reward stays not concave in
@@ -88,37 +89,39 @@ def ilqr(
     count, policy = check_count("num_iterations", num_iterations), check_start(check_dynamics(dynamics), start)
     if not damping > 0:
         raise ValueError(f"damping is {damping:g}: it must be above 0.")
-    first, last, costs, dampings = run(dynamics, policy, jnp.asarray(damping, float), jnp.asarray(tolerance), count)
-    if not isinstance(first, jax.core.Tracer) and not bool(last.settled) and bool(dampings[-1] >= MOST):
+    last, costs, dampings = run(dynamics, policy, jnp.asarray(damping, float), count)
+    # Where the cost falls to nothing, nothing is measured by the first one.
+    settled = last.left <= tolerance * (jnp.abs(costs[-2]) + tolerance * jnp.abs(costs[0]))
+    if not isinstance(settled, jax.core.Tracer) and not bool(settled) and bool(dampings[-1] >= MOST):
         check_progress(dynamics, last)
     about = last.about
     offset = about.actions - jnp.einsum("tij,tj->ti", last.policy.gain, about.states[:-1])
     policy = AffinePolicy(last.policy.gain, offset, last.policy.cov)
-    cost = jnp.concatenate([first[None], costs])
-    return Optimised(policy, about.states, about.actions, cost, dampings, last.settled)
+    return Optimised(policy, about.states, about.actions, costs, dampings, settled)
 
 
 @compiled
 def run(
-    dynamics: Dynamics, start: AffinePolicy, damping: Float[Array, ""], tolerance: Float[Array, ""], count: int
-) -> tuple[Float[Array, ""], Iterate, Float[Array, " I"], Float[Array, " I"]]:
-    """Iterate: the first cost, where it ends, and all costs and dampings."""
+    dynamics: Dynamics, start: AffinePolicy, damping: Float[Array, ""], count: int
+) -> tuple[Iterate, Float[Array, " I_plus_1"], Float[Array, " I"]]:
+    """Iterate: where it ends, all costs, the first one among them, and dampings."""
     about = mean_trajectory(dynamics, start)
 
     def body(at: Iterate, _: None) -> tuple[Iterate, tuple[Array, Array]]:
-        after = improved(dynamics, at, tolerance)
+        after = improved(dynamics, at)
         return after, (after.about.cost, at.damping)
 
-    begin = Iterate(start, about, damping, jnp.asarray(False))
+    begin = Iterate(start, about, damping, jnp.asarray(jnp.inf))
     last, (costs, dampings) = lax.scan(body, begin, None, length=count)
-    return about.cost, last, costs, dampings
+    return last, jnp.concatenate([about.cost[None], costs]), dampings
 
 
-def improved(dynamics: Dynamics, at: Iterate, tolerance: Float[Array, ""]) -> Iterate:
+def improved(dynamics: Dynamics, at: Iterate) -> Iterate:
     """One iteration."""
-    about = at.about
-    policy: AffinePolicy = spend(inner(dynamics, about, at.damping), policies=True).policy["u"]
-    actions = jax.vmap(dynamics.applied)(about.actions)
+    about, actions = at.about, jax.vmap(dynamics.applied)(at.about.actions)
+    # What is at its limit has to find the way back.
+    expansion = dynamics.expand(about.states, actions, saturated=1.0)
+    policy: AffinePolicy = spend(inner(expansion, at.damping), policies=True).policy["u"]
     change = jnp.einsum("tij,tj->ti", policy.gain, about.states[:-1]) + policy.offset - actions
 
     def along(length: Array) -> Trajectory:
@@ -131,21 +134,30 @@ def improved(dynamics: Dynamics, at: Iterate, tolerance: Float[Array, ""]) -> It
     better = costs[best] < about.cost
     there = jax.tree.map(lambda new, old: jnp.where(better, new[best], old), tried, about)
     kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), policy, at.policy)
-    gained = about.cost - there.cost
-    known = jnp.all(jnp.isfinite(policy.gain))
-    settled = known & (gained <= tolerance * jnp.abs(about.cost)) & (better | (at.damping <= 1.0))
+    slope = slopes(expansion)
+    # Outwards from a limit it leads nowhere.
+    outwards = (jnp.abs(actions) >= dynamics.action_limit[None]) & (slope * actions > 0)
+    left = jnp.max(jnp.where(outwards, 0.0, jnp.abs(slope))) * (1 + jnp.max(jnp.abs(actions)))
     damping = jnp.clip(at.damping * jnp.where(better, FALLS, RISES), LEAST, MOST)
-    return Iterate(kept, there, damping, settled | (at.settled & ~better))
+    return Iterate(kept, there, damping, left)
 
 
-def inner(dynamics: Dynamics, about: Trajectory, damping: Float[Array, ""]) -> ControlProgram:
+def inner(expansion: Expansion, damping: Float[Array, ""]) -> ControlProgram:
     """The program about a trajectory whose prior is what is done there."""
-    horizon, m, n = dynamics.horizon, dynamics.num_actions, dynamics.num_states
-    actions = jax.vmap(dynamics.applied)(about.actions)
+    horizon, n, m = expansion.B.shape
     cov = jnp.broadcast_to(jnp.eye(m) / (2 * damping), (horizon, m, m))
-    prior = AffinePolicy(jnp.zeros((horizon, m, n)), actions, cov)
-    # What is at its limit has to find the way back.
-    return local_program(dynamics.expand(about.states, actions, saturated=1.0), prior)
+    return local_program(expansion, AffinePolicy(jnp.zeros((horizon, m, n)), expansion.actions, cov))
+
+
+def slopes(expansion: Expansion) -> Float[Array, "T m"]:
+    """The derivative of the sum of rewards in each action, by the costates."""
+    n = expansion.A.shape[1]
+
+    def move(costate: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        A, B, vector = now
+        return vector[:n] + costate @ A, vector[n:] + costate @ B
+
+    return lax.scan(move, expansion.final_vector, (expansion.A, expansion.B, expansion.vector), reverse=True)[1]
 
 
 def check_progress(dynamics: Dynamics, last: Iterate) -> None:
@@ -154,6 +166,7 @@ def check_progress(dynamics: Dynamics, last: Iterate) -> None:
     Raises:
         ValueError: derivatives are not finite at a step, or a reward is not concave in the action at one.
     """
-    expansion = dynamics.expand(last.about.states, last.about.actions)
+    actions = jax.vmap(dynamics.applied)(last.about.actions)
+    expansion = dynamics.expand(last.about.states, actions, saturated=1.0)
     check_expands(dynamics, expansion, "the last trajectory")
-    solve(inner(dynamics, last.about, jnp.asarray(LEAST)))
+    solve(inner(expansion, jnp.asarray(LEAST)))

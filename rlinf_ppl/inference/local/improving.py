@@ -29,25 +29,23 @@ class Step(NamedTuple):
         policy: the new one.
         kl: of it from the last one at each step, (T,), in nats.
         inverse_temperature: 1 / alpha, of the bound on the KL, one number or (T,).
-        carried: what the next problem starts from.
+        log_temperature: about where the next search begins.
+        solved: whether the policy is within its bounds.
     """
 
     policy: AffinePolicy
     kl: Float[Array, " T"]
     inverse_temperature: Float[Array, "..."]
-    carried: Any
+    log_temperature: Float[Array, ""]
+    solved: Bool[Array, ""]
 
 
 class Problem(eqx.Module):
     """A bounded problem about a trajectory."""
 
     @abstractmethod
-    def begin(self, dynamics: Dynamics) -> Any:
-        """What the first problem starts from."""
-
-    @abstractmethod
-    def solve(self, program: ControlProgram, scale: Float[Array, ""], carried: Any) -> Step:
-        """The policy within the bounds times a scale."""
+    def solve(self, program: ControlProgram, scale: Float[Array, ""], start: Float[Array, ""]) -> Step:
+        """The policy within the bounds times a scale; `start` is the log of a temperature to begin at."""
 
 
 class Iterate(NamedTuple):
@@ -57,13 +55,13 @@ class Iterate(NamedTuple):
         policy: the last one.
         seen: what was seen under it.
         scale: of the bounds.
-        carried: what the next problem starts from.
+        log_temperature: about where the next search begins.
     """
 
     policy: AffinePolicy
     seen: Observed
     scale: Float[Array, ""]
-    carried: Any
+    log_temperature: Float[Array, ""]
 
 
 class Record(NamedTuple):
@@ -87,7 +85,7 @@ def improve(
 ) -> tuple[Iterate, Float[Array, ""], Record]:
     """Iterate; the last policy, the cost of the first one, and what happened."""
     seen = knowledge.observe(dynamics, start, jnp.zeros((), int))
-    first = Iterate(start, seen, jnp.ones(()), problem.begin(dynamics))
+    first = Iterate(start, seen, jnp.ones(()), jnp.zeros(()))
 
     def body(at: Iterate, i: Array) -> tuple[Iterate, Record]:
         return iterate(dynamics, knowledge, problem, at, i, num_halvings)
@@ -104,12 +102,12 @@ def iterate(
     program = local_program(expansion, at.policy)
 
     def attempt(scale: Array) -> tuple[Step, Observed]:
-        found = problem.solve(program, scale, at.carried)
+        found = problem.solve(program, scale, at.log_temperature)
         return found, knowledge.observe(dynamics, found.policy, i)
 
     def good(step: Step, seen: Observed) -> Bool[Array, ""]:
         finite = jnp.all(jnp.isfinite(seen.mean.cost)) & jnp.all(jnp.isfinite(step.policy.cov))
-        return finite & ((seen.mean.cost <= at.seen.mean.cost) | (num_halvings == 0))
+        return step.solved & finite & ((seen.mean.cost <= at.seen.mean.cost) | (num_halvings == 0))
 
     scale = jnp.minimum(1.0, 2 * at.scale)
     if num_halvings == 0:
@@ -125,6 +123,6 @@ def iterate(
 
         _, scale, (step, seen), _ = lax.while_loop(lambda s: ~s[3] & (s[0] <= num_halvings), body, state)
     accepted = good(step, seen)
-    after = Iterate(step.policy, seen, scale, step.carried)
+    after = Iterate(step.policy, seen, scale, step.log_temperature)
     kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, at._replace(scale=scale))
     return kept, Record(kept.seen.mean.cost, step.kl, step.inverse_temperature, scale, accepted)

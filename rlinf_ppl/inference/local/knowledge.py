@@ -60,7 +60,7 @@ class Samples(Knowledge):
 
     Attributes:
         key: a JAX random key.
-        num_samples: trajectories an iteration, more than n + m of them.
+        num_samples: trajectories an iteration, at least n + m + 2 of them.
         ridge: how much variances are enlarged, relative to themselves: a prior that nothing depends on anything.
     """
 
@@ -76,6 +76,12 @@ class Samples(Knowledge):
 
     def observe(self, dynamics: Dynamics, policy: AffinePolicy, iteration: Array) -> Observed:
         """Sampled trajectories, and their mean."""
+        least = dynamics.num_states + dynamics.num_actions + 2
+        if self.num_samples < least:
+            raise ValueError(
+                f"num_samples is {self.num_samples}: {dynamics.num_states} states and {dynamics.num_actions} actions "
+                f"take at least {least} trajectories to fit, and more to fit well."
+            )
         samples = sampled_trajectories(dynamics, jax.random.fold_in(self.key, iteration), policy, self.num_samples)
         return Observed(Trajectory(*(jnp.mean(x, 0) for x in samples)), samples)
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy
@@ -31,7 +32,8 @@ class Improvement(NamedTuple):
             too.
         inverse_temperature: of each bounded problem, (I,), or (I, T) where each step has a bound.
         scale: what bounds were multiplied by, (I,): less than 1 where the cost would have risen.
-        accepted: whether the policy was taken, (I,); else the last one stays.
+        accepted: whether the policy was taken, (I,); else the last one stays: costs would have risen, or were no
+            numbers, or no policy within the bounds was found.
     """
 
     policy: AffinePolicy
@@ -134,6 +136,9 @@ def with_states(
     steps = (check_dynamics(dynamics).horizon,)
     bounds = jnp.broadcast_to(check_bounds("kl_bound", kl_bound, *steps), steps)
     losses = None if entropy_loss is None else jnp.broadcast_to(entropy_loss, steps)
+    first = dynamics.initial_cov
+    if not isinstance(first, jax.core.Tracer) and not np.linalg.eigvalsh(np.asarray(first, float)).min() > 0:
+        raise ValueError("initial_cov is singular: what states are measured from needs variance in every direction.")
     problem = StateActionBound(bounds, losses)
     return improvement(dynamics, problem, num_iterations, start, knowledge, num_halvings)
 

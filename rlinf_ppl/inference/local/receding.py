@@ -76,8 +76,8 @@ def run(
     def plan(x: Array, t: Array, actions: Array) -> tuple[Array, Array]:
         ahead = dynamics.onwards(x, t, horizon)
         policy = AffinePolicy(gain, actions, cov)
-        begin = Iterate(policy, mean_trajectory(ahead, policy), damping, jnp.asarray(False))
-        last = lax.fori_loop(0, num_iterations, lambda _, at: improved(ahead, at, jnp.zeros(())), begin)
+        begin = Iterate(policy, mean_trajectory(ahead, policy), damping, jnp.asarray(jnp.inf))
+        last = lax.fori_loop(0, num_iterations, lambda _, at: improved(ahead, at), begin)
         return last.about.actions, last.about.cost
 
     def act(carried: tuple[Array, Array], now: tuple[Array, Array]) -> tuple[tuple[Array, Array], Receding]:
