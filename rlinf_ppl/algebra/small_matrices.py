@@ -72,6 +72,17 @@ def solve(matrix: Array, right: Array) -> Array:
     return lax.fori_loop(0, n, step, jnp.concatenate([matrix, right], 1))[:, n:]
 
 
+def positive_solve(matrix: Array, right: Array) -> Array:
+    """The inverse of a positive definite matrix (n, n), of a few dozen rows, times a matrix (n, m)."""
+    n = matrix.shape[0]
+
+    def step(k: Array, rows: Array) -> Array:
+        row = rows[k] / rows[k, k]
+        return jnp.where(jnp.arange(n)[:, None] == k, row[None], rows - rows[:, k, None] * row[None])
+
+    return lax.fori_loop(0, n, step, jnp.concatenate([matrix, right], 1))[:, n:]
+
+
 def semidefinite_root(matrix: Array) -> tuple[Array, Array, Array]:
     """Lower triangular L with L L' = matrix, positive semidefinite; what is rounding beside its diagonal is left out.
 

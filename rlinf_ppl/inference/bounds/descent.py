@@ -29,7 +29,7 @@ MOST_NEWTONS, MOST_HALVINGS, MOST_STALLS = 200, 40, 3
 # How far a log multiplier may be from where the search began, below and above.
 DEEPEST, HIGHEST = -60.0, 60.0
 # How much of a multiplier one step may take away, and what a barrier is lowered by.
-NEARLY, LOWERING = 0.5, 0.1
+NEARLY, LOWERING = 0.8, 0.1
 
 
 class Point(NamedTuple):
@@ -81,6 +81,11 @@ class Dual(eqx.Module):
         """Whether that is the minimum already."""
         return False
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether `precondition` is by the Hessian itself."""
+        return False
+
     @abstractmethod
     def evaluate(self, at: Point) -> Evaluation:
         """The dual at a point."""
@@ -90,8 +95,8 @@ class Dual(eqx.Module):
         return jax.tree.map(jnp.add, tilt, step)
 
     @abstractmethod
-    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
-        """About the Newton step for a slope: symmetric, positive definite."""
+    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, ridge: Float[Array, "B T"]) -> Point:
+        """About the Newton step for a slope: symmetric, positive definite; the ridge is added for the multipliers."""
 
 
 class Descent(NamedTuple):
@@ -137,9 +142,12 @@ def tangents(primals: tuple[Dual], moves: tuple[Any]) -> Any:
         pushed = jax.jvp(lambda at: slope_of(dual, at), (at,), (step._replace(x=tight * step.x),))[1]
         return pushed._replace(x=pushed.x + (1 - tight) * step.x)
 
+    def near(right: Point) -> Point:
+        step = dual.precondition(at, here, right._replace(x=tight * right.x), 1 - tight)
+        return step._replace(x=tight * step.x + (1 - tight) * right.x)
+
     def solve(product: Callable[[Point], Point], right: Point) -> Point:
-        tol, size = 8 * float(jnp.finfo(at.x.dtype).eps), sum(x.size for x in jax.tree.leaves(right))
-        return jax.scipy.sparse.linalg.cg(product, right, tol=tol, maxiter=4 * size + 20)[0]
+        return conjugate_gradients(product, right, near, 8 * float(jnp.finfo(at.x.dtype).eps))
 
     pushed = pushed_along(lambda dual: slope_of(dual, at), dual, move)
     step = lax.custom_linear_solve(product, jax.tree.map(jnp.negative, pushed), solve, symmetric=True)
@@ -218,6 +226,8 @@ def size_of(here: Evaluation) -> Float[Array, ""]:
 def newton(dual: Dual, descent: Descent) -> Point:
     """Newton's step, relative to the multipliers, to more digits as the slope has fewer."""
     at, barrier, slope = descent.at, descent.barrier, descent.here.slope
+    # What is slack has alpha times its slack in the place of the barrier, so that a lower one is not overshot.
+    ridge = jnp.maximum(barrier, slope.x)
     push = jax.linearize(lambda at: dual.evaluate(at).slope, at)[1]
     first = slope.x[0]
 
@@ -225,17 +235,17 @@ def newton(dual: Dual, descent: Descent) -> Point:
         # The derivative of J' slope, without that of J.
         pushed, s = push(step), step.x[0]
         inner = sum_over_time(jax.tree.map(lambda a, b: a * b, step.tilt, slope.tilt), first)
-        x = pushed.x - step.x * slope.x + barrier * step.x
+        x = pushed.x - step.x * slope.x + ridge * step.x
         x = x.at[0].add(-inner)
-        return Point(x, jax.tree.map(lambda a, b: a - by_time(s, b) * b, pushed.tilt, slope.tilt))
+        return Point(x, jax.tree.map(lambda a, b: a - per_time(s, b) * b, pushed.tilt, slope.tilt))
 
     target = Point(barrier - slope.x, jax.tree.map(jnp.negative, slope.tilt))
     within = jnp.minimum(0.1, jnp.sqrt(distance(descent.here)))
 
     def near(right: Point) -> Point:
-        return dual.precondition(at, descent.here, right, barrier)
+        return dual.precondition(at, descent.here, right, ridge)
 
-    step = conjugate_gradients(product, target, near, within)
+    step = near(target) if dual.is_exact else conjugate_gradients(product, target, near, within)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(step)]))
     return jax.tree.map(lambda a, b: jnp.where(finite, a, b), step, near(target))
 
@@ -245,7 +255,7 @@ def sum_over_time(tree: Any, like: Float[Array, " T"]) -> Float[Array, " T"]:
     return sum((jnp.sum(x.reshape(len(x), -1), -1) for x in jax.tree.leaves(tree)), jnp.zeros_like(like))
 
 
-def by_time(s: Float[Array, " T"], like: Float[Array, "T ..."]) -> Float[Array, "T ..."]:
+def per_time(s: Float[Array, " T"], like: Float[Array, "T ..."]) -> Float[Array, "T ..."]:
     """A number for each time that multiplies what leads with time."""
     return s.reshape(-1, *[1] * (like.ndim - 1))
 
@@ -254,15 +264,21 @@ def halved(dual: Dual, descent: Descent, step: Point, begun: Float[Array, "B T"]
     """Where a step leads, halved until the dual with its barrier falls, or where both are noise the slope does."""
     at, here, barrier = descent.at, descent.here, descent.barrier
     before, rounding, left = merit(barrier, at, here), noise(here), distance(here)
-    tilts = jax.tree.map(lambda a, b: jnp.sum(a * b), step.tilt, here.slope.tilt)
-    slope = sum(jax.tree.leaves(tilts), jnp.sum((here.slope.x - barrier) * step.x))
+
+    def along(now: Evaluation) -> Array:
+        tilts = jax.tree.map(lambda a, b: jnp.sum(a * b), step.tilt, now.slope.tilt)
+        return sum(jax.tree.leaves(tilts), jnp.sum((now.slope.x - barrier) * step.x))
+
+    slope = along(here)
 
     def good(state: tuple[Array, Point, Evaluation]) -> Bool[Array, ""]:
         size, there, now = state
         change = merit(barrier, there, now) - before
         nearer = (change <= rounding) & (distance(now) < 0.9 * left)
         known = jnp.isfinite(now.value) & jnp.isfinite(distance(now))
-        return (size <= 1) & known & ((change <= 1e-4 * size * slope) | nearer)
+        # Far beyond the minimum on this way slopes are large where the dual is not: there its domain ends.
+        falls = (change <= 1e-4 * size * slope) & (along(now) <= -slope)
+        return (size <= 1) & known & (falls | nearer)
 
     def going(state: tuple[Array, Point, Evaluation]) -> Bool[Array, ""]:
         return (state[0] > 0.5**MOST_HALVINGS) & ~good(state)
@@ -272,7 +288,7 @@ def halved(dual: Dual, descent: Descent, step: Point, begun: Float[Array, "B T"]
         grown = jnp.maximum(size * step.x, -NEARLY)
         wider = 1 + jnp.maximum(grown[0], 0.0)
         x = jnp.clip(at.x + jnp.log1p(grown), begun + DEEPEST, begun + HIGHEST)
-        tilt = dual.moved(at.tilt, jax.tree.map(lambda b: size * b / by_time(wider, b), step.tilt))
+        tilt = dual.moved(at.tilt, jax.tree.map(lambda b: size * b / per_time(wider, b), step.tilt))
         return size, Point(x, tilt), dual.evaluate(Point(x, tilt))
 
     found = lax.while_loop(going, body, (jnp.full((), 2.0, at.x.dtype), at, here))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from rlinf_ppl.algebra.quadratics import Gaussian
 from rlinf_ppl.inference.bounds.programs import set_multipliers, with_bounds
 from rlinf_ppl.inference.bounds.results import SMALL, BoundedStates, residuals
-from rlinf_ppl.inference.bounds.states import FoundStates, StateDual, multipliers_of
+from rlinf_ppl.inference.bounds.states import FoundStates, StateDual, TableDual, VectorDual, multipliers_of
 from rlinf_ppl.inference.bounds.tilting import Laws, OfTables, of_vectors
 from rlinf_ppl.inference.chains.careful import precisely
 from rlinf_ppl.inference.exact import marginals, prior_policy, solve
@@ -97,7 +97,8 @@ def joint_dual(
     bounds = jnp.asarray(given.bounds, float).at[0].add(-first)
     entropies = None if given.entropy_bounds is None else jnp.asarray(given.entropy_bounds, float)
     bounded = with_bounds(program, laws, entropies is not None)
-    return StateDual(bounded, laws, bounds, entropies, program.tempered(1.0), jnp.asarray(start, float), within)
+    kind: Any = TableDual if isinstance(laws, OfTables) else VectorDual
+    return kind(bounded, laws, bounds, entropies, program.tempered(1.0), jnp.asarray(start, float), within)
 
 
 def laws_of(states: Any) -> Laws:

@@ -129,11 +129,11 @@ class PolicyDual(Dual):
             return spent.weights, spent.kl
         return jnp.ones(1), jnp.sum(spent.weights * spent.kl)[None]
 
-    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
+    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, ridge: Float[Array, "B T"]) -> Point:
         """Alone, each step's KL is about proportional to alpha^-2."""
         weights, kl = self.per_multiplier(evaluation.found)
-        near = 2 * weights * jnp.exp(at.x[0]) * jnp.maximum(kl, 0.0) + barrier
-        return Point(slope.x / near[None], ())
+        near = 2 * weights * jnp.exp(at.x[0]) * jnp.maximum(kl, 0.0)
+        return Point(slope.x / (near[None] + ridge), ())
 
 
 @compiled

@@ -17,16 +17,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlinf_ppl.algebra import Chain, Law
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
 from rlinf_ppl.inference.bounds.conjugate import largest
-from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin, by_time, size_of
+from rlinf_ppl.inference.bounds.curvature import Here, newton
+from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin, per_time, size_of
 from rlinf_ppl.inference.bounds.programs import set_multipliers
 from rlinf_ppl.inference.bounds.spending import solved, spend
 from rlinf_ppl.inference.bounds.temperatures import MOVES, common
-from rlinf_ppl.inference.bounds.tilting import Laws, sum_of_products
+from rlinf_ppl.inference.bounds.tilting import Laws, OfTables, OfVectors, sum_of_products
 from rlinf_ppl.inference.chains.costs import kl_of_steps, log_prob_of_steps, visits, weights
 from rlinf_ppl.inference.chains.policies import as_kept
-from rlinf_ppl.program import ControlProgram
+from rlinf_ppl.program import ControlProgram, read
 
 # How much of the first temperature is the entropy's.
 FIRST_ENTROPY = 0.5
@@ -46,6 +48,9 @@ class Flow(NamedTuple):
         moments: of the state's law, those that tilts are linear in.
         weights: how much each step counts, (T,).
         policy: for each decision, as in a solution.
+        chain: the program.
+        states: the state's law, with T + 1 rows.
+        laws: the policies, as the algebra has them.
     """
 
     elbo: Float[Array, ""]
@@ -54,6 +59,9 @@ class Flow(NamedTuple):
     moments: Any
     weights: Float[Array, " T"]
     policy: dict[str, Any]
+    chain: Chain
+    states: Any
+    laws: dict[str, Law]
 
 
 @in_all_digits
@@ -64,7 +72,8 @@ def flow(program: ControlProgram, laws: Laws) -> Flow:
     kl = kl_of_steps(chain, policy, chain.priors(), visited)
     moments = laws.moments(jax.tree.map(lambda x: x[:-1], visited.states))
     log_prob = log_prob_of_steps(chain, policy, visited)
-    return Flow(elbo, kl, log_prob, moments, weights(chain), as_kept(chain, kept))
+    kept_policy = as_kept(chain, kept)
+    return Flow(elbo, kl, log_prob, moments, weights(chain), kept_policy, chain, visited.states, policy)
 
 
 class StateDual(Dual):
@@ -132,7 +141,7 @@ class StateDual(Dual):
             value += jnp.sum(own * self.entropy_bounds)
             worth += jnp.sum(own)
         scale = (found.weights * alpha).at[0].set(0.0)  # the first state's law is what it is
-        tilt = jax.tree.map(lambda p, mu: by_time(scale, p) * (p - mu), moments, found.moments)
+        tilt = jax.tree.map(lambda p, mu: per_time(scale, p) * (p - mu), moments, found.moments)
         rounding = jnp.abs(found.elbo) + worth
         return Evaluation(value, Point(jnp.stack(slopes), tilt), jnp.stack(excesses), worth, rounding, found)
 
@@ -140,17 +149,41 @@ class StateDual(Dual):
         """As the laws have it."""
         return self.laws.moved(tilt, step)
 
-    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, barrier: Float[Array, ""]) -> Point:
+
+class TableDual(StateDual):
+    """That of finite variables."""
+
+    laws: OfTables
+
+    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, ridge: Float[Array, "B T"]) -> Point:
         """By what each bound alone would have, and the Fisher information of the tilted laws."""
         found = evaluation.found
         alpha, beta = self.multipliers(at)
         spent = found.kl + sum_of_products(at.tilt, found.moments) - self.laws.tilted(at.tilt)[0]
-        near = [2 * found.weights * alpha * jnp.maximum(spent, 0.0) + barrier]
+        near = [2 * found.weights * alpha * jnp.maximum(spent, 0.0)]
         if self.entropy_bounds is not None:
-            near.append(found.weights * beta * beta / (alpha + beta) / 2 + barrier)
+            near.append(found.weights * beta * beta / (alpha + beta) / 2)
         scale = found.weights * alpha
-        scaled = jax.tree.map(lambda x: x / by_time(scale, x), slope.tilt)
-        return Point(slope.x / jnp.stack(near), self.laws.natural(at.tilt, scaled))
+        scaled = jax.tree.map(lambda x: x / per_time(scale, x), slope.tilt)
+        return Point(slope.x / (jnp.stack(near) + ridge), self.laws.natural(at.tilt, scaled))
+
+
+class VectorDual(StateDual):
+    """That of vectors, where Newton's systems are solved as they are."""
+
+    laws: OfVectors
+
+    @property
+    def is_exact(self) -> bool:
+        """Decisions that see less than there was before them mix what others tell apart."""
+        return not read(self.program).hidden
+
+    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, ridge: Float[Array, "B T"]) -> Point:
+        """By the Hessian."""
+        found: Flow = evaluation.found
+        alpha, beta = self.multipliers(at)
+        here = Here(found.chain, found.laws, found.states, found.weights, alpha, beta, at.tilt)
+        return newton(self.laws, here, slope, ridge)
 
 
 class FoundStates(NamedTuple):
@@ -190,7 +223,8 @@ def multipliers_of(dual: StateDual) -> FoundStates:
     alpha, beta = dual.multipliers(at)
     constant, _ = dual.laws.tilted(at.tilt)
     found = here.found
-    spent = found.kl + dual.laws.kl(found.moments)
+    # What the first state's law spends is taken off its bound.
+    spent = found.kl + dual.laws.kl(found.moments).at[0].set(0.0)
     paid = found.weights * (alpha * (found.kl + sum_of_products(at.tilt, found.moments) - constant))
     paid += found.weights * beta * found.log_prob
     # Far out the dual is linear in the multipliers, and so is what no policy can avoid; what rewards do is not.

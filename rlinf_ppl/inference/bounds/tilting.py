@@ -46,10 +46,6 @@ class Laws(eqx.Module):
     def kl(self, moments: Tilt) -> Float[Array, " T"]:
         """KL from q_t of the laws with these moments, in nats."""
 
-    @abstractmethod
-    def natural(self, tilt: Tilt, moments: Tilt) -> Tilt:
-        """The change of the tilt that changes the moments of p_t so."""
-
     def moved(self, tilt: Tilt, step: Tilt) -> Tilt:
         """Tilts after a step, to first order the sum of both."""
         return jax.tree.map(jnp.add, tilt, step)
@@ -119,10 +115,12 @@ class OfVectors(Laws):
 
     Attributes:
         mean: (T, n).
-        whiten: the inverse of a root of the covariance, (T, n, n).
+        root: of the covariance, lower triangular, (T, n, n).
+        whiten: its inverse, (T, n, n).
     """
 
     mean: Float[Array, "T n"]
+    root: Float[Array, "T n n"]
     whiten: Float[Array, "T n n"]
 
     def nothing(self) -> Tilt:
@@ -132,15 +130,18 @@ class OfVectors(Laws):
     def moments(self, state: Any) -> Tilt:
         """E z and -E z z' / 2."""
         mean = jnp.einsum("tij,tj->ti", self.whiten, state.mean - self.mean)
-        cov = self.whiten @ state.cov @ jnp.swapaxes(self.whiten, 1, 2)
-        return mean, -(cov + mean[:, :, None] * mean[:, None]) / 2
+        return moments_of(Gaussian(mean, self.whiten @ state.cov @ jnp.swapaxes(self.whiten, 1, 2)))
 
     def tilted(self, tilt: Tilt) -> tuple[Float[Array, " T"], Tilt]:
         """P has the precision I + curvature."""
-        cov, pivots = self._inverse(tilt[1])
-        mean = jnp.einsum("tij,tj->ti", cov, tilt[0])
-        constant = (jnp.sum(tilt[0] * mean, -1) - jnp.sum(jnp.log(pivots), -1)) / 2
-        return constant, (mean, -(cov + mean[:, :, None] * mean[:, None]) / 2)
+        p = self.law(tilt)
+        pivots = self._inverse(tilt[1])[1]
+        return (jnp.sum(tilt[0] * p.mean, -1) - jnp.sum(jnp.log(pivots), -1)) / 2, moments_of(p)
+
+    def law(self, tilt: Tilt) -> Gaussian:
+        """The law of z."""
+        cov = self._inverse(tilt[1])[0]
+        return Gaussian(jnp.einsum("tij,tj->ti", cov, tilt[0]), cov)
 
     def kl(self, moments: Tilt) -> Float[Array, " T"]:
         """Of z from N(0, I)."""
@@ -149,16 +150,6 @@ class OfVectors(Laws):
         pivots = jax.vmap(lambda cov: inverse(cov)[1])(cov)
         trace = jnp.trace(cov, axis1=1, axis2=2)
         return 0.5 * (trace + jnp.sum(mean**2, -1) - mean.shape[1] - jnp.sum(jnp.log(pivots), -1))
-
-    def natural(self, tilt: Tilt, moments: Tilt) -> Tilt:
-        """By the derivative of precision and slope in mean and covariance."""
-        mean = self.tilted(tilt)[1][0]
-        precision = jnp.eye(mean.shape[1])[None] + tilt[1]
-        outer = mean[:, :, None] * moments[0][:, None]
-        spread = -2 * moments[1] - outer - jnp.swapaxes(outer, 1, 2)
-        curvature = -precision @ spread @ precision
-        slope = jnp.einsum("tij,tj->ti", curvature, mean) + jnp.einsum("tij,tj->ti", precision, moments[0])
-        return slope, (curvature + jnp.swapaxes(curvature, 1, 2)) / 2
 
     def read(self) -> Any:
         """The mean and what whitens."""
@@ -179,7 +170,13 @@ class OfVectors(Laws):
 
 def of_vectors(states: Gaussian) -> OfVectors:
     """Gaussian laws by mean (T, n) and covariance (T, n, n); whitening is infinite where a covariance is singular."""
-    return OfVectors(states.mean, jax.vmap(lambda cov: inverse(cholesky(cov))[0])(states.cov))
+    roots = jax.vmap(cholesky)(states.cov)
+    return OfVectors(states.mean, roots, jax.vmap(lambda root: inverse(root)[0])(roots))
+
+
+def moments_of(p: Gaussian) -> Tilt:
+    """E z and -E z z' / 2 of laws of z."""
+    return p.mean, -(p.cov + p.mean[:, :, None] * p.mean[:, None]) / 2
 
 
 def sum_of_products(one: Tilt, other: Tilt) -> Float[Array, " T"]:
