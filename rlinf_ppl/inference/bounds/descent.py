@@ -30,6 +30,8 @@ MOST_NEWTONS, MOST_HALVINGS, MOST_STALLS = 200, 40, 3
 DEEPEST, HIGHEST = -60.0, 60.0
 # How much of a multiplier one step may take away, and what a barrier is lowered by.
 NEARLY, LOWERING = 0.8, 0.1
+# How far from optimal a step may lead: that much times where it begins, or that far.
+GROWS, AWAY = 2.0, 0.5
 
 
 class Point(NamedTuple):
@@ -276,8 +278,9 @@ def halved(dual: Dual, descent: Descent, step: Point, begun: Float[Array, "B T"]
         change = merit(barrier, there, now) - before
         nearer = (change <= rounding) & (distance(now) < 0.9 * left)
         known = jnp.isfinite(now.value) & jnp.isfinite(distance(now))
-        # Far beyond the minimum on this way slopes are large where the dual is not: there its domain ends.
-        falls = (change <= 1e-4 * size * slope) & (along(now) <= -slope)
+        # Where the domain ends slopes are large, and the dual is not: whoever comes near is slow to leave.
+        inside = (along(now) <= -slope) & (distance(now) <= jnp.maximum(GROWS * left, AWAY))
+        falls = (change <= 1e-4 * size * slope) & inside
         return (size <= 1) & known & (falls | nearer)
 
     def going(state: tuple[Array, Point, Evaluation]) -> Bool[Array, ""]:
