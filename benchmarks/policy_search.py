@@ -43,9 +43,9 @@ class Algorithm(NamedTuple):
 
 
 ALGORITHMS = {
-    "gps": Algorithm(trust_region.gps, ((3.0,), (10.0,), (30.0,), (100.0,), (300.0,))),
-    "saps": Algorithm(trust_region.saps, ((1.0,), (3.0,), (10.0,), (30.0,), (100.0,))),
-    "esaps": Algorithm(trust_region.esaps, ((3.0, 0.3), (10.0, 0.3), (10.0, 1.0), (30.0, 1.0), (100.0, 3.0))),
+    "gps": Algorithm(trust_region.gps, ((3.0,), (10.0,), (30.0,), (100.0,))),
+    "saps": Algorithm(trust_region.saps, ((3.0,), (10.0,), (30.0,))),
+    "esaps": Algorithm(trust_region.esaps, ((10.0, 0.1), (10.0, 0.3), (30.0, 0.3), (10.0, 1.0))),
 }
 
 

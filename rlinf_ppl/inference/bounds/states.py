@@ -28,7 +28,7 @@ from rlinf_ppl.inference.bounds.temperatures import MOVES, common
 from rlinf_ppl.inference.bounds.tilting import Laws, OfTables, OfVectors, sum_of_products
 from rlinf_ppl.inference.chains.costs import kl_of_steps, log_prob_of_steps, visits, weights
 from rlinf_ppl.inference.chains.policies import as_kept
-from rlinf_ppl.program import ControlProgram, read
+from rlinf_ppl.program import ControlProgram
 
 # How much of the first temperature is the entropy's.
 FIRST_ENTROPY = 0.5
@@ -175,8 +175,8 @@ class VectorDual(StateDual):
 
     @property
     def is_exact(self) -> bool:
-        """Decisions that see less than there was before them mix what others tell apart."""
-        return not read(self.program).hidden
+        """All of it, as decisions see all that matters to them (see `arguments`)."""
+        return True
 
     def precondition(self, at: Point, evaluation: Evaluation, slope: Point, ridge: Float[Array, "B T"]) -> Point:
         """By the Hessian."""

@@ -11,7 +11,7 @@ from rlinf_ppl import algebra
 from rlinf_ppl.algebra import TIME, Chain, Conditional, Law
 from rlinf_ppl.algebra.affine_marginals import second_moments
 from rlinf_ppl.algebra.small_matrices import inverse
-from rlinf_ppl.algebra.times import at_time, by_time
+from rlinf_ppl.algebra.times import at_time, by_time, each_time
 from rlinf_ppl.inference.chains.forbidden import cost_of
 
 
@@ -63,7 +63,7 @@ def log_prob_of_steps(chain: Chain, policy: dict[str, Law], visited: Visits) -> 
             p = law.table.over((TIME, *chain.axes()[name]), chain.size()).array
             log_p = jnp.where(p > 0, jnp.log(jnp.where(p > 0, p, 1.0)), 0.0)
             return jnp.sum((visited.decisions[name] * log_p).reshape(len(log_p), -1), -1)
-        return -entropy_of(law.cov)
+        return -entropy_of(each_time((TIME,), lambda law: law.cov, law))
 
     return sum((one(name, law) for name, law in policy.items()), jnp.zeros(chain.horizon or 1))
 
