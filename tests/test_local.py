@@ -11,8 +11,10 @@ from selection import quick
 
 from rlinf_ppl.algebra.quadratics import AffinePolicy
 from rlinf_ppl.inference import exact, trust_region
+from rlinf_ppl.inference.local.arguments import check_start
 from rlinf_ppl.inference.local.roll_outs import mean_trajectory
 from rlinf_ppl.tasks import Dynamics, gallery
+from rlinf_ppl.tasks.matrices import concave_part
 
 KEY = jax.random.key(0)
 SYSTEMS = ["pendulum", "double_pendulum", "quad_pendulum"]
@@ -92,6 +94,28 @@ def test_expansions():
     dx = rng.normal(size=2)
     near = dx @ about.final_matrix @ dx + dx @ about.final_vector + about.final_scalar
     np.testing.assert_allclose(near, system.final_reward(jnp.asarray(states[3] + dx)), rtol=1e-9)
+
+
+def test_rewards_made_concave_where_asked():
+    """By the eigenvalues; a valley of the reward between two hills has no maximum without."""
+    rng = np.random.default_rng(0)
+    for spread in (1.0, 1e-12, 0.0):
+        basis, sizes = np.linalg.qr(rng.normal(size=(5, 5)))[0], np.array([3.0, -2.0, spread, -spread, -1e-3])
+        found = concave_part(jnp.asarray((basis * sizes) @ basis.T))
+        np.testing.assert_allclose(found, (basis * np.minimum(sizes, 0)) @ basis.T, atol=1e-14)
+
+    def cost(x, u, t):
+        return jnp.sum((u**2 - 1) ** 2) + 0.1 * jnp.sum((x - 3) ** 2)
+
+    system = Dynamics(lambda x, u, t: x + u, cost, 4, [0.0], 1, [[1e-2]], [[1e-2]])
+    states, actions = jnp.zeros((5, 1)), jnp.zeros((4, 1))
+    assert np.all(system.expand(states, actions).matrix[:, 1, 1] > 0)
+    found = system.expand(states, actions, concave=True)
+    np.testing.assert_allclose(found.matrix, np.broadcast_to(np.diag([-0.1, 0.0]), (4, 2, 2)), atol=1e-12)
+    with pytest.raises(ValueError, match="at t = 3 the decision .u. has no maximum"):
+        exact.solve(trust_region.local_program(system.expand(states, actions), check_start(system, None)))
+    better = trust_region.gps(system, 0.1, 20, knowledge=trust_region.Derivatives(concave=True))
+    assert np.all(np.diff(better.cost) <= 0) and better.cost[-1] < 0.7 * better.cost[0]
 
 
 def test_an_applied_action_and_its_derivative():

@@ -141,7 +141,11 @@ class Dynamics(eqx.Module):
         )  # fmt: skip
 
     def expand(
-        self, states: Float[Array, "T_plus_1 n"], actions: Float[Array, "T m"], saturated: float = 0.0
+        self,
+        states: Float[Array, "T_plus_1 n"],
+        actions: Float[Array, "T m"],
+        saturated: float = 0.0,
+        concave: bool = False,
     ) -> Expansion:
         """The system about a trajectory: its first derivatives, and the first and second ones of the reward.
 
@@ -153,6 +157,8 @@ class Dynamics(eqx.Module):
             actions: What is done, (T, m), before limits.
             saturated: The step's derivative in an action at its limit or beyond, beside the one that it had without a
                 limit: 0, or 1 for that of moving back inside.
+            concave: Whether second derivatives of the reward have 0 in the place of eigenvalues above 0, so that what
+                maximises it exists.
         """
         times = jnp.arange(self.horizon)
         applied = jax.vmap(self.applied)(actions)
@@ -170,10 +176,13 @@ class Dynamics(eqx.Module):
         z, last = jnp.concatenate(here[:2], -1), jnp.concatenate([states[-1], jnp.zeros_like(self.action_limit)])
         scalar, vector, matrix = (jax.vmap(f)(z, times) for f in derivatives(rewarded))
         ends = [f(last, self.horizon) for f in derivatives(rewarded)]
+        final = ends[2][:n, :n]
+        if concave:
+            matrix, final = jax.vmap(matrices.concave_part)(matrix), matrices.concave_part(final)
         return Expansion(
             states=states, actions=applied, A=A, B=B * free[:, None], reached=jax.vmap(at)(*here), noise=self.noise,
             matrix=matrix / 2, vector=vector, scalar=scalar,
-            final_matrix=ends[2][:n, :n] / 2, final_vector=ends[1][:n], final_scalar=ends[0],
+            final_matrix=final / 2, final_vector=ends[1][:n], final_scalar=ends[0],
             initial_mean=self.initial_mean, initial_cov=self.initial_cov,
         )  # fmt: skip
 

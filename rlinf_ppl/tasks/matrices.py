@@ -3,11 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from rlinf_ppl.tasks.checks import check_finite, check_shape, is_concrete
 
 TOLERANCE = 1e-5
 """How far a matrix may be from what it should be, relative to its largest entry."""
+
+# An eigenvalue grows by half each time until it is 1: enough for the smallest that there is beside the largest one.
+NUM_SIGNS = 100
 
 
 def check_sizes(name: str, array: jax.Array, shape: tuple[int, ...], steps: int | None, source: str) -> int | None:
@@ -77,6 +81,18 @@ def check_semidefinite(name: str, array: jax.Array, sign: int) -> None:
 def symmetric(array: jax.Array) -> jax.Array:
     """The symmetric part of matrices."""
     return (array + jnp.swapaxes(array, -1, -2)) / 2
+
+
+def concave_part(matrix: jax.Array) -> jax.Array:
+    """The nearest symmetric matrix without positive eigenvalues: those of the matrix, with 0 for what is above 0.
+
+    It is (M - |M|) / 2, with |M| = M sign(M) and the sign by Newton's and Schulz's iteration, which takes products only
+    and is differentiable where no eigenvalue is 0.
+    """
+    size = jnp.max(jnp.sum(jnp.abs(matrix), -1))
+    scaled = matrix / jnp.where(size > 0, size, 1.0)
+    sign = lax.fori_loop(0, NUM_SIGNS, lambda _, x: x @ (3 * jnp.eye(len(x)) - x @ x) / 2, scaled)
+    return symmetric(matrix - matrix @ sign) / 2
 
 
 def _which(name: str, badness: "np.ndarray | np.floating") -> str:

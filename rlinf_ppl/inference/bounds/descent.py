@@ -7,9 +7,10 @@ where g is convex in alpha and L. With the Jacobian J of (alpha, L) in (x, tilt)
     (J' H J + barrier) (s, d) = -(J' slope - barrier)
 
 are solved by conjugate gradients (Steihaug 1983), with products of H only, preconditioned by what a bound alone would
-have. Then alpha grows by the factor 1 + s and tilts by d, to first order a step in alpha and L, halved until what is
-minimised falls. Where a bound is slack, alpha falls with the barrier, which is lowered whenever its own minimum is near
-(Fiacco & McCormick 1968).
+have; or at once, where a dual can (see `curvature`). Where a bound is slack, alpha (eps - KL) takes the place of the
+barrier in the system, as in a primal-dual method. Then alpha grows by the factor 1 + s and tilts by d, to first order a
+step in alpha and L, halved until what is minimised falls and no slope is much larger than before. Where a bound is
+slack, alpha falls with the barrier, which is lowered whenever its own minimum is near (Fiacco & McCormick 1968).
 """
 
 from abc import abstractmethod

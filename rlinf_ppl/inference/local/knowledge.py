@@ -40,7 +40,13 @@ class Knowledge(eqx.Module):
 
 
 class Derivatives(Knowledge):
-    """The system is known: the trajectory without noise, with derivatives by JAX."""
+    """The system is known: the trajectory without noise, with derivatives by JAX.
+
+    Attributes:
+        concave: whether rewards are expanded as concave ones (see `Dynamics.expand`).
+    """
+
+    concave: bool = eqx.field(static=True, default=False)
 
     def observe(self, dynamics: Dynamics, policy: AffinePolicy, iteration: Array) -> Observed:
         """The trajectory without noise."""
@@ -48,7 +54,7 @@ class Derivatives(Knowledge):
 
     def expand(self, dynamics: Dynamics, seen: Observed) -> Expansion:
         """`Dynamics.expand`."""
-        return dynamics.expand(seen.mean.states, seen.mean.actions)
+        return dynamics.expand(seen.mean.states, seen.mean.actions, concave=self.concave)
 
 
 class Samples(Knowledge):
@@ -62,13 +68,16 @@ class Samples(Knowledge):
         key: a JAX random key.
         num_samples: trajectories an iteration, at least n + m + 2 of them.
         ridge: how much variances are enlarged, relative to themselves: a prior that nothing depends on anything.
+        concave: as in `Derivatives`.
     """
 
     key: PRNGKeyArray | Array
     num_samples: int = eqx.field(static=True)
     ridge: Float[Array, ""]
+    concave: bool = eqx.field(static=True)
 
-    def __init__(self, key: PRNGKeyArray | Array, num_samples: int, ridge: float = 1e-6):
+    def __init__(self, key: PRNGKeyArray | Array, num_samples: int, ridge: float = 1e-6, concave: bool = False):
+        self.concave = concave
         self.key, self.num_samples = check_key(key), check_count("num_samples", num_samples)
         self.ridge = jnp.asarray(ridge, float)
         if not float(ridge) > 0:
@@ -88,7 +97,7 @@ class Samples(Knowledge):
     def expand(self, dynamics: Dynamics, seen: Observed) -> Expansion:
         """The system by least squares, the cost by its derivatives."""
         assert seen.samples is not None
-        about, n = dynamics.expand(seen.mean.states, seen.mean.actions), dynamics.num_states
+        about, n = dynamics.expand(seen.mean.states, seen.mean.actions, concave=self.concave), dynamics.num_states
         states, actions = seen.samples.states, seen.samples.actions
         joint = jnp.concatenate([states[:, :-1], actions, states[:, 1:]], -1)
         slopes, noise = jax.vmap(lambda x: regress(x, n, self.ridge), 1)(joint)
