@@ -87,6 +87,7 @@ def test_a_step_solves_newtons_system_anywhere(step, discount, entropy):
         np.testing.assert_allclose(got[1:], want[1:], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_slope_is_the_duals():
     dual = dual_of(one, 0.9, -0.9)
     at = dual.begin()[0]

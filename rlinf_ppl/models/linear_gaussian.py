@@ -29,7 +29,7 @@ from rlinf_ppl.algebra.small_matrices import cholesky
 from rlinf_ppl.models.arguments import check_task, finite_number
 from rlinf_ppl.models.dynamics import varying_each
 from rlinf_ppl.program import ControlProgram, decide, optimality
-from rlinf_ppl.tasks import LinearQuadratic, checks, matrices
+from rlinf_ppl.tasks import Dynamics, LinearQuadratic, checks, matrices
 from rlinf_ppl.types import ArrayLike
 
 
@@ -113,7 +113,7 @@ def linear_gaussian(
 
 
 def action_prior(
-    task: LinearQuadratic, horizon: int | None, prior: Sequence[ArrayLike] | None
+    task: LinearQuadratic | Dynamics, horizon: int | None, prior: Sequence[ArrayLike] | None
 ) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
     """Gain, offset and a square root of the covariance of the prior, checked."""
     n, m = task.num_states, task.num_actions
