@@ -56,7 +56,7 @@ def affine():
 
 def test_a_linear_system_is_the_same_both_ways():
     task, prior = gallery.regulator(4), (np.full((1, 2), 0.1), np.ones(1), 2 * np.eye(1))
-    true, local = models.nonlinear(task, prior, 0.01), about(task, prior).tempered(0.01)
+    true, local = models.nonlinear_gaussian(task, prior, 0.01), about(task, prior).tempered(0.01)
     one, other = exact.solve(true), exact.solve(local)
     np.testing.assert_allclose(one.elbo, other.elbo, rtol=1e-12)
     np.testing.assert_allclose(one.policy["u"].gain, other.policy["u"].gain, atol=1e-12)
@@ -78,7 +78,7 @@ def test_particles_have_the_evidence_of_dense_integration(limit):
     finer = oracle.evidence(numpy_step, numpy_cost, T, -0.5, 0.2, NOISE, 1.0, limit, n=601, actions=301)
     assert abs(truth - finer) < 1e-4
     task = system(limit)
-    program = models.nonlinear(task)
+    program = models.nonlinear_gaussian(task)
     runs = jax.vmap(lambda key: smc.run(program, key, 200).log_evidence)(jax.random.split(KEY, 200))
     ratios = np.exp(np.asarray(runs) - finer)
     assert abs(ratios.mean() - 1) < 4 * ratios.std() / np.sqrt(len(ratios)) < 0.1
@@ -99,7 +99,7 @@ def test_particles_are_unbiased_for_the_gaussian_evidence():
 def test_gaussian_guides_by_exact_and_sampled_elbos():
     """On the local system both find the closed form; on the true one the guide beats the local policy."""
     task = system()
-    local, true = about(task), models.nonlinear(task)
+    local, true = about(task), models.nonlinear_gaussian(task)
     solution = exact.solve(local)
     fit = svi.fit(local, KEY)
     assert fit.converged
@@ -126,7 +126,7 @@ def test_gaussian_guides_by_exact_and_sampled_elbos():
 @pytest.mark.slow
 def test_noise_may_be_nothing():
     """Then all is chosen: the evidence is the mean of exp(-cost) over actions that NumPyro draws from the prior."""
-    program = models.nonlinear(Dynamics(step, cost, T, [-0.5], 1))
+    program = models.nonlinear_gaussian(Dynamics(step, cost, T, [-0.5], 1))
     drawn = Predictive(program.model, num_samples=20_000)(KEY)
     x, paid = np.full(20_000, -0.5), np.zeros(20_000)
     for t in range(T):
@@ -149,4 +149,4 @@ def test_noise_may_be_nothing():
 )
 def test_what_is_refused(arguments, error, match):
     with pytest.raises(error, match=match):
-        models.nonlinear(*arguments)
+        models.nonlinear_gaussian(*arguments)

@@ -17,7 +17,7 @@ from rlinf_ppl.models.linear_gaussian import linear_gaussian
 from rlinf_ppl.models.mountain_hike import mountain_hike
 from rlinf_ppl.models.noisy_agent import noisy_agent
 from rlinf_ppl.models.noisy_values import NoisyValues, noisy_values
-from rlinf_ppl.models.nonlinear import nonlinear
+from rlinf_ppl.models.nonlinear_gaussian import nonlinear_gaussian
 from rlinf_ppl.models.particle_belief import HiddenProcess, particle_belief
 from rlinf_ppl.models.pr2 import pr2
 from rlinf_ppl.models.public_belief import public_belief
@@ -57,7 +57,7 @@ __all__ = [
     "level_k",
     "linear_gaussian",
     "mountain_hike",
-    "nonlinear",
+    "nonlinear_gaussian",
     "noisy_agent",
     "noisy_values",
     "put_prior_in",

@@ -38,8 +38,8 @@ class Prior(NamedTuple):
 RANKS = (2, 1, 2, 0)
 
 
-def nonlinear(
-    dynamics: Dynamics,
+def nonlinear_gaussian(
+    task: Dynamics,
     prior: Sequence[ArrayLike] | None = None,
     inverse_temperature: ArrayLike = 1.0,
     discount: ArrayLike = 1.0,
@@ -47,7 +47,7 @@ def nonlinear(
     """Control of a nonlinear system as inference.
 
     Args:
-        dynamics: the system, n dimensions of the state and m of the action; its horizon is the program's.
+        task: the system, n dimensions of the state and m of the action; its horizon is the program's.
         prior: (K, k, S) with shapes (m, n), (m,), (m, m), each with or without a leading T: u ~ N(K x + k, S); default
             N(0, I). The last policy of `trust_region.gps` is one.
         inverse_temperature: tau, in 1 / units of reward.
@@ -61,12 +61,12 @@ def nonlinear(
         TypeError: on something else than a Dynamics.
         ValueError: on shapes that do not fit, or a prior covariance that is not positive definite.
     """
-    check_task("dynamics", dynamics, Dynamics)
-    horizon, n = dynamics.horizon, dynamics.num_states
-    arrays, rest = eqx.partition(dynamics, eqx.is_array)
-    each = Prior(*action_prior(dynamics, horizon, prior), jnp.arange(horizon))
-    roots = square_root(dynamics.initial_cov), square_root(dynamics.noise)
-    limited = not (checks.is_concrete(dynamics.action_limit) and bool(jnp.all(jnp.isinf(dynamics.action_limit))))
+    check_task("task", task, Dynamics)
+    horizon, n = task.horizon, task.num_states
+    arrays, rest = eqx.partition(task, eqx.is_array)
+    each = Prior(*action_prior(task, horizon, prior), jnp.arange(horizon))
+    roots = square_root(task.initial_cov), square_root(task.noise)
+    limited = not (checks.is_concrete(task.action_limit) and bool(jnp.all(jnp.isinf(task.action_limit))))
     standard = Normal(jnp.zeros(n), 1.0).to_event(1)
 
     def initial(arrays: Any, each: Prior, roots: tuple[Array, Array], tau: Array) -> dict[str, Any]:
