@@ -72,7 +72,7 @@ test: $(STAMP) ## the tests, without the slow ones
 	@$(BIN)/python scripts/versions.py
 	@XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-test-slow: $(STAMP) ## only the slow tests; `TURN=0` to 7 runs a part, all in eight turns
+test-slow: $(STAMP) ## only the slow tests; `TURN=0` to 15 runs a part, all in sixteen turns
 	@UNTYPED=1 XLA_FLAGS="$(call known_flags,$(FOR_TESTS))" $(BIN)/python -m pytest -q -m slow -n $(WORKERS) \
 		--dist worksteal $(addprefix --turn=,$(TURN))
 
@@ -94,7 +94,7 @@ format: $(STAMP) ## put the code into ruff's format
 types: $(STAMP) ## mypy over the package
 	@$(BIN)/mypy
 
-notebooks: $(STAMP) ## run every notebook from a clean kernel; `TURN=0` to 7 runs every other one
+notebooks: $(STAMP) ## run every notebook from a clean kernel; `TURN=0` to 15 runs every other one
 	@printf '%s\n' notebooks/*.ipynb | $(IN_TURN) | \
 		XLA_FLAGS="$(call known_flags,$(FOR_RECOVERY))" xargs -n 1 -P $(WORKERS) sh -c \
 		'echo "running $$0"; $(BIN)/jupyter-execute --timeout=300 "$$0" || exit 255'

@@ -32,9 +32,9 @@ MAPS = Path("/proc/self/maps")
 SLOW = frozenset((Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines())
 
 
-# The slow cases run in so many turns: of a test with at least as many of them some cases each time, of the others all
+# The slow cases run in so many turns: of a test with at least so many of them some cases each time, of the others all
 # or none.
-TURNS = 8
+TURNS, MANY = 16, 8
 
 
 def pytest_addoption(parser):
@@ -53,8 +53,8 @@ def pytest_collection_modifyitems(config, items):
             slow[name.partition("[")[0]].append(item)
     turn = config.getoption("turn")
     if turn is not None:
-        many = [cases for cases in slow.values() if len(cases) >= TURNS]
-        few = [cases for cases in slow.values() if len(cases) < TURNS]
+        many = [cases for cases in slow.values() if len(cases) >= MANY]
+        few = [cases for cases in slow.values() if len(cases) < MANY]
         kept = {item for cases in many for item in cases[turn::TURNS]} | {
             x for cases in few[turn::TURNS] for x in cases
         }

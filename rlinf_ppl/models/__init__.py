@@ -9,6 +9,7 @@ from rlinf_ppl.models.delta_rule import delta_rule
 from rlinf_ppl.models.engine_replacement import UPKEEP, engine_replacement
 from rlinf_ppl.models.episode import episode
 from rlinf_ppl.models.finite_memory import finite_memory
+from rlinf_ppl.models.gaussian_guide import GaussianGuide
 from rlinf_ppl.models.gumbel import gumbel_choice, gumbel_trajectory
 from rlinf_ppl.models.hidden_linear_gaussian import hidden_linear_gaussian
 from rlinf_ppl.models.hidden_mountain_hike import hidden_mountain_hike
@@ -46,6 +47,7 @@ __all__ = [
     "engine_replacement",
     "episode",
     "finite_memory",
+    "GaussianGuide",
     "gumbel_choice",
     "gumbel_trajectory",
     "hidden_linear_gaussian",
@@ -57,9 +59,9 @@ __all__ = [
     "level_k",
     "linear_gaussian",
     "mountain_hike",
-    "nonlinear_gaussian",
     "noisy_agent",
     "noisy_values",
+    "nonlinear_gaussian",
     "put_prior_in",
     "pr2",
     "public_belief",

@@ -121,10 +121,10 @@ def action_prior(
         return jnp.zeros((m, n)), jnp.zeros(m), jnp.eye(m)
     if len(prior) != 3:
         raise ValueError(f"prior has {len(prior)} entries; it must be (gain, offset, covariance).")
-    arrays = []
+    arrays, source = [], "the task's policy" if isinstance(task, Dynamics) else "B"
     for name, value, shape in zip(("gain", "offset", "cov"), prior, ((m, n), (m,), (m, m)), strict=True):
         array = checks.as_reals(f"prior's {name}", value)
-        matrices.check_sizes(f"prior's {name}", array, shape, horizon, "B")
+        matrices.check_sizes(f"prior's {name}", array, shape, horizon, source)
         arrays.append(array)
     gain, offset, cov = arrays
     matrices.check_semidefinite("prior's cov", cov, 1)

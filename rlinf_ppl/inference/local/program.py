@@ -64,7 +64,7 @@ def final(local: Local, ends: Ends, x: Any) -> None:
 
 
 def local_program(expansion: Expansion, prior: AffinePolicy) -> ControlProgram:
-    """The linear-Gaussian program about a trajectory.
+    """The linear-Gaussian program about a trajectory; `models.nonlinear_gaussian` is that of the system itself.
 
     Args:
         expansion: the system there.
