@@ -11,7 +11,8 @@ from rlinf_ppl import ControlProgram, decide, optimality
 from rlinf_ppl.inference import exact, trust_region
 from rlinf_ppl.inference.bounds.arguments import prepared
 from rlinf_ppl.inference.bounds.curvature import tridiagonal
-from rlinf_ppl.inference.bounds.descent import Point, per_time, sum_over_time
+from rlinf_ppl.inference.bounds.descent import sum_over_time
+from rlinf_ppl.inference.bounds.dual import Point, per_time
 from rlinf_ppl.inference.bounds.joint import Given, joint_dual
 
 T = 4

@@ -28,7 +28,7 @@ from rlinf_ppl.algebra import Chain, Law, at_time, by_time
 from rlinf_ppl.algebra.affine_marginals import following, walked
 from rlinf_ppl.algebra.quadratics import Gaussian
 from rlinf_ppl.algebra.small_matrices import cholesky, inverse, positive_solve
-from rlinf_ppl.inference.bounds.descent import Point, per_time
+from rlinf_ppl.inference.bounds.dual import Point, per_time
 from rlinf_ppl.inference.bounds.forms import Form, combined, packed_slope, products, unpacked, weights_of
 from rlinf_ppl.inference.bounds.tilting import OfVectors, Tilt
 

@@ -13,8 +13,8 @@ step in alpha and L, halved until what is minimised falls and no slope is much l
 slack, alpha falls with the barrier, which is lowered whenever its own minimum is near (Fiacco & McCormick 1968).
 """
 
-from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,7 +24,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.inference.bounds.conjugate import conjugate_gradients, largest
-from rlinf_ppl.inference.bounds.results import NOTHING
+from rlinf_ppl.inference.bounds.dual import Dual, Evaluation, Point, distance, evaluate, per_time
 
 MOST_NEWTONS, MOST_HALVINGS, MOST_STALLS = 200, 40, 3
 # How far a log multiplier may be from where the search began, below and above.
@@ -35,87 +35,24 @@ NEARLY, LOWERING = 0.8, 0.1
 GROWS, AWAY = 2.0, 0.5
 
 
-class Point(NamedTuple):
-    """Where the dual is evaluated, or a direction from there.
-
-    Attributes:
-        x: logs of the multipliers, (B, T) for B bounds a step; the tilts are those of the first.
-        tilt: a pytree of arrays that lead with T; an empty one where only policies are bounded.
-    """
-
-    x: Float[Array, "B T"]
-    tilt: Any
-
-
-class Evaluation(NamedTuple):
-    """The dual at a point.
-
-    Attributes:
-        value: g; NaN where there is none.
-        slope: its derivative in x and, at fixed multipliers, in the tilts.
-        excess: what is spent beyond each bound, (B, T), beside the bound.
-        worth: the sum of all multipliers times their bounds.
-        rounding: how large the numbers are that g is a sum of.
-        found: what else was found there.
-    """
-
-    value: Float[Array, ""]
-    slope: Point
-    excess: Float[Array, "B T"]
-    worth: Float[Array, ""]
-    rounding: Float[Array, ""]
-    found: Any
-
-
-class Dual(eqx.Module):
-    """A convex dual."""
-
-    @abstractmethod
-    def begin(self) -> tuple[Point, Evaluation]:
-        """Where to begin, a point with a value, and the dual there."""
-
-    @property
-    def goal(self) -> float:
-        """How far from optimal is near enough; 0: as near as the dtype allows."""
-        return 0.0
-
-    @property
-    def is_found(self) -> bool:
-        """Whether that is the minimum already."""
-        return False
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether `precondition` is by the Hessian itself."""
-        return False
-
-    @abstractmethod
-    def evaluate(self, at: Point) -> Evaluation:
-        """The dual at a point."""
-
-    def moved(self, tilt: Any, step: Any) -> Any:
-        """Tilts after a step, to first order the sum of both."""
-        return jax.tree.map(jnp.add, tilt, step)
-
-    @abstractmethod
-    def precondition(self, at: Point, evaluation: Evaluation, slope: Point, ridge: Float[Array, "B T"]) -> Point:
-        """About the Newton step for a slope: symmetric, positive definite; the ridge is added for the multipliers."""
-
-
 class Descent(NamedTuple):
-    """A descent of the dual.
+    """A descent of the dual, between two evaluations.
 
     Attributes:
         at: where it is.
         here: the dual there.
+        step: where it tries to go from there.
+        size: how much of that step is tried next.
         best: the nearest to the optimum so far, and the dual there.
         barrier: its weight.
         stalled: how many steps in a row have changed nothing.
-        steps: how many there were.
+        steps: how many there were; -1 before the dual is evaluated at the start.
     """
 
     at: Point
     here: Evaluation
+    step: Point
+    size: Float[Array, ""]
     best: tuple[Point, Evaluation]
     barrier: Float[Array, ""]
     stalled: Float[Array, ""]
@@ -126,7 +63,7 @@ class Descent(NamedTuple):
 def argmin(dual: Dual) -> tuple[Point, Evaluation]:
     """The minimum, and the dual there; differentiable in whatever the dual depends on."""
     begin, here = dual.begin()
-    return (begin, here) if dual.is_found else minimise(dual, begin, here)
+    return minimise(dual, begin) if here is None else (begin, here)
 
 
 @argmin.def_jvp
@@ -165,43 +102,65 @@ def pushed_along(function: Callable[[Any], Any], at: Any, move: Any) -> Any:
     return jax.jvp(lambda moved: function(eqx.combine(moved, fixed)), (moved,), (move,))[1]
 
 
-def minimise(dual: Dual, start: Point, here: Evaluation) -> tuple[Point, Evaluation]:
+def minimise(dual: Dual, start: Point) -> tuple[Point, Evaluation]:
     """The minimum, and the dual there.
+
+    Each round evaluates the dual once, where a step leads: whether the step is halved or the next one begins there, it
+    is one loop, so that the dual is compiled once.
 
     Args:
         dual: the dual.
         start: where to begin; the dual has to have a value there.
-        here: the dual there.
     """
-    digit = float(jnp.finfo(start.x.dtype).eps)
-    goal = max(dual.goal, 64 * digit)
+    goal = max(dual.goal, 64 * float(jnp.finfo(start.x.dtype).eps))
 
     def going(descent: Descent) -> Bool[Array, ""]:
-        left = distance(descent.here) > goal
-        return (descent.steps < MOST_NEWTONS) & left & (descent.stalled < MOST_STALLS)
+        left = ~(distance(descent.here) <= goal)
+        tries = (descent.steps < MOST_NEWTONS) & (descent.stalled < MOST_STALLS)
+        return (descent.steps < 0) | (left & tries)
 
     def body(descent: Descent) -> Descent:
-        at, now = halved(dual, descent, newton(dual, descent), start.x)
-        barrier = descent.barrier
-        # A barrier is lowered once its own minimum is near: first by a digit, in the end by as many as there are.
-        arrived = jnp.max(jnp.abs(now.slope.x - barrier)) <= barrier
-        arrived &= largest(now.slope.tilt) <= barrier
-        lower = jnp.minimum(LOWERING, (barrier / now.worth) ** 0.5)
-        falls = merit(barrier, at, now) < merit(barrier, descent.at, descent.here) - noise(descent.here)
-        moves = arrived | falls | (distance(now) < 0.9 * distance(descent.here))
-        stalled = jnp.where(moves, 0.0, descent.stalled + 1)
-        best = nearest(descent.best, (at, now))
-        after = jnp.where(arrived, jnp.maximum(lower * barrier, 16 * digit * now.worth), barrier)
-        return Descent(at, now, best, after, stalled, descent.steps + 1)
+        there = moved(dual, descent, start.x)
+        now, push = (evaluate(dual, there), None) if dual.is_exact else jax.linearize(partial(evaluate, dual), there)
+        good = is_good(descent, there, now)
+        ended = good | (descent.size <= 0.5**MOST_HALVINGS)
+        at, here = jax.tree.map(lambda new, old: jnp.where(good, new, old), (there, now), descent[:2])
+        after = arrived(descent, at, here, ended)
+
+        def following() -> Point:
+            return newton(dual, after, push)
+
+        step = lax.cond(ended & going(after), following, lambda: descent.step)
+        return after._replace(step=step, size=jnp.where(ended, 1.0, descent.size / 2))
 
     zero = jnp.zeros((), start.x.dtype)
-    barrier = LOWERING * here.worth / start.x.size
-    return lax.while_loop(going, body, Descent(start, here, (start, here), barrier, zero, zero)).best
+    shapes = jax.eval_shape(evaluate, dual, start)
+    nowhere = jax.tree.map(lambda x: jnp.full(x.shape, jnp.nan, x.dtype), shapes)
+    still = jax.tree.map(jnp.zeros_like, start)
+    begin = Descent(start, nowhere, still, zero + 1, (start, nowhere), zero, zero, zero - 1)
+    return lax.while_loop(going, body, begin).best
+
+
+def arrived(descent: Descent, at: Point, here: Evaluation, ended: Bool[Array, ""]) -> Descent:
+    """What a step makes of a descent that is at a point now; nothing but that, unless the step has ended."""
+    digit = jnp.finfo(at.x.dtype).eps
+    first, barrier, worth = descent.steps < 0, descent.barrier, here.worth
+    # A barrier is lowered once its own minimum is near: first by a digit, in the end by as many as there are.
+    met = (jnp.max(jnp.abs(here.slope.x - barrier)) <= barrier) & (largest(here.slope.tilt) <= barrier)
+    lower = jnp.maximum(jnp.minimum(LOWERING, (barrier / worth) ** 0.5) * barrier, 16 * digit * worth)
+    falls = merit(barrier, at, here) < merit(barrier, descent.at, descent.here) - noise(descent.here)
+    moves = first | met | falls | (distance(here) < 0.9 * distance(descent.here))
+    numbers = jnp.where(met, lower, barrier), jnp.where(moves, 0.0, descent.stalled + 1), descent.steps + 1
+    kept = descent.barrier, descent.stalled, descent.steps
+    barrier, stalled, steps = (jnp.where(ended, new, old) for new, old in zip(numbers, kept, strict=True))
+    barrier = jnp.where(first, LOWERING * worth / at.x.size, barrier)
+    best = nearest(descent.best, (at, here))
+    return descent._replace(at=at, here=here, best=best, barrier=barrier, stalled=stalled, steps=steps)
 
 
 def nearest(one: tuple[Point, Evaluation], other: tuple[Point, Evaluation]) -> tuple[Point, Evaluation]:
     """Which of two is nearer to the optimum."""
-    nearer = distance(other[1]) < distance(one[1])
+    nearer = ~(distance(other[1]) >= distance(one[1]))
     return jax.tree.map(lambda a, b: jnp.where(nearer, b, a), one, other)
 
 
@@ -215,40 +174,36 @@ def noise(here: Evaluation) -> Float[Array, ""]:
     return 8 * jnp.finfo(here.value.dtype).eps * here.rounding
 
 
-def distance(here: Evaluation) -> Float[Array, ""]:
-    """How far from optimal: the largest slope beside what the bounds are worth together, or excess over a bound."""
-    slopes = jnp.maximum(jnp.max(jnp.abs(here.slope.x)), largest(here.slope.tilt)) / size_of(here)
-    return jnp.maximum(jnp.max(jnp.maximum(here.excess, 0.0)), slopes)
+def newton(dual: Dual, descent: Descent, push: Callable[[Point], Evaluation] | None) -> Point:
+    """Newton's step, relative to the multipliers, to more digits as the slope has fewer.
 
-
-def size_of(here: Evaluation) -> Float[Array, ""]:
-    """What slopes are measured by: what the bounds are worth together; where they are slack, a part of the value."""
-    return here.worth + NOTHING * here.rounding
-
-
-def newton(dual: Dual, descent: Descent) -> Point:
-    """Newton's step, relative to the multipliers, to more digits as the slope has fewer."""
+    Args:
+        dual: the dual.
+        descent: where it is.
+        push: the derivative of the dual along a step from there; None where `precondition` is by the Hessian.
+    """
     at, barrier, slope = descent.at, descent.barrier, descent.here.slope
     # What is slack has alpha times its slack in the place of the barrier, so that a lower one is not overshot.
     ridge = jnp.maximum(barrier, slope.x)
-    push = jax.linearize(lambda at: dual.evaluate(at).slope, at)[1]
+    target = Point(barrier - slope.x, jax.tree.map(jnp.negative, slope.tilt))
+
+    def near(right: Point) -> Point:
+        return dual.precondition(at, descent.here, right, ridge)
+
+    if push is None:
+        return near(target)
     first = slope.x[0]
 
     def product(step: Point) -> Point:
         # The derivative of J' slope, without that of J.
-        pushed, s = push(step), step.x[0]
+        pushed, s = push(step).slope, step.x[0]
         inner = sum_over_time(jax.tree.map(lambda a, b: a * b, step.tilt, slope.tilt), first)
         x = pushed.x - step.x * slope.x + ridge * step.x
         x = x.at[0].add(-inner)
         return Point(x, jax.tree.map(lambda a, b: a - per_time(s, b) * b, pushed.tilt, slope.tilt))
 
-    target = Point(barrier - slope.x, jax.tree.map(jnp.negative, slope.tilt))
     within = jnp.minimum(0.1, jnp.sqrt(distance(descent.here)))
-
-    def near(right: Point) -> Point:
-        return dual.precondition(at, descent.here, right, ridge)
-
-    step = near(target) if dual.is_exact else conjugate_gradients(product, target, near, within)
+    step = conjugate_gradients(product, target, near, within)
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(step)]))
     return jax.tree.map(lambda a, b: jnp.where(finite, a, b), step, near(target))
 
@@ -258,42 +213,28 @@ def sum_over_time(tree: Any, like: Float[Array, " T"]) -> Float[Array, " T"]:
     return sum((jnp.sum(x.reshape(len(x), -1), -1) for x in jax.tree.leaves(tree)), jnp.zeros_like(like))
 
 
-def per_time(s: Float[Array, " T"], like: Float[Array, "T ..."]) -> Float[Array, "T ..."]:
-    """A number for each time that multiplies what leads with time."""
-    return s.reshape(-1, *[1] * (like.ndim - 1))
+def moved(dual: Dual, descent: Descent, begun: Float[Array, "B T"]) -> Point:
+    """Where a part of the step leads."""
+    at, step, size = descent.at, descent.step, descent.size
+    grown = jnp.maximum(size * step.x, -NEARLY)
+    wider = 1 + jnp.maximum(grown[0], 0.0)
+    x = jnp.clip(at.x + jnp.log1p(grown), begun + DEEPEST, begun + HIGHEST)
+    return Point(x, dual.moved(at.tilt, jax.tree.map(lambda b: size * b / per_time(wider, b), step.tilt)))
 
 
-def halved(dual: Dual, descent: Descent, step: Point, begun: Float[Array, "B T"]) -> tuple[Point, Evaluation]:
-    """Where a step leads, halved until the dual with its barrier falls, or where both are noise the slope does."""
-    at, here, barrier = descent.at, descent.here, descent.barrier
-    before, rounding, left = merit(barrier, at, here), noise(here), distance(here)
+def is_good(descent: Descent, there: Point, now: Evaluation) -> Bool[Array, ""]:
+    """Whether the dual with its barrier falls by a part of the step, or where both are noise the slope does."""
+    at, here, step, size, barrier = *descent[:4], descent.barrier
 
     def along(now: Evaluation) -> Array:
         tilts = jax.tree.map(lambda a, b: jnp.sum(a * b), step.tilt, now.slope.tilt)
         return sum(jax.tree.leaves(tilts), jnp.sum((now.slope.x - barrier) * step.x))
 
-    slope = along(here)
-
-    def good(state: tuple[Array, Point, Evaluation]) -> Bool[Array, ""]:
-        size, there, now = state
-        change = merit(barrier, there, now) - before
-        nearer = (change <= rounding) & (distance(now) < 0.9 * left)
-        known = jnp.isfinite(now.value) & jnp.isfinite(distance(now))
-        # Where the domain ends slopes are large, and the dual is not: whoever comes near is slow to leave.
-        inside = (along(now) <= -slope) & (distance(now) <= jnp.maximum(GROWS * left, AWAY))
-        falls = (change <= 1e-4 * size * slope) & inside
-        return (size <= 1) & known & (falls | nearer)
-
-    def going(state: tuple[Array, Point, Evaluation]) -> Bool[Array, ""]:
-        return (state[0] > 0.5**MOST_HALVINGS) & ~good(state)
-
-    def body(state: tuple[Array, Point, Evaluation]) -> tuple[Array, Point, Evaluation]:
-        size = state[0] / 2
-        grown = jnp.maximum(size * step.x, -NEARLY)
-        wider = 1 + jnp.maximum(grown[0], 0.0)
-        x = jnp.clip(at.x + jnp.log1p(grown), begun + DEEPEST, begun + HIGHEST)
-        tilt = dual.moved(at.tilt, jax.tree.map(lambda b: size * b / per_time(wider, b), step.tilt))
-        return size, Point(x, tilt), dual.evaluate(Point(x, tilt))
-
-    found = lax.while_loop(going, body, (jnp.full((), 2.0, at.x.dtype), at, here))
-    return jax.tree.map(lambda new, old: jnp.where(good(found), new, old), found[1:], (at, here))
+    slope, left = along(here), distance(here)
+    change = merit(barrier, there, now) - merit(barrier, at, here)
+    nearer = (change <= noise(here)) & (distance(now) < 0.9 * left)
+    known = jnp.isfinite(now.value) & jnp.isfinite(distance(now))
+    # Where the domain ends slopes are large, and the dual is not: whoever comes near is slow to leave.
+    inside = (along(now) <= -slope) & (distance(now) <= jnp.maximum(GROWS * left, AWAY))
+    falls = (change <= 1e-4 * size * slope) & inside
+    return (descent.steps < 0) | (known & (falls | nearer))

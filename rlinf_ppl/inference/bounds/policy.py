@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.algebra.compiled import compiled
-from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin
+from rlinf_ppl.inference.bounds.descent import argmin
+from rlinf_ppl.inference.bounds.dual import Dual, Evaluation, Point
 from rlinf_ppl.inference.bounds.results import SMALL, Bounded, residuals
 from rlinf_ppl.inference.bounds.spending import Spending, spend
 from rlinf_ppl.inference.bounds.temperatures import MOVES, common
@@ -77,12 +78,7 @@ class PolicyDual(Dual):
     start: Float[Array, ""]
     policies: bool = eqx.field(static=True, default=False)
 
-    @property
-    def is_found(self) -> bool:
-        """One multiplier is found by a search alone."""
-        return not self.bounds.ndim
-
-    def begin(self) -> tuple[Point, Evaluation]:
+    def begin(self) -> tuple[Point, Evaluation | None]:
         """The temperature that meets the bound on the sum; or one that exceeds none, where the policy moves little."""
         free, shape = is_free(self.bounds), jnp.zeros(self.bounds.shape or (1,))
         bounds = jnp.where(free, self.bounds, 1.0)
@@ -94,7 +90,8 @@ class PolicyDual(Dual):
 
         worth = jnp.sum(jnp.where(free, bounds, 0.0))
         x, spent = common(lambda x: self.spend(x + shape), ratio, worth, self.start)
-        return Point((x + shape)[None], ()), self.evaluation(x + shape, spent)
+        # One multiplier is found by a search alone.
+        return Point((x + shape)[None], ()), None if self.bounds.ndim else self.evaluation(x + shape, spent)
 
     def factor(self, x: Float[Array, " T"]) -> Float[Array, "..."]:
         """Inverse temperatures for the logs of temperatures: 0 where the bound is 0, infinite where there is none."""

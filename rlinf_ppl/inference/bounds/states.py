@@ -21,7 +21,8 @@ from rlinf_ppl.algebra import Chain, Law
 from rlinf_ppl.algebra.compiled import compiled, in_all_digits
 from rlinf_ppl.inference.bounds.conjugate import largest
 from rlinf_ppl.inference.bounds.curvature import Here, newton
-from rlinf_ppl.inference.bounds.descent import Dual, Evaluation, Point, argmin, per_time, size_of
+from rlinf_ppl.inference.bounds.descent import argmin
+from rlinf_ppl.inference.bounds.dual import Dual, Evaluation, Point, per_time, size_of
 from rlinf_ppl.inference.bounds.programs import set_multipliers
 from rlinf_ppl.inference.bounds.spending import solved, spend
 from rlinf_ppl.inference.bounds.temperatures import MOVES, common
@@ -102,7 +103,7 @@ class StateDual(Dual):
         """How far from optimal is near enough."""
         return self.within
 
-    def begin(self) -> tuple[Point, Evaluation]:
+    def begin(self) -> tuple[Point, Evaluation | None]:
         """Laws as they are, and one temperature at which the policy alone exceeds no bound, and moves little."""
         bounds = jnp.clip(self.bounds, LEAST, MOVES)
         x, _ = common(
@@ -112,8 +113,7 @@ class StateDual(Dual):
         rows = [jnp.full_like(self.bounds, x)]
         if self.entropy_bounds is not None:
             rows.append(rows[0] + jnp.log(FIRST_ENTROPY))
-        point = Point(jnp.stack(rows), self.laws.nothing())
-        return point, self.evaluate(point)
+        return Point(jnp.stack(rows), self.laws.nothing()), None
 
     def multipliers(self, at: Point) -> tuple[Float[Array, " T"], Float[Array, " T"]]:
         """Alpha and beta."""

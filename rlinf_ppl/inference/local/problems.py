@@ -4,7 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.inference.bounds.conjugate import largest
-from rlinf_ppl.inference.bounds.descent import Evaluation, argmin, size_of
+from rlinf_ppl.inference.bounds.descent import argmin
+from rlinf_ppl.inference.bounds.dual import Evaluation, size_of
 from rlinf_ppl.inference.bounds.joint import Given, joint_dual
 from rlinf_ppl.inference.bounds.policy import PolicyDual
 from rlinf_ppl.inference.chains.costs import entropy_of
