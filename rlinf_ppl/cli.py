@@ -120,7 +120,8 @@ def list_cases() -> None:
         numeric = title in ("horizon", "discount", "beta")
         table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
     for case in CASES:
-        numbers = horizons.written(case.horizon), f"{case.discount:g}", f"{case.beta:g}"
+        beta = "found" if case.beta is None else f"{case.beta:g}"
+        numbers = horizons.written(case.horizon), f"{case.discount:g}", beta
         table.add_row(case.name, case.model.__name__, *numbers, case.title)
     show_table(table)
 

@@ -84,7 +84,8 @@ def datasets(answers: Answers, key: Array, num_draws: int = DRAWS) -> dict[str, 
 def attributes(answers: Answers, sampled_steps: int) -> dict[str, Any]:
     """What is said of every dataset; an infinite horizon is the float infinity, which netCDF can hold."""
     case, discount = answers.case, float(answers.program.discount)
-    facts = {"case": case.name, "horizon": case.horizon or math.inf, "discount": discount, "beta": case.beta}
+    beta = float(nats_per_unit(answers.program)) if case.beta is None else case.beta
+    facts = {"case": case.name, "horizon": case.horizon or math.inf, "discount": discount, "beta": beta}
     return facts | {"sampled_steps": sampled_steps, "alive_at_the_end": discount**sampled_steps}
 
 

@@ -49,7 +49,7 @@ class Case:
         model: The function that turns a task into a program; its docstring holds the maths.
         task: Builds the task.
         horizon: The number of decisions in time, T; None: without end.
-        beta: The inverse temperature, in nats per unit of reward.
+        beta: The inverse temperature, in nats per unit of reward; None: the model finds its own.
         discount: The probability of being alive at the next step; below 1 where there is no end.
         options: Further keyword arguments of the model.
         note: What the reader should know of the case before reading its numbers.
@@ -58,7 +58,7 @@ class Case:
         temperature: The model's argument that takes beta.
         discounting: The model's argument that takes the discount; None: the task has it already.
         kind: How it is recovered, a name of `recoveries.KINDS`: "exact", or without a closed form "fitted", "hidden"
-            (one agent under hidden state) or "signals" (two who see different things).
+            (one agent under hidden state), "signals" (two who see different things) or "search" (a nonlinear system).
     """
 
     name: str
@@ -66,7 +66,7 @@ class Case:
     model: Callable[..., ControlProgram]
     task: Callable[[], Any]
     horizon: int | None
-    beta: float
+    beta: float | None
     discount: float = 1.0
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     note: str = ""
@@ -79,8 +79,10 @@ class Case:
     def program(self, task: Any, beta: ArrayLike | None = None) -> ControlProgram:
         """The step program of the task under this case's model, at another inverse temperature if one is given."""
         beta = self.beta if beta is None else beta
-        discount = {} if self.discounting is None else {self.discounting: self.discount}
-        return self.model(task, self.horizon, **{self.temperature: beta}, **discount, **self.options)
+        numbers = {} if beta is None else {self.temperature: beta}
+        if self.discounting is not None:
+            numbers[self.discounting] = self.discount
+        return self.model(task, self.horizon, **numbers, **self.options)
 
     @property
     def setting(self) -> str:
@@ -88,7 +90,8 @@ class Case:
         discount = "" if self.discount == 1 else f", discount {self.discount:g}"
         numbers = [(name, value) for name, value in self.options.items() if isinstance(value, int | float)]
         others = "".join(f", {name.replace('_', ' ')} {value:g}" for name, value in numbers)
-        return f"horizon {horizons.written(self.horizon)}{discount}, inverse temperature beta {self.beta:g}{others}"
+        temperature = "" if self.beta is None else f", inverse temperature beta {self.beta:g}"
+        return f"horizon {horizons.written(self.horizon)}{discount}{temperature}{others}"
 
 
 def drawing(text: str, moves: tuple[Move, ...], caption: str) -> Grid:

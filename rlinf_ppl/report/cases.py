@@ -1,8 +1,8 @@
 """The named cases that the command line lists, draws and recovers.
 
 A case is one row of `CASES`; those of two players stand in `game_cases`, with options in `option_cases`, with noisy
-memories in `memory_cases`, under hidden state in `hidden_cases`. A new model joins by another row; nothing else has to
-change. Nothing is built, and Gymnasium is not loaded, before `case.task()` is called.
+memories in `memory_cases`, under hidden state in `hidden_cases`, within bounds in `bounded_cases`. A new model joins by
+another row; nothing else has to change. Nothing is built, and Gymnasium is not loaded, before `case.task()` is called.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rlinf_ppl.models import linear_gaussian, single_agent
+from rlinf_ppl.report.bounded_cases import BOUNDED
 from rlinf_ppl.report.case import DOWN, LEFT, RIGHT, STAY, UP, Case, Grid, drawing
 from rlinf_ppl.report.game_cases import GAMES
 from rlinf_ppl.report.hidden_cases import HIDDEN
@@ -200,6 +201,7 @@ CASES: tuple[Case, ...] = (
     *OPTIONS,
     *MEMORIES,
     *HIDDEN,
+    *BOUNDED,
 )
 
 

@@ -121,7 +121,7 @@ def recover(case: Case, key: Array, progress: Callable[[str], None] = ignore) ->
     progress("building")
     task = case.task()
     program = case.program(task)
-    assert case.horizon is not None
+    assert case.horizon is not None and case.beta is not None
     progress("solving")
     bounds = beliefs.solve(task, case.horizon, case.beta, num_beliefs=NUM_BELIEFS)
     progress("fitting")

@@ -1,8 +1,8 @@
 """How a case is recovered, by its kind: one function each, which computes its row and writes its files.
 
 An exact case has three exact answers, with the engines beside them (`recovery`, `engines`). A fitted one has a guide
-that no table holds (`fitted`), a hidden one an agent that does not see the state (`hidden`), and in one of signals two
-share a reward and see different things (`signals`).
+that no table holds (`fitted`), a hidden one an agent that does not see the state (`hidden`), in one of signals two
+share a reward and see different things (`signals`), and a search is of a nonlinear system (`searches`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeAlias
 import jax
 from jaxtyping import Array
 
-from rlinf_ppl.report import engines, fitted, hidden, recovery, results, signals
+from rlinf_ppl.report import engines, fitted, hidden, recovery, results, searches, signals
 from rlinf_ppl.report.case import Case
 from rlinf_ppl.report.table import AnyRow
 
@@ -56,8 +56,22 @@ def recover_signals(case: Case, key: Array, folder: Path, progress: Progress) ->
     return found.row
 
 
+def recover_search(case: Case, key: Array, folder: Path, progress: Progress) -> AnyRow:
+    """A case of a nonlinear system."""
+    found = searches.recover(case, key, progress)
+    progress("drawing")
+    searches.write(found, folder)
+    return found.row
+
+
 KINDS: Mapping[str, Callable[[Case, Array, Path, Progress], AnyRow]] = MappingProxyType(
-    {"exact": recover_exact, "fitted": recover_fitted, "hidden": recover_hidden, "signals": recover_signals}
+    {
+        "exact": recover_exact,
+        "fitted": recover_fitted,
+        "hidden": recover_hidden,
+        "signals": recover_signals,
+        "search": recover_search,
+    }
 )
 
 

@@ -93,7 +93,7 @@ def recover(case: Case, key: Array, progress: Callable[[str], None] = ignore) ->
     progress("building")
     task = case.task()
     program = case.program(task)
-    assert case.horizon is not None
+    assert case.horizon is not None and case.beta is not None
     progress("solving")
     upper = beliefs.solve(task.coordinator(), case.horizon, np.inf).upper
     progress("fitting")
@@ -118,6 +118,7 @@ def recover(case: Case, key: Array, progress: Callable[[str], None] = ignore) ->
 
 def in_reward(case: Case, nats: Array | None) -> np.ndarray:
     """Numbers that the model has in nats, in units of reward."""
+    assert case.beta is not None
     return np.asarray(np.asarray(nats) / case.beta)
 
 

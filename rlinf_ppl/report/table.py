@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from rlinf_ppl.report import engines, fitted, hidden, horizons, signals
+from rlinf_ppl.report import engines, fitted, hidden, horizons, searches, signals
 from rlinf_ppl.report.fitted import FittedRow
 from rlinf_ppl.report.hidden import HiddenRow
 from rlinf_ppl.report.recovery import Row
+from rlinf_ppl.report.searches import SearchRow
 from rlinf_ppl.report.signals import SignalRow
 
 if TYPE_CHECKING:
@@ -113,7 +114,21 @@ SIGNALS: tuple[Column, ...] = (
 )
 """Two who see different things: what the best signals that were found win, and the most that could be won."""
 
-AnyRow: TypeAlias = Row | FittedRow | HiddenRow | SignalRow
+SEARCHES: tuple[Column, ...] = (
+    Column("task", "task", "", str),
+    Column("states", "states", "", str),
+    Column("actions", "actions", "", str),
+    Column("horizon", "horizon", "steps", str),
+    Column("start", "cost at the start", "reward", decimals),
+    Column("gps", "GPS", "reward", decimals),
+    Column("saps", "SAPS", "reward", decimals),
+    Column("esaps", "ESAPS", "reward", decimals),
+    Column("ilqr", "iLQR, no noise", "reward", decimals),
+    Column("seconds", "time", "s", lambda seconds: f"{seconds:.1f}"),
+)
+"""Nonlinear systems: what policy search within bounds comes to, by roll-outs alone."""
+
+AnyRow: TypeAlias = Row | FittedRow | HiddenRow | SignalRow | SearchRow
 
 TITLE_OF_FITS = "Fitted guides, no closed form"
 TABLES: tuple[tuple[str, type[AnyRow], Sequence[Column]], ...] = (
@@ -122,11 +137,12 @@ TABLES: tuple[tuple[str, type[AnyRow], Sequence[Column]], ...] = (
     (TITLE_OF_FITS, FittedRow, FITTED),
     ("Hidden state", HiddenRow, HIDDEN),
     ("Two who signal", SignalRow, SIGNALS),
+    ("Policy search", SearchRow, SEARCHES),
 )
 """Each table: its title, the rows that it shows, and its columns."""
 
 SETTINGS: Mapping[type[AnyRow], str] = MappingProxyType(
-    {FittedRow: fitted.SETTINGS, HiddenRow: hidden.SETTINGS, SignalRow: signals.SETTINGS}
+    {FittedRow: fitted.SETTINGS, HiddenRow: hidden.SETTINGS, SignalRow: signals.SETTINGS, SearchRow: searches.SETTINGS}
 )
 """What the reader needs to know of rows without a closed form."""
 

@@ -56,6 +56,7 @@ def sweep(answers: Answers) -> Sweep:
         numbers = (solution.elbo, earned.elbo, solution.policy)
         return jax.tree.map(lambda x: jnp.where(solution.converged & earned.converged, x, jnp.nan), numbers)
 
+    assert answers.case.beta is not None
     middle = np.log10(answers.case.beta)
     betas = jnp.logspace(middle - DECADES, middle + DECADES, POINTS)
     betas = jnp.concatenate([jnp.zeros(1), betas, jnp.full(1, jnp.inf)])
@@ -69,6 +70,7 @@ def draw(answers: Answers, swept: Sweep) -> Figure:
     decisions = list(answers.program.scopes)
     figure = Figure(figsize=(4.6 * (1 + len(decisions)), 4.2), layout="constrained")
     left, *others = figure.subplots(1, 1 + len(decisions))
+    assert answers.case.beta is not None
     draw_values(left, swept)
     for axes, name in zip(others, decisions, strict=True):
         draw_decision(axes, answers, swept, name)

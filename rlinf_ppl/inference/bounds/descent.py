@@ -30,7 +30,9 @@ MOST_NEWTONS, MOST_HALVINGS, MOST_STALLS = 200, 40, 3
 # How far a log multiplier may be from where the search began, below and above.
 DEEPEST, HIGHEST = -60.0, 60.0
 # How much of a multiplier one step may take away, and what a barrier is lowered by.
-NEARLY, LOWERING = 0.8, 0.1
+NEARLY, LOWERING = 0.8, 0.6
+# How much longer a step is tried than the last one was in the end.
+LENGTHENS = 2.0
 # How far from optimal a step may lead: that much times where it begins, or that far.
 GROWS, AWAY = 2.0, 0.5
 
@@ -131,7 +133,9 @@ def minimise(dual: Dual, start: Point) -> tuple[Point, Evaluation]:
             return newton(dual, after, push)
 
         step = lax.cond(ended & going(after), following, lambda: descent.step)
-        return after._replace(step=step, size=jnp.where(ended, 1.0, descent.size / 2))
+        # Where a short step was as far as it goes, the next one begins there.
+        longer = jnp.where(good, jnp.minimum(LENGTHENS * descent.size, 1.0), 1.0)
+        return after._replace(step=step, size=jnp.where(ended, longer, descent.size / 2))
 
     zero = jnp.zeros((), start.x.dtype)
     shapes = jax.eval_shape(evaluate, dual, start)
@@ -145,9 +149,10 @@ def arrived(descent: Descent, at: Point, here: Evaluation, ended: Bool[Array, ""
     """What a step makes of a descent that is at a point now; nothing but that, unless the step has ended."""
     digit = jnp.finfo(at.x.dtype).eps
     first, barrier, worth = descent.steps < 0, descent.barrier, here.worth
-    # A barrier is lowered once its own minimum is near: first by a digit, in the end by as many as there are.
+    # A barrier is lowered once its own minimum is near: first by little, in the end by ever more digits.
     met = (jnp.max(jnp.abs(here.slope.x - barrier)) <= barrier) & (largest(here.slope.tilt) <= barrier)
-    lower = jnp.maximum(jnp.minimum(LOWERING, (barrier / worth) ** 0.5) * barrier, 16 * digit * worth)
+    gap = at.x.size * barrier / worth
+    lower = jnp.maximum(jnp.minimum(LOWERING, gap**0.5) * barrier, 16 * digit * worth)
     falls = merit(barrier, at, here) < merit(barrier, descent.at, descent.here) - noise(descent.here)
     moves = first | met | falls | (distance(here) < 0.9 * distance(descent.here))
     numbers = jnp.where(met, lower, barrier), jnp.where(moves, 0.0, descent.stalled + 1), descent.steps + 1

@@ -64,6 +64,12 @@ class Links(eqx.Module):
         turned = inverse(carried * jnp.cos(apart) + jnp.diag(self.inertias))[0] @ force
         return jnp.concatenate([x[n:], turned - jnp.append(0.0, turned[:-1])])
 
+    def joints(self, x: Float[Array, " D"]) -> Float[Array, "N_plus_1 2"]:
+        """Where the pivot, the joints and the end are, in m to the right and up; angles turn counterclockwise."""
+        phi = jnp.cumsum(x[: len(self.masses)]) + jnp.pi
+        ends = jnp.cumsum(self.lengths[:, None] * jnp.stack([jnp.sin(phi), -jnp.cos(phi)], -1), 0)
+        return jnp.concatenate([jnp.zeros((1, 2)), ends])
+
 
 class CartPole(eqx.Module):
     """One time step of a pole on a cart: the state is (position, angle from the upright, and their speeds).
@@ -91,6 +97,11 @@ class CartPole(eqx.Module):
         cart = (pushed - m * GRAVITY * sin * cos) / (self.cart_mass + m * sin**2)
         turned = (GRAVITY * sin - cart * cos) / self.length
         return jnp.stack([x[2], x[3], cart, turned])
+
+    def joints(self, x: Float[Array, "4"]) -> Float[Array, "2 2"]:
+        """Where the cart and the end of the pole are, in m to the right and up."""
+        cart = jnp.stack([x[0], jnp.zeros_like(x[0])])
+        return jnp.stack([cart, cart + self.length * jnp.stack([jnp.sin(x[1]), jnp.cos(x[1])])])
 
 
 class QuadraticCost(eqx.Module):
