@@ -142,7 +142,12 @@ def test_every_case_is_recovered(tmp_path):
     assert [row["task"] for row in rows] == list(cases.names())
     assert all(row["converged"] for row in rows), rows
     kinds = {case.name: case.kind for case in cases.CASES}
-    pictures = {"fitted": set(), "hidden": {"belief.png"}, "signals": {"messages.png"}}
+    pictures = {
+        "fitted": {"fit.png"},
+        "hidden": {"fit.png", "belief.png"},
+        "signals": {"fit.png", "messages.png"},
+        "search": {"cost.png", "poses.png", "spending.png"},
+    }
     for row in rows:
         kind = kinds[row["task"]]
         if kind == "fitted":  # without a closed form: what it earns is more than what it is worth by what it pays
@@ -152,9 +157,11 @@ def test_every_case_is_recovered(tmp_path):
             assert row["two_memories"] <= row["upper"] and row["lower"] < row["earned"] + 5 * row["standard_error"], row
         if kind == "signals":
             assert row["elbo"] <= row["earned"] <= row["upper"] + 1e-6 and row["reached"] > 0, row
+        if kind == "search":
+            assert max(row["gps"], row["saps"], row["esaps"]) < row["start"] / 4 and row["ilqr"] < 75, row
         if kind in pictures:
             written = {path.name for path in (tmp_path / row["task"]).iterdir()}
-            assert written == {"fit.png", "graph.png"} | pictures[kind], row
+            assert written == {"graph.png"} | pictures[kind], row
     rows = [row for row in rows if kinds[row["task"]] == "exact"]
     for row in rows:
         assert row["policy_error"] < 1e-3, row

@@ -285,7 +285,7 @@ def test_a_map_fits_its_task(case):
     assert len(case.grid.moves) == task.num_actions
     assert len(np.unique(inside)) == len(inside) and inside.max() < task.num_states
     letters = np.array([list(row) for row in case.grid.letters])
-    ends = dict.fromkeys(("slippery-grid", "slippery-grid-endless", "four-rooms-options"), 1)
+    ends = dict.fromkeys(("slippery-grid", "slippery-grid-endless", "bounded-grid", "four-rooms-options"), 1)
     off_the_map = (ends | {"taxi": 475}).get(case.name, 0)
     assert len(inside) == task.num_states - off_the_map
     if case.name != "taxi":

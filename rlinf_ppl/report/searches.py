@@ -100,7 +100,7 @@ def recover(case: Case, key: Array, progress: Callable[[str], None] = ignore) ->
     task = case.task()
     program = case.program(task)
     progress("solving")
-    known = trust_region.ilqr(task, ITERATIONS)
+    known = trust_region.ilqr(task, 2 * ITERATIONS)
     progress("fitting by samples")
     keys = jax.random.split(key, NUM_SEEDS)
     found = {name: search_seeds(name, task, keys) for name in ALGORITHMS}
