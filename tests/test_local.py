@@ -217,6 +217,59 @@ def test_derivatives_of_a_search():
         np.testing.assert_allclose(np.sum(slopes[i] * way), (ahead - behind) / (2 * h), rtol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("search", ["gps", "gps_at_each_step", "saps", "esaps"])
+def test_derivatives_in_every_number_of_a_task(search):
+    """Masses, lengths, frictions, weights of the cost, the first state, noise: by differences of fourth order."""
+    system = eqx.tree_at(lambda each: each.cost.onset, gallery.pendulum(12), jnp.asarray(6.0))
+    bounds = {"gps": (2.0,), "gps_at_each_step": (np.full(12, 0.2),), "saps": (0.5,), "esaps": (0.5, 0.2)}[search]
+    run = getattr(trust_region, search.removesuffix("_at_each_step"))
+    numbers, rest = eqx.partition(system, eqx.is_inexact_array)
+
+    def cost(numbers):
+        return run(eqx.combine(numbers, rest), *bounds, 2, start(system, 1.0), num_halvings=0).cost[-1]
+
+    leaves, tree = jax.tree.flatten(numbers)
+    rng = np.random.default_rng(0)
+    # Covariances stay multiples of what they are; what is 0 or infinite, such as the onset of a cost, stays so.
+    free = [jnp.isfinite(x) & (x != 0) for x in leaves]
+    ways = [
+        jnp.where(each, x, 0.0) * (rng.normal() if x.ndim == 2 else rng.normal(size=x.shape))
+        for x, each in zip(leaves, free, strict=True)
+    ]
+
+    def along(h):
+        moved = [jnp.where(each, x + h * way, x) for x, way, each in zip(leaves, ways, free, strict=True)]
+        return cost(jax.tree.unflatten(tree, moved))
+
+    value, slope = jax.jit(jax.value_and_grad(along))(0.0)
+    h, function = 1e-3, jax.jit(along)
+    ahead, behind, far, back = (function(x) for x in (h, -h, 2 * h, -2 * h))
+    assert abs(slope) > 1e-3 * value
+    np.testing.assert_allclose(slope, (8 * (ahead - behind) - (far - back)) / (12 * h), rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("search", [trust_region.gps, trust_region.saps])
+def test_seeds_and_tasks_side_by_side(search):
+    """Each as it is alone, though loops run until the slowest has arrived."""
+    keys, weights = jax.random.split(KEY, 3), jnp.array([0.03, 0.1, 1.0])
+
+    def found(key, weight):
+        system = gallery.regulator(10)
+        system = eqx.tree_at(lambda each: each.cost.action_weights, system, weight[None])
+        samples = trust_region.Samples(key, 20)
+        return search(system, 1.0, 3, start(system, 10.0), samples, num_halvings=0)
+
+    alone = jax.jit(found)
+    together = jax.vmap(found)(keys, weights)
+    for i in range(3):
+        own = alone(keys[i], weights[i])
+        np.testing.assert_allclose(together.cost[i], own.cost, rtol=1e-6)
+        np.testing.assert_allclose(together.policy.gain[i], own.policy.gain, rtol=1e-4, atol=1e-6)
+    assert np.all(together.accepted) and np.all(together.cost[:, -1] < together.cost[:, 0])
+
+
 def total_cost(system, actions):
     """The cost of actions without noise, written once more."""
 

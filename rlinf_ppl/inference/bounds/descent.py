@@ -73,7 +73,9 @@ def tangents(primals: tuple[Dual], moves: tuple[Any]) -> Any:
     """The implicit function theorem: what is at its bound stays there, and slack multipliers stay what they are."""
     (dual,), (move,) = primals, moves
     at, here = argmin(dual)
-    tight = (here.excess >= -(jnp.finfo(at.x.dtype).eps ** 0.5)).astype(at.x.dtype)
+    # Where one is all but met its multiplier is what matters, not what is left of it.
+    left = max(dual.goal, float(jnp.finfo(at.x.dtype).eps)) ** 0.5
+    tight = (here.excess >= -left).astype(at.x.dtype)
 
     def slope_of(dual: Dual, at: Point) -> Point:
         slope = dual.evaluate(at).slope
