@@ -12,11 +12,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.measure import Line, Settings, at_most
+from benchmarks.measure import ROOT, Line, Settings, at_most
+from rlinf_ppl import report
 from rlinf_ppl.inference import trust_region
 from rlinf_ppl.tasks import Dynamics, gallery
 
-TUNING, COUNTED = range(100, 103), range(10)
+TUNING, COUNTED = range(100, 102), range(10)
+FIGURES = ROOT / "results" / "searches"
 
 
 class Search(NamedTuple):
@@ -43,8 +45,8 @@ class Algorithm(NamedTuple):
 
 
 ALGORITHMS = {
-    "gps": Algorithm(trust_region.gps, ((3.0,), (10.0,), (30.0,), (100.0,))),
-    "saps": Algorithm(trust_region.saps, ((3.0,), (10.0,), (30.0,))),
+    "gps": Algorithm(trust_region.gps, ((3.0,), (10.0,), (30.0,), (100.0,), (300.0,), (1000.0,))),
+    "saps": Algorithm(trust_region.saps, ((3.0,), (10.0,), (30.0,), (100.0,))),
     "esaps": Algorithm(trust_region.esaps, ((10.0, 0.1), (10.0, 0.3), (30.0, 0.3), (10.0, 1.0))),
 }
 
@@ -77,8 +79,16 @@ def costs(search: Search, algorithm: Algorithm, bounds: tuple[float, ...], seeds
 def tuned(search: Search, algorithm: Algorithm, quick: bool) -> tuple[float, ...]:
     """The bounds with the lowest last cost."""
     tried = algorithm.bounds[:1] if quick else algorithm.bounds
-    lasts = [costs(search, algorithm, bounds, TUNING[: 1 if quick else 3])[:, -1].mean() for bounds in tried]
+    lasts = [costs(search, algorithm, bounds, TUNING[: 1 if quick else 2])[:, -1].mean() for bounds in tried]
     return tried[int(np.nanargmin(lasts))]
+
+
+def draw(name: str, curves: dict[str, np.ndarray]) -> None:
+    """The mean cost of each algorithm by iteration, in a band from the lowest to the highest seed, as a picture."""
+    axes = report.plot_costs(curves)
+    axes.set_title(name)
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    axes.figure.savefig(FIGURES / f"{name.replace(' ', '_')}.png", dpi=150)
 
 
 def run(settings: Settings) -> Iterator[Line]:
@@ -93,6 +103,7 @@ def run(settings: Settings) -> Iterator[Line]:
             last, low, high = (f(curves[label][:, -1]) for f in (np.mean, np.min, np.max))
             note = f"{low:.4g} to {high:.4g}; bounds {bounds}; {time.perf_counter() - before:.0f} s with tuning"
             yield Line("searches", f"{name}: {label}, mean cost after {search.iterations}", float(last), "", note=note)
+        draw(name, curves)
         goal = curves["gps"][:, -1].mean()
         for label in ("saps", "esaps"):
             means = curves[label].mean(0)
