@@ -249,6 +249,38 @@ def test_wide_priors_and_costs_far_apart():
         np.testing.assert_allclose(found.kl, bound, rtol=1e-8)
 
 
+def long_regulator(dtype, horizon=1000, n=12, m=4):
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(n, n)), rng.normal(size=(n, m)) / 3
+    A *= 0.97 / np.abs(np.linalg.eigvals(A)).max()
+    arrays = (A, B, np.zeros(n), 0.1 * np.eye(n), -np.eye(n), -0.1 * np.eye(m), np.zeros(n), np.ones(n), np.eye(n))
+    return models.linear_gaussian(tasks.LinearQuadratic(*(jnp.asarray(x, dtype) for x in arrays)), horizon)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_thousand_steps_of_twelve_dimensions(dtype):
+    with jax.enable_x64(dtype == "float64"):
+        found = trust_region.total_policy_bound(long_regulator(dtype), 500.0)
+        np.testing.assert_allclose(jnp.sum(found.kl), 500.0, rtol=1e-6)
+        np.testing.assert_allclose(found.expected, found.dual, rtol=1e-6)
+        np.testing.assert_allclose(found.expected, -13156.102, rtol=1e-6)
+        assert found.converged and found.expected.dtype == dtype
+
+
+@pytest.mark.parametrize("states", [False, True])
+def test_no_call_of_a_library_in_a_loop(states):
+    """Batched LAPACK is many times slower than small matrices written out, and runs on one device only."""
+
+    def bounded(program):
+        if states:
+            return trust_region.state_action_bound(program, None, 1.0)
+        return trust_region.total_policy_bound(program, 1.0)
+
+    text = jax.jit(bounded).lower(long_regulator("float64", 4, 3, 2)).as_text()
+    assert "lapack" not in text and "while" in text
+
+
 @pytest.mark.parametrize(
     "function", quick([trust_region.total_policy_bound], [trust_region.policy_bound, trust_region.total_policy_bound])
 )
