@@ -402,6 +402,7 @@ def test_a_derivative_that_is_not_finite_is_named():
     def step(x, u, t):
         return jnp.where(t == 2, jnp.sqrt(jnp.abs(x)), x) + u
 
-    system = Dynamics(step, lambda x, u, t: jnp.sum(x**2), 4, [0.0], 1, [[0.1]], [[0.1]])
-    with pytest.raises(ValueError, match="derivative in x is not finite at t = 2"):
-        trust_region.gps(system, 1.0, 2)
+    system = Dynamics(step, lambda x, u, t: jnp.sum(x**2) + u @ u, 4, [0.0], 1, [[0.1]], [[0.1]])
+    for search in (lambda: trust_region.gps(system, 1.0, 2), lambda: trust_region.ilqr(system, 3)):
+        with pytest.raises(ValueError, match="derivative in x is not finite at t = 2"):
+            search()

@@ -106,6 +106,7 @@ class TestPoses:
             (np.full((3, 2, 2), np.nan), {}, "finite"),
             (np.zeros((3, 2, 2)), {"num_poses": 4}, "num_poses is 4"),
             (np.zeros((3, 2, 2)), {"num_poses": 1}, "num_poses is 1"),
+            (np.zeros((3, 2, 2)), {"num_poses": 2, "time_step": -0.1}, "time_step is -0.1"),
         ],
     )
     def test_wrong_ones_are_named(self, joints, options, words):
@@ -113,7 +114,7 @@ class TestPoses:
             report.plot_poses(joints, **options)
 
 
-def test_costs_are_means_in_bands():
+def test_costs_are_means_in_bands(monkeypatch):
     costs = {"one": np.array([[4.0, 2.0], [8.0, 6.0]]), "two": np.array([5.0, 1.0, 0.5])}
     axes = report.plot_costs(costs)
     first, second = axes.get_lines()
@@ -122,9 +123,17 @@ def test_costs_are_means_in_bands():
     (band,) = axes.collections
     assert band.get_paths()[0].get_extents().extents.tolist() == [0, 2, 1, 8]
     assert axes.get_yscale() == "log" and [t.get_text() for t in axes.get_legend().get_texts()] == ["one", "two"]
-    for wrong in (np.array([1.0, -1.0]), np.ones((2, 2, 2)), np.array([np.nan])):
-        with pytest.raises(ValueError, match="'wrong'"):
-            report.plot_costs({"wrong": wrong})
+    wrong = {"holds -1": [1.0, -1.0], r"shape \(2, 2, 2\)": np.ones((2, 2, 2)), "holds nan": [np.nan], "shape": []}
+    for words, each in wrong.items():
+        with pytest.raises(ValueError, match=f"'wrong'.* {words}"):
+            report.plot_costs({"wrong": each})
+    with pytest.raises(ValueError, match="costs is empty"):
+        report.plot_costs({})
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+    result = trust_region.Improvement(*[None] * 3, np.ones(3), *[None] * 4)
+    for given in (np.ones(3), {"one": result}):
+        with pytest.raises(TypeError, match="costs must be a dict"):
+            report.plot_costs(given)
 
 
 def test_what_is_spent_stands_beside_temperatures():

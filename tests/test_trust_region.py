@@ -299,6 +299,36 @@ def test_derivatives(function):
     np.testing.assert_allclose(slopes[1], (ahead - behind) / (2 * step), rtol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("entropy", [False, True])
+def test_derivatives_in_bounds_of_states_alone(entropy):
+    """Backwards and forwards, by differences of fourth order."""
+
+    def earned(bounds):
+        if entropy:
+            return trust_region.entropy_bound(small(), None, bounds[0], bounds[1]).expected
+        return trust_region.state_action_bound(small(), None, bounds[0]).expected
+
+    at = jnp.array([0.2, -0.6])
+    backwards, forwards = jax.jit(jax.grad(earned))(at), jax.jit(jax.jacfwd(earned))(at)
+    np.testing.assert_allclose(backwards, forwards, rtol=1e-9, atol=1e-12)
+    function, h = jax.jit(earned), 1e-3
+    for i in range(1 + entropy):
+        ahead, behind, far, back = (function(at.at[i].add(x)) for x in (h, -h, 2 * h, -2 * h))
+        np.testing.assert_allclose(backwards[i], (8 * (ahead - behind) - (far - back)) / (12 * h), rtol=1e-6)
+        assert abs(backwards[i]) > 1e-3
+
+
+def test_the_program_of_a_bounded_problem_is_bounded_no_further():
+    found = trust_region.state_action_bound(small(), None, 0.2)
+    for again in (
+        lambda: trust_region.state_action_bound(found.program, None, 0.2),
+        lambda: trust_region.policy_bound(found.program.with_prior(found.policy), 0.2),
+    ):
+        with pytest.raises(ValueError, match="prices of bounds would count as rewards"):
+            again()
+
+
 def test_many_bounds_at_once():
     bounds = jnp.array([0.01, 0.1, 0.5])
     many = jax.vmap(lambda bound: trust_region.total_policy_bound(small(), bound).expected)(bounds)
@@ -333,7 +363,7 @@ def test_what_is_asked_for_wrongly(monkeypatch):
             trust_region.policy_bound(program, wrong)
     with pytest.raises(ValueError, match="must be one number"):
         trust_region.total_policy_bound(program, [0.1, 0.1, 0.1])
-    with pytest.raises(ValueError, match="a bound at each step"):
+    with pytest.raises(ValueError, match="no steps to bound one by one"):
         trust_region.policy_bound(small(None, discount=0.9), 0.1)
     with pytest.raises(ValueError, match="give them one above 0"):
         trust_region.policy_bound(line(-1.0), 0.1)

@@ -32,12 +32,12 @@ def check_key(key: Any) -> Array:
     raise TypeError(f"key must be a JAX random key, such as jax.random.key(0); got {found}.")
 
 
-def check_count(name: str, count: Any) -> int:
-    """A whole number of at least 1.
+def check_count(name: str, count: Any, least: int = 1) -> int:
+    """A whole number of at least 1, or of another least one.
 
     Raises:
         TypeError: it is no whole number.
-        ValueError: it is below 1.
+        ValueError: it is below that.
     """
     if isinstance(count, bool):
         raise TypeError(f"{name} must be a whole number; got {count}.")
@@ -45,8 +45,8 @@ def check_count(name: str, count: Any) -> int:
         whole = operator.index(count)
     except TypeError as error:
         raise TypeError(f"{name} must be a whole number; got {count!r}.") from error
-    if whole < 1:
-        raise ValueError(f"{name} must be at least 1; got {whole}.")
+    if whole < least:
+        raise ValueError(f"{name} must be at least {least}; got {whole}.")
     return whole
 
 

@@ -63,7 +63,7 @@ def policy_bound(program: ControlProgram, kl_bound: ArrayLike) -> Bounded:
             that do not see what matters to them.
     """
     base = prepared(program, "trust_region.policy_bound")
-    check_ends(program.horizon, "a bound at each step (`total_policy_bound` bounds the discounted sum)")
+    check_ends(program.horizon, "steps to bound one by one (`total_policy_bound` bounds the discounted sum)")
     bounds = check_bound("kl_bound", kl_bound, program, (program.horizon,))
     return bounded(base, jnp.broadcast_to(bounds, (program.horizon,)))
 

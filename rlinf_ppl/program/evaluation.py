@@ -45,8 +45,8 @@ def common_inverse_temperature(program: Any) -> Array | None:
     every = np.concatenate([np.ravel(tau) for tau in taus])
     if not np.all(every == every[0]):
         raise ValueError(
-            f"the inverse temperatures of {[site.name for site in decisions]} differ: {every}; then there is no joint "
-            "model to condition or to sample: exact.solve, exact.elbo and svi.fit work."
+            f"the inverse temperatures of {[site.name for site in decisions]} differ, between decisions or steps: "
+            f"{every}; then there is no joint model to condition or to sample: exact.solve, exact.elbo, svi.fit work."
         )
     return jnp.asarray(every[0])
 

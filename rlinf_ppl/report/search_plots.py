@@ -34,13 +34,16 @@ def plot_poses(
         The axes, whose ticks are the times.
 
     Raises:
-        ValueError: `joints` has another shape, holds numbers that are not finite, or there are fewer than two poses.
+        ValueError: `joints` has another shape, holds numbers that are not finite, there are fewer than two poses, or
+            the time step is not above 0.
     """
     points = np.asarray(joints, float)
     if points.ndim != 3 or points.shape[-1] != 2 or points.shape[1] < 2 or not np.all(np.isfinite(points)):
         raise ValueError(f"joints has shape {points.shape}; give finite numbers of shape (T + 1, joints, 2).")
     if not 2 <= num_poses <= len(points):
         raise ValueError(f"num_poses is {num_poses}: it must be from 2 to the {len(points)} times that there are.")
+    if time_step is not None and not time_step > 0:
+        raise ValueError(f"time_step is {time_step}: it must be above 0.")
     times = np.linspace(0, len(points) - 1, num_poses).round().astype(int)
     low, high = points.reshape(-1, 2).min(0), points.reshape(-1, 2).max(0)
     reach = max(*(high - low), np.finfo(float).tiny)
@@ -78,13 +81,22 @@ def plot_costs(costs: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axe
         The axes.
 
     Raises:
-        ValueError: A cost has another shape, or one is not above 0.
+        TypeError: `costs` is no dict of arrays.
+        ValueError: There is none, a cost has another shape, or one is not above 0.
     """
+    if not isinstance(costs, Mapping) or any(hasattr(given, "cost") for given in costs.values()):
+        raise TypeError('costs must be a dict with an array for each name, such as {"gps": found.cost}.')
+    if not costs:
+        raise ValueError("costs is empty: give at least one.")
     axes = own_axes((6.4, 3.8)) if ax is None else ax
     for place, (name, given) in enumerate(costs.items()):
         rows = np.atleast_2d(np.asarray(given, float))
-        if rows.ndim != 2 or not np.all(rows > 0):
-            raise ValueError(f"costs[{name!r}] has shape {rows.shape}; give numbers above 0 of shape (seeds, I + 1).")
+        if rows.ndim != 2 or not rows.size:
+            raise ValueError(f"costs[{name!r}] has shape {np.shape(given)}; give (I + 1,) or (seeds, I + 1).")
+        if not np.all(rows > 0):
+            raise ValueError(
+                f"costs[{name!r}] holds {rows[~(rows > 0)][0]:g}: a scale of logarithms has numbers above 0."
+            )
         look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)]}
         steps = np.arange(rows.shape[1])
         if len(rows) > 1:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from rlinf_ppl.algebra.quadratics import Gaussian
 from rlinf_ppl.inference.bounds.joint import Given
+from rlinf_ppl.inference.bounds.programs import BoundedStep
 from rlinf_ppl.program import ControlProgram
 from rlinf_ppl.program.checks import check_ends, check_numbers, check_sees
 from rlinf_ppl.program.evaluation import common_inverse_temperature
@@ -26,6 +27,11 @@ def prepared(program: ControlProgram, what: str) -> ControlProgram:
     """
     check_program(program)
     check_sees(program, what)
+    if isinstance(program.step, BoundedStep):
+        raise ValueError(
+            f"{what} got the program of a bounded problem, whose prices of bounds would count as rewards: bound the "
+            "program that it was made from, with_prior(policy) to go on from where that led."
+        )
     for name, unseen in program.structure.together:
         raise ValueError(
             f"{what} is for decisions taken one after the other: {name!r} does not see {list(unseen)}, and what they "
@@ -77,7 +83,7 @@ def check_given(program: ControlProgram, states: Any, kl_bound: Any, entropy_bou
     Raises:
         TypeError, ValueError: they are none.
     """
-    check_ends(program.horizon, "a bound on the states of each step")
+    check_ends(program.horizon, "states of each step to bound")
     steps = (program.horizon,)
     bounds = jnp.broadcast_to(check_bound("kl_bound", kl_bound, program, steps), steps)
     if not isinstance(bounds, jax.core.Tracer) and not np.all(np.isfinite(bounds) & (np.asarray(bounds) > 0)):
@@ -121,5 +127,6 @@ def check_states(program: ControlProgram, states: Any) -> Any:
         off = np.where((known >= 0).all(-1), np.abs(known.sum(-1) - 1), np.inf)
         if not off.max() <= ROUGH:
             t = int(np.argmax(off))
-            raise ValueError(f"states at t = {t} is no distribution: it sums to {known[t].sum():g}.")
+            fault = f"sums to {known[t].sum():g}" if (known[t] >= 0).all() else "holds a negative entry or NaN"
+            raise ValueError(f"states at t = {t} is no distribution: it {fault}.")
     return array

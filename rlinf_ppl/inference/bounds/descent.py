@@ -21,6 +21,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from rlinf_ppl.inference.bounds.conjugate import conjugate_gradients, largest
@@ -90,11 +91,18 @@ def tangents(primals: tuple[Dual], moves: tuple[Any]) -> Any:
         step = dual.precondition(at, here, right._replace(x=tight * right.x), 1 - tight)
         return step._replace(x=tight * step.x + (1 - tight) * right.x)
 
-    def solve(product: Callable[[Point], Point], right: Point) -> Point:
-        return conjugate_gradients(product, right, near, 8 * float(jnp.finfo(at.x.dtype).eps))
+    # One vector: where a bound alone moves the slope in the tilts does not, and parts that are fixed have no transpose.
+    right, as_point = ravel_pytree(
+        jax.tree.map(jnp.negative, pushed_along(lambda dual: slope_of(dual, at), dual, move))
+    )
 
-    pushed = pushed_along(lambda dual: slope_of(dual, at), dual, move)
-    step = lax.custom_linear_solve(product, jax.tree.map(jnp.negative, pushed), solve, symmetric=True)
+    def flat(function: Callable[[Point], Point]) -> Callable[[Array], Array]:
+        return lambda vector: ravel_pytree(function(as_point(vector)))[0]
+
+    def solve(product: Callable[[Array], Array], right: Array) -> Array:
+        return conjugate_gradients(product, right, flat(near), 8 * float(jnp.finfo(at.x.dtype).eps))
+
+    step = as_point(lax.custom_linear_solve(flat(product), right, solve, symmetric=True))
     evaluated = pushed_along(lambda both: both[0].evaluate(both[1]), (dual, at), (move, step))
     return (at, here), (step, evaluated)
 

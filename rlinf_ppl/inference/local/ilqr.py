@@ -92,8 +92,8 @@ def ilqr(
     last, costs, dampings = run(dynamics, policy, jnp.asarray(damping, float), count)
     # Where the cost falls to nothing, nothing is measured by the first one.
     settled = last.left <= tolerance * (jnp.abs(costs[-2]) + tolerance * jnp.abs(costs[0]))
-    if not isinstance(settled, jax.core.Tracer) and not bool(settled) and bool(dampings[-1] >= MOST):
-        check_progress(dynamics, last)
+    if not isinstance(settled, jax.core.Tracer) and not bool(settled):
+        check_progress(dynamics, last, stuck=bool(dampings[-1] >= MOST))
     about = last.about
     offset = about.actions - jnp.einsum("tij,tj->ti", last.policy.gain, about.states[:-1])
     policy = AffinePolicy(last.policy.gain, offset, last.policy.cov)
@@ -160,8 +160,13 @@ def slopes(expansion: Expansion) -> Float[Array, "T m"]:
     return lax.scan(move, expansion.final_vector, (expansion.A, expansion.B, expansion.vector), reverse=True)[1]
 
 
-def check_progress(dynamics: Dynamics, last: Iterate) -> None:
-    """Raise where nothing was ever found, and say why.
+def check_progress(dynamics: Dynamics, last: Iterate, stuck: bool) -> None:
+    """Raise where there is no way on, and say why.
+
+    Args:
+        dynamics: the system.
+        last: where the iteration is.
+        stuck: whether not even the largest damping has found a way.
 
     Raises:
         ValueError: derivatives are not finite at a step, or a reward is not concave in the action at one.
@@ -169,4 +174,5 @@ def check_progress(dynamics: Dynamics, last: Iterate) -> None:
     actions = jax.vmap(dynamics.applied)(last.about.actions)
     expansion = dynamics.expand(last.about.states, actions, saturated=1.0)
     check_expands(dynamics, expansion, "the last trajectory")
-    solve(inner(expansion, jnp.asarray(LEAST)))
+    if stuck:
+        solve(inner(expansion, jnp.asarray(LEAST)))

@@ -150,10 +150,9 @@ def improvement(
     count = check_count("num_iterations", num_iterations)
     if not isinstance(knowledge, Knowledge):
         raise TypeError(f"knowledge must be Derivatives() or Samples(key, n); got {type(knowledge).__name__}.")
-    if num_halvings != 0:
-        check_count("num_halvings", num_halvings)
+    halvings = check_count("num_halvings", num_halvings, least=0)
     policy = check_start(dynamics, start)
-    last, first_cost, record = improve(dynamics, knowledge, problem, policy, count, int(num_halvings))
+    last, first_cost, record = improve(dynamics, knowledge, problem, policy, count, halvings)
     trajectory = last.seen.mean
     if not isinstance(first_cost, jax.core.Tracer) and not bool(jnp.all(record.accepted)):
         check_expands(dynamics, knowledge.expand(dynamics, last.seen), "the last trajectory")
